@@ -1,0 +1,1 @@
+"""Kernels: arrays and scalars in, arrays and scalars out. No classes, no I/O, no logging."""

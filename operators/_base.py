@@ -1,0 +1,302 @@
+"""What every operator has: the width check, state, and River's methods on dicts as blocks of one row.
+
+A new operator subclasses one of the four families below, lists its fitted attributes in `_arrays` and
+`_counters`, and writes `grow` and `_run`.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+from river import base
+
+from streamlearn.block import (
+    BOOLEAN,
+    CATEGORY,
+    F8,
+    NUMBER,
+    PREDICT,
+    UNSCORED,
+    Block,
+    Columns,
+    Features,
+    Vocabulary,
+)
+from streamlearn.contracts import Json, State
+
+NO_FEATURES = Features(())
+
+
+def kind_of(value: Any) -> str:
+    """The kind of column that a Python value opens when its name is seen for the first time."""
+    if isinstance(value, (bool, np.bool_)):
+        return BOOLEAN
+    if value is None or isinstance(value, (int, float, np.integer, np.floating)):
+        return NUMBER
+    if isinstance(value, str):
+        return CATEGORY
+    raise TypeError(f"a feature must be a number, a boolean, a string or None, got {value!r}")
+
+
+class Operator:
+    """The contract of design.md, section 3, and the machinery that all operators share.
+
+    Class attributes to set: `_arrays` and `_counters` (names of the fitted attributes that are the
+    whole state), `needs_label` (learns from LEARN rows; otherwise from OBSERVE rows), `takes_nan`
+    (NaN is missing, else it gets 0 in features that did not exist yet), `takes_categories`, `takes_sparse`.
+    """
+
+    _arrays: ClassVar[tuple[str, ...]] = ()
+    _counters: ClassVar[tuple[str, ...]] = ()
+    needs_label: ClassVar[bool] = True
+    takes_nan: ClassVar[bool] = True
+    takes_categories: ClassVar[bool] = False
+    takes_sparse: ClassVar[bool] = False
+
+    _features: Features = NO_FEATURES
+    _labels: Vocabulary | None = None
+
+    # -- the block interface -----------------------------------------------------------------------
+
+    def run(self, block: Block) -> Columns:
+        """Walk a block row by row, answering and learning as `mode` says; outputs are NaN where not asked."""
+        if block.features is not self._features:
+            self.meet(block.features)
+        if block.labels is not self._labels:
+            self._meet_labels(block.labels)
+        return self._run(block)
+
+    def _run(self, block: Block) -> Columns:
+        """The operator's walk over a block that fits; one kernel call."""
+        raise NotImplementedError(f"{type(self).__name__} has no _run")
+
+    def grow(self, features: Features) -> None:
+        """Make room for these features; those known before keep their columns."""
+
+    def pieces(self, block: Block) -> Iterator[Block]:
+        """The block, cut before each row from which the output is wider; one piece runs before the next."""
+        yield block
+
+    def output_features(self, features: Features) -> Features:
+        """The columns of the output `X` of a transformer; the input's for all others."""
+        return features
+
+    def meet(self, features: Features) -> None:
+        """Check that known columns kept their places, refuse kinds the operator does not take, grow."""
+        known = self._features.names
+        if features.names[: len(known)] != known:
+            raise ValueError(
+                f"{type(self).__name__}: features must begin with those seen before, in their order; "
+                f"got {list(features.names)!r} after {list(known)!r}"
+            )
+        if not self.takes_categories and CATEGORY in features.kinds:
+            name = features.names[features.kinds.index(CATEGORY)]
+            raise ValueError(
+                f"{type(self).__name__}: features must be numbers, got the category {name!r}; "
+                f"put OneHotEncoder(), OrdinalEncoder() or HashEncoder() before it"
+            )
+        for name, table in self._features.categories.items():
+            _check_prefix(
+                type(self).__name__, f"categories of {name!r}", table, features.categories[name]
+            )
+        self.grow(features)
+        self._features = features
+
+    def _meet_labels(self, labels: Vocabulary | None) -> None:
+        if labels is None:
+            return
+        if self._labels is not None:
+            _check_prefix(type(self).__name__, "classes", self._labels, labels)
+        self._labels = labels
+
+    # -- state -------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """A cheap copy of all that learning changes, for `restore` within this process."""
+        taken: dict[str, Any] = {name: getattr(self, name).copy() for name in self._arrays}
+        for name in self._counters:
+            taken[name] = copy.copy(getattr(self, name))
+        taken["_features"], taken["_labels"] = self._features, self._labels
+        return taken
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go back to a snapshot, which may be restored again."""
+        for name, value in snapshot.items():
+            named = name in ("_features", "_labels")
+            setattr(self, name, value if named else copy.copy(value))
+
+    def state(self) -> State:
+        """Everything needed to go on bit-identically, as copies: arrays, and a table that JSON can hold."""
+        table: dict[str, Json] = {name: copy.copy(getattr(self, name)) for name in self._counters}
+        table["features"] = self._features.to_json()
+        table["labels"] = None if self._labels is None else list(self._labels.values)
+        return State({name: getattr(self, name).copy() for name in self._arrays}, table)
+
+    def load(self, state: State) -> None:
+        """Take over a state that `state` gave; the operator must have the same parameters."""
+        self._features = Features.from_json(state.table["features"])
+        labels = state.table["labels"]
+        self._labels = None if labels is None else Vocabulary(labels)
+        self.grow(self._features)
+        for name in self._arrays:
+            setattr(self, name, np.array(state.arrays[name]))
+        for name in self._counters:
+            setattr(self, name, copy.copy(state.table[name]))
+
+    def reset(self) -> None:
+        """Forget everything learnt; the names of features and classes stay."""
+        fresh = type(self)(**self._get_params())  # type: ignore[attr-defined]  # River's base gives it
+        fresh.meet(self._features)
+        for name in (*self._arrays, *self._counters):
+            setattr(self, name, getattr(fresh, name))
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the arrays that make up the state."""
+        return sum(getattr(self, name).nbytes for name in self._arrays)
+
+    # -- dicts, as blocks of one row ---------------------------------------------------------------
+
+    def _open_columns(self, x: dict[str, Any]) -> None:
+        """Give every new name of x a column."""
+        fresh = [name for name in x if self._features.index(name) < 0]
+        if fresh:
+            self.meet(self._features.plus(fresh, [kind_of(x[name]) for name in fresh]))
+
+    def _row(self, x: dict[str, Any]) -> F8:
+        """x as a (1, d) array: a missing key is NaN, an unknown one is left out."""
+        row = np.full((1, len(self._features)), math.nan)
+        for name, value in x.items():
+            j = self._features.index(name)
+            if j >= 0 and value is not None:
+                row[0, j] = self._cell(j, name, value)
+        return row
+
+    def _cell(self, j: int, name: str, value: Any) -> float:
+        if self._features.kinds[j] == CATEGORY:
+            return float(self._features.categories[name].code(value))
+        if isinstance(value, str):
+            raise ValueError(
+                f"{type(self).__name__}: feature {name!r} must be a number, got {value!r}"
+            )
+        return float(value)
+
+    def _block(self, x: dict[str, Any], y: float, w: float, mode: int) -> Block:
+        return Block(
+            self._row(x), np.array([y]), np.array([w]), np.array([mode], dtype=np.uint8),
+            self._features, self._labels,
+        )  # fmt: skip
+
+    def _target(self, y: Any) -> float:
+        """A target as the number that stands for it in y; classifiers keep a class table."""
+        return math.nan if y is None else float(y)
+
+    def learn_one(self, x: dict[str, Any], y: Any = None, w: float = 1.0) -> None:
+        """Learn from one event, given as a dict; w is the weight of the sample, >= 0."""
+        if w < 0:
+            raise ValueError(f"{type(self).__name__}: w must be >= 0, got {w!r}")
+        self._open_columns(x)
+        target = self._target(y)
+        self.run(self._block(x, target, w, UNSCORED))
+
+    def _answer(self, x: dict[str, Any]) -> Columns:
+        return self.run(self._block(x, math.nan, 1.0, PREDICT))
+
+
+def _check_prefix(owner: str, what: str, old: Vocabulary, new: Vocabulary) -> None:
+    """A table may only have grown since it was last seen."""
+    if old is new:
+        return
+    shared = min(len(old), len(new))
+    if old.values[:shared] != new.values[:shared]:
+        raise ValueError(
+            f"{owner}: {what} must keep the codes of {old.values!r}, got {new.values!r}; "
+            f"read the data with the schema that the operator was trained with"
+        )
+
+
+class Classifier(Operator, base.Classifier):
+    """A classifier: outputs `prediction` (n,), class codes, and `proba` (n, K); 0 for a class unknown then."""
+
+    @property
+    def _multiclass(self) -> bool:
+        return True
+
+    def _target(self, y: Any) -> float:
+        if y is None:
+            return math.nan
+        if self._labels is None:
+            self._labels = Vocabulary()
+        return float(self._labels.code(y.item() if isinstance(y, np.generic) else y))
+
+    def _label(self, code: int) -> Any:
+        return code if self._labels is None else self._labels.values[code]
+
+    def predict_one(self, x: dict[str, Any], **_: Any) -> Any:
+        """The most probable class, or None before any class is known."""
+        code = self._answer(x)["prediction"][0]
+        return None if math.isnan(code) else self._label(int(code))
+
+    def predict_proba_one(self, x: dict[str, Any], **_: Any) -> dict[Any, float]:
+        """Probability of each known class; empty before any class is known."""
+        outputs = self._answer(x)
+        if math.isnan(outputs["prediction"][0]):
+            return {}
+        return {self._label(k): float(p) for k, p in enumerate(outputs["proba"][0])}
+
+
+class Regressor(Operator, base.Regressor):
+    """A regressor: output `prediction` (n,), and `variance` (n,) where the model has one."""
+
+    def predict_one(self, x: dict[str, Any], **_: Any) -> float:
+        """The predicted target; 0.0 before anything was learnt."""
+        value = float(self._answer(x)["prediction"][0])
+        return 0.0 if math.isnan(value) else value
+
+
+class Transformer(Operator, base.Transformer):
+    """Features in, features out: output `X` (n, d_out), with statistics from before each row."""
+
+    needs_label = False
+
+    def learn_one(self, x: dict[str, Any], y: Any = None, w: float = 1.0) -> None:
+        """Learn from the features of one event, given as a dict."""
+        super().learn_one(x, None, w)
+
+    def transform_one(self, x: dict[str, Any]) -> dict[str, Any]:
+        """The transformed features of one event; a value that stays missing has no key."""
+        row = self._answer(x)["X"][0]
+        names = self.output_features(self._features).names
+        return {name: float(v) for name, v in zip(names, row, strict=True) if not math.isnan(v)}
+
+
+class Detector(Operator, base.DriftDetector):
+    """A drift detector on one number an event: output `alarm` (n,) uint8, 1 on the row that raised it.
+
+    As an operator it watches the first column of X on rows that LEARN or OBSERVE; a NaN is skipped.
+    """
+
+    needs_label = False
+
+    def first_alarm(self, values: F8) -> int:
+        """Feed values in order up to and including the first that raises an alarm; its index, or -1."""
+        raise NotImplementedError(f"{type(self).__name__} has no first_alarm")
+
+    def _run(self, block: Block) -> Columns:
+        values = np.where(block.mode & UNSCORED != 0, block.X[:, 0], np.nan)
+        return {"alarm": self.watch(values)}
+
+    def watch(self, values: F8) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Feed all values; 1 where an alarm was raised."""
+        alarms = np.zeros(values.shape[0], dtype=np.uint8)
+        start = 0
+        while (at := self.first_alarm(values[start:])) >= 0:
+            alarms[start + at] = 1
+            start += at + 1
+        return alarms
+
+    def update(self, x: float) -> None:
+        """Feed one value; `drift_detected` says whether this value raised an alarm."""
+        self._drift_detected = self.first_alarm(np.array([x], dtype=np.float64)) >= 0

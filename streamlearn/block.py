@@ -1,0 +1,249 @@
+"""Blocks: columns of events in stream order, the only thing that flows between stages.
+
+A block is a batch for the machine, never for the mathematics: whatever the cut, the same bits.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+U1 = NDArray[np.uint8]
+B1 = NDArray[np.bool_]
+Columns = dict[str, NDArray[Any]]
+
+PREDICT = 1  # answer; changes nothing
+LEARN = 2  # stages that need a label learn from (x, y)
+OBSERVE = 4  # stages that need no label learn from x
+SCORED = PREDICT | OBSERVE  # a live event; its label comes later as LEARN
+LABELLED = PREDICT | LEARN | OBSERVE  # an event that comes with its label
+UNSCORED = LEARN | OBSERVE  # an event that was never scored; River's learn_one
+
+NUMBER, CATEGORY, BOOLEAN, TIME = "number", "category", "boolean", "time"
+
+
+class Vocabulary:
+    """An append-only table of values and their codes 0, 1, 2, … in order of first appearance."""
+
+    __slots__ = ("_codes", "values")
+
+    def __init__(self, values: Iterable[Any] = ()) -> None:
+        self.values: list[Any] = list(values)
+        self._codes: dict[Any, int] = {value: i for i, value in enumerate(self.values)}
+
+    def code(self, value: Any) -> int:
+        """The code of a value, which is appended when it is new."""
+        found = self._codes.get(value)
+        if found is None:
+            found = self._codes[value] = len(self.values)
+            self.values.append(value)
+        return found
+
+    def find(self, value: Any) -> int:
+        """The code of a value, or -1 when it is unknown; never appends."""
+        return self._codes.get(value, -1)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({self.values!r})"
+
+
+class Features:
+    """The named columns of X: immutable, but for the vocabularies of categories, which grow."""
+
+    __slots__ = ("_index", "categories", "kinds", "names")
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        kinds: Sequence[str] | None = None,
+        categories: Mapping[str, Vocabulary] | None = None,
+    ) -> None:
+        self.names = tuple(names)
+        self.kinds = tuple(kinds) if kinds is not None else (NUMBER,) * len(self.names)
+        given = dict(categories or {})
+        for name, kind in zip(self.names, self.kinds, strict=True):
+            if kind == CATEGORY and name not in given:
+                given[name] = Vocabulary()
+        self.categories = given
+        self._index = {name: i for i, name in enumerate(self.names)}
+        if len(self._index) != len(self.names):
+            raise ValueError(f"Features: names must be unique, got {self.names!r}")
+
+    def index(self, name: str) -> int:
+        """Column of a name, or -1."""
+        return self._index.get(name, -1)
+
+    def plus(self, names: Sequence[str], kinds: Sequence[str]) -> "Features":
+        """These features and more after them; the vocabularies stay shared."""
+        return Features(self.names + tuple(names), self.kinds + tuple(kinds), self.categories)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` needs to make the same columns again."""
+        tables = {name: table.values for name, table in self.categories.items()}
+        return {"names": list(self.names), "kinds": list(self.kinds), "categories": tables}
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> "Features":
+        """The inverse of `to_json`."""
+        categories = {name: Vocabulary(values) for name, values in table["categories"].items()}
+        return cls(table["names"], table["kinds"], categories)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"Features({list(self.names)!r})"
+
+
+class Csr(NamedTuple):
+    """Sparse rows: row t has values[i] in columns[i] for indptr[t] <= i < indptr[t + 1]."""
+
+    values: F8
+    columns: I8
+    indptr: I8
+    width: int
+
+    def rows(self, start: int, stop: int) -> "Csr":
+        """Rows start to stop; the values are views."""
+        first, last = self.indptr[start], self.indptr[stop]
+        pointers = self.indptr[start : stop + 1] - first
+        return Csr(self.values[first:last], self.columns[first:last], pointers, self.width)
+
+    def dense(self) -> F8:
+        """The same rows as a dense (n, width) array."""
+        n = self.indptr.shape[0] - 1
+        out = np.zeros((n, self.width))
+        np.add.at(out, (np.repeat(np.arange(n), np.diff(self.indptr)), self.columns), self.values)
+        return out
+
+
+class Logged(NamedTuple):
+    """What was logged when events were scored, handed back to the rows that bring their labels.
+
+    rows: (n,) bool, true where something was logged. columns: (n, …) arrays, meaningless elsewhere.
+    """
+
+    rows: B1
+    columns: Columns
+
+    def part(self, start: int, stop: int) -> "Logged":
+        """Rows start to stop."""
+        return Logged(self.rows[start:stop], {k: v[start:stop] for k, v in self.columns.items()})
+
+    def under(self, prefix: str) -> "Logged":
+        """The columns whose names start with prefix, without it: one stage's share."""
+        cut = len(prefix)
+        own = {k[cut:]: v for k, v in self.columns.items() if k.startswith(prefix)}
+        return Logged(self.rows, own)
+
+
+class Block:
+    """Events in stream order, as columns. Arrays may be views; stages never write into them.
+
+    X: (n, d) float64, C-contiguous; NaN is missing; a category column holds codes.
+    y: (n,) or (n, q) float64; a class code (of `labels`) or a target; NaN is missing.
+    weight: (n,) float64, >= 0. mode: (n,) uint8, bits PREDICT, LEARN, OBSERVE.
+    features: the names of the columns of X. labels: the class table of y, None for regression.
+    ids, keys: (n,) object or integer. times: (n,) int64, nanoseconds since 1970, UTC.
+    sparse: further columns of X as CSR, for stages that take them.
+    logged: logged outputs for LEARN-only rows. log_wanted: ask stages for `log:` columns.
+    """
+
+    __slots__ = (
+        "X",
+        "features",
+        "ids",
+        "keys",
+        "labels",
+        "log_wanted",
+        "logged",
+        "mode",
+        "sparse",
+        "times",
+        "weight",
+        "y",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        X: F8,
+        y: F8,
+        weight: F8,
+        mode: U1,
+        features: Features,
+        labels: Vocabulary | None = None,
+        ids: NDArray[Any] | None = None,
+        times: I8 | None = None,
+        keys: NDArray[Any] | None = None,
+        sparse: Csr | None = None,
+        logged: Logged | None = None,
+        log_wanted: bool = False,
+    ) -> None:
+        self.X, self.y, self.weight, self.mode = X, y, weight, mode
+        self.features, self.labels = features, labels
+        self.ids, self.times, self.keys = ids, times, keys
+        self.sparse, self.logged, self.log_wanted = sparse, logged, log_wanted
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return int(self.mode.shape[0])
+
+    @property
+    def d(self) -> int:
+        """Number of dense columns."""
+        return int(self.X.shape[1])
+
+    def rows(self, start: int, stop: int) -> "Block":
+        """Rows start to stop as a block of views; the whole block is returned as it is."""
+        if start == 0 and stop >= self.n:
+            return self
+        return Block(
+            self.X[start:stop], self.y[start:stop], self.weight[start:stop], self.mode[start:stop],
+            self.features, self.labels,
+            None if self.ids is None else self.ids[start:stop],
+            None if self.times is None else self.times[start:stop],
+            None if self.keys is None else self.keys[start:stop],
+            None if self.sparse is None else self.sparse.rows(start, stop),
+            None if self.logged is None else self.logged.part(start, stop),
+            self.log_wanted,
+        )  # fmt: skip
+
+    def replace(self, **changes: Any) -> "Block":
+        """This block with some of its columns exchanged."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return Block(**(fields | changes))
+
+
+def concatenate(parts: Sequence[Columns], lengths: Sequence[int]) -> Columns:
+    """Outputs of consecutive blocks as those of one.
+
+    A class that did not exist yet has probability 0; a column absent from a part is NaN there.
+    """
+    if len(parts) == 1:
+        return dict(parts[0])
+    names = list(dict.fromkeys(name for part in parts for name in part))
+    return {name: _joined([part.get(name) for part in parts], lengths, name) for name in names}
+
+
+def _joined(
+    arrays: Sequence[NDArray[Any] | None], lengths: Sequence[int], name: str
+) -> NDArray[Any]:
+    """One column over several parts, as wide as the widest."""
+    present = [a for a in arrays if a is not None]
+    shape = max((a.shape[1:] for a in present), default=())
+    inexact = present[0].dtype.kind == "f"
+    fill = 0.0 if name.endswith("proba") or not inexact else np.nan
+    out = np.full((sum(lengths), *shape), fill, dtype=present[0].dtype)
+    at = 0
+    for array, n in zip(arrays, lengths, strict=True):
+        if array is not None:
+            out[(slice(at, at + n), *(slice(0, w) for w in array.shape[1:]))] = array
+        at += n
+    return out

@@ -1,0 +1,37 @@
+"""Real data if it is there, the hypothesis profile, the marker for tests that need the JIT."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("STREAMLEARN_DATA", ROOT.parent / "shared" / "data"))
+
+settings.register_profile(
+    "suite",
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real streams; the test is skipped, visibly, where it is absent."""
+    if not (DATA / "manifest.json").exists():
+        pytest.skip(f"no real streams in {DATA}; set STREAMLEARN_DATA to their folder")
+    return DATA
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With the JIT off, kernels are plain Python: skip what walks more than 500 rows, visibly."""
+    if os.environ.get("NUMBA_DISABLE_JIT") != "1":
+        return
+    skip = pytest.mark.skip(reason="walks more than 500 rows; needs the JIT")
+    for item in items:
+        if item.get_closest_marker("jit"):
+            item.add_marker(skip)
