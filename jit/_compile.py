@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -34,7 +34,7 @@ def _source_hash() -> str:
 
 
 def _cache_folder() -> str:
-    """A writable folder: under NUMBA_CACHE_DIR, the user's cache, or else a private temporary one."""
+    """A writable folder: under NUMBA_CACHE_DIR, the user's cache, or else a temporary one."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     base = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(home, "streamlearn")
     folder = os.path.join(base, f"kernels-{_source_hash()}")
@@ -53,10 +53,11 @@ def kernel(function: Function) -> Function:
 
     Division by zero gives inf or NaN as in numpy, which also keeps exceptions out of the loops.
     """
-    before = numba.config.CACHE_DIR  # the user's own kernels keep their folder
-    numba.config.CACHE_DIR = _CACHE_FOLDER
+    config: Any = numba.config
+    before = config.CACHE_DIR  # the user's own kernels keep their folder
+    config.CACHE_DIR = _CACHE_FOLDER
     try:
-        compiled: Function = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-        return compiled
+        compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
+    return cast(Function, compiled)
