@@ -1,12 +1,13 @@
-"""What every operator has: the width check, state, and River's methods on dicts as blocks of one row.
+"""What every operator has: the width check, state, and River's methods as blocks of one row.
 
-A new operator subclasses one of the four families below, lists its fitted attributes in `_arrays` and
-`_counters`, and writes `grow` and `_run`.
+A new operator subclasses one of the four families below, lists its fitted attributes in `_arrays`
+and `_counters`, and writes `grow` and `_run`.
 """
 
 import copy
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from streamlearn.block import (
     F8,
     NUMBER,
     PREDICT,
+    U1,
     UNSCORED,
     Block,
     Columns,
@@ -27,6 +29,7 @@ from streamlearn.block import (
 from streamlearn.contracts import Json, State
 
 NO_FEATURES = Features(())
+Row = dict[Any, Any]  # one event: feature name -> value; a key that is not there is missing
 
 
 def kind_of(value: Any) -> str:
@@ -40,12 +43,13 @@ def kind_of(value: Any) -> str:
     raise TypeError(f"a feature must be a number, a boolean, a string or None, got {value!r}")
 
 
-class Operator:
+class Operator(base.Base):
     """The contract of design.md, section 3, and the machinery that all operators share.
 
     Class attributes to set: `_arrays` and `_counters` (names of the fitted attributes that are the
-    whole state), `needs_label` (learns from LEARN rows; otherwise from OBSERVE rows), `takes_nan`
-    (NaN is missing, else it gets 0 in features that did not exist yet), `takes_categories`, `takes_sparse`.
+    whole state; counters are what JSON can hold), `needs_label` (learns from LEARN rows; otherwise
+    from OBSERVE rows), `takes_nan` (NaN is missing, else it gets 0 in features that did not exist
+    yet), `takes_categories`, `takes_sparse`. `needs_pickle` is true of foreign stages alone.
     """
 
     _arrays: ClassVar[tuple[str, ...]] = ()
@@ -54,6 +58,7 @@ class Operator:
     takes_nan: ClassVar[bool] = True
     takes_categories: ClassVar[bool] = False
     takes_sparse: ClassVar[bool] = False
+    needs_pickle: ClassVar[bool] = False
 
     _features: Features = NO_FEATURES
     _labels: Vocabulary | None = None
@@ -61,7 +66,7 @@ class Operator:
     # -- the block interface -----------------------------------------------------------------------
 
     def run(self, block: Block) -> Columns:
-        """Walk a block row by row, answering and learning as `mode` says; outputs are NaN where not asked."""
+        """Walk a block row by row, answering and learning as `mode` says; NaN where not asked."""
         if block.features is not self._features:
             self.meet(block.features)
         if block.labels is not self._labels:
@@ -76,7 +81,7 @@ class Operator:
         """Make room for these features; those known before keep their columns."""
 
     def pieces(self, block: Block) -> Iterator[Block]:
-        """The block, cut before each row from which the output is wider; one piece runs before the next."""
+        """The block, cut before each row that widens the output; a piece runs before the next."""
         yield block
 
     def output_features(self, features: Features) -> Features:
@@ -84,12 +89,12 @@ class Operator:
         return features
 
     def meet(self, features: Features) -> None:
-        """Check that known columns kept their places, refuse kinds the operator does not take, grow."""
+        """Check that known columns kept their places and that the kinds are taken, then grow."""
         known = self._features.names
         if features.names[: len(known)] != known:
             raise ValueError(
-                f"{type(self).__name__}: features must begin with those seen before, in their order; "
-                f"got {list(features.names)!r} after {list(known)!r}"
+                f"{type(self).__name__}: features must begin with those seen before, in their "
+                f"order; got {list(features.names)!r} after {list(known)!r}"
             )
         if not self.takes_categories and CATEGORY in features.kinds:
             name = features.names[features.kinds.index(CATEGORY)]
@@ -128,8 +133,8 @@ class Operator:
             setattr(self, name, value if named else copy.copy(value))
 
     def state(self) -> State:
-        """Everything needed to go on bit-identically, as copies: arrays, and a table that JSON can hold."""
-        table: dict[str, Json] = {name: copy.copy(getattr(self, name)) for name in self._counters}
+        """Everything needed to go on bit-identically, as copies: arrays and a JSON table."""
+        table: dict[str, Json] = {n: copy.deepcopy(getattr(self, n)) for n in self._counters}
         table["features"] = self._features.to_json()
         table["labels"] = None if self._labels is None else list(self._labels.values)
         return State({name: getattr(self, name).copy() for name in self._arrays}, table)
@@ -143,11 +148,11 @@ class Operator:
         for name in self._arrays:
             setattr(self, name, np.array(state.arrays[name]))
         for name in self._counters:
-            setattr(self, name, copy.copy(state.table[name]))
+            setattr(self, name, copy.deepcopy(state.table[name]))
 
     def reset(self) -> None:
         """Forget everything learnt; the names of features and classes stay."""
-        fresh = type(self)(**self._get_params())  # type: ignore[attr-defined]  # River's base gives it
+        fresh = self.clone()
         fresh.meet(self._features)
         for name in (*self._arrays, *self._counters):
             setattr(self, name, getattr(fresh, name))
@@ -159,13 +164,18 @@ class Operator:
 
     # -- dicts, as blocks of one row ---------------------------------------------------------------
 
-    def _open_columns(self, x: dict[str, Any]) -> None:
-        """Give every new name of x a column."""
-        fresh = [name for name in x if self._features.index(name) < 0]
-        if fresh:
-            self.meet(self._features.plus(fresh, [kind_of(x[name]) for name in fresh]))
+    def _open_columns(self, x: Row) -> None:
+        """Give every new name of x that has a value a column."""
+        fresh = [k for k, value in x.items() if value is not None and self._features.index(k) < 0]
+        if not fresh:
+            return
+        for name in fresh:
+            if not isinstance(name, (str, int)):
+                owner = type(self).__name__
+                raise TypeError(f"{owner}: feature names must be str or int, got {name!r}")
+        self.meet(self._features.plus(fresh, [kind_of(x[name]) for name in fresh]))
 
-    def _row(self, x: dict[str, Any]) -> F8:
+    def _row(self, x: Row) -> F8:
         """x as a (1, d) array: a missing key is NaN, an unknown one is left out."""
         row = np.full((1, len(self._features)), math.nan)
         for name, value in x.items():
@@ -174,7 +184,7 @@ class Operator:
                 row[0, j] = self._cell(j, name, value)
         return row
 
-    def _cell(self, j: int, name: str, value: Any) -> float:
+    def _cell(self, j: int, name: Any, value: Any) -> float:
         if self._features.kinds[j] == CATEGORY:
             return float(self._features.categories[name].code(value))
         if isinstance(value, str):
@@ -183,7 +193,7 @@ class Operator:
             )
         return float(value)
 
-    def _block(self, x: dict[str, Any], y: float, w: float, mode: int) -> Block:
+    def _block(self, x: Row, y: float, w: float, mode: int) -> Block:
         return Block(
             self._row(x), np.array([y]), np.array([w]), np.array([mode], dtype=np.uint8),
             self._features, self._labels,
@@ -193,7 +203,7 @@ class Operator:
         """A target as the number that stands for it in y; classifiers keep a class table."""
         return math.nan if y is None else float(y)
 
-    def learn_one(self, x: dict[str, Any], y: Any = None, w: float = 1.0) -> None:
+    def learn_one(self, x: Row, y: Any = None, w: float = 1.0) -> None:
         """Learn from one event, given as a dict; w is the weight of the sample, >= 0."""
         if w < 0:
             raise ValueError(f"{type(self).__name__}: w must be >= 0, got {w!r}")
@@ -201,7 +211,26 @@ class Operator:
         target = self._target(y)
         self.run(self._block(x, target, w, UNSCORED))
 
-    def _answer(self, x: dict[str, Any]) -> Columns:
+    @contextmanager
+    def _aware_of(self, x: Row) -> Iterator[None]:
+        """Within, categories of x that were never learnt have codes; after, nothing has changed."""
+        known = self._features
+        unseen = [
+            name
+            for name, table in known.categories.items()
+            if x.get(name) is not None and table.find(x[name]) < 0
+        ]
+        if not unseen:
+            yield
+            return
+        before = self.snapshot()
+        try:
+            self.meet(known.with_categories({name: [x[name]] for name in unseen}))
+            yield
+        finally:
+            self.restore(before)
+
+    def _answer(self, x: Row) -> Columns:
         return self.run(self._block(x, math.nan, 1.0, PREDICT))
 
 
@@ -218,7 +247,10 @@ def _check_prefix(owner: str, what: str, old: Vocabulary, new: Vocabulary) -> No
 
 
 class Classifier(Operator, base.Classifier):
-    """A classifier: outputs `prediction` (n,), class codes, and `proba` (n, K); 0 for a class unknown then."""
+    """A classifier: outputs `prediction` (n,), class codes, and `proba` (n, K).
+
+    A class that was unknown at a row has probability 0 there.
+    """
 
     @property
     def _multiclass(self) -> bool:
@@ -234,14 +266,16 @@ class Classifier(Operator, base.Classifier):
     def _label(self, code: int) -> Any:
         return code if self._labels is None else self._labels.values[code]
 
-    def predict_one(self, x: dict[str, Any], **_: Any) -> Any:
+    def predict_one(self, x: Row, **_: Any) -> Any:
         """The most probable class, or None before any class is known."""
-        code = self._answer(x)["prediction"][0]
+        with self._aware_of(x):
+            code = self._answer(x)["prediction"][0]
         return None if math.isnan(code) else self._label(int(code))
 
-    def predict_proba_one(self, x: dict[str, Any], **_: Any) -> dict[Any, float]:
+    def predict_proba_one(self, x: Row, **_: Any) -> dict[Any, float]:
         """Probability of each known class; empty before any class is known."""
-        outputs = self._answer(x)
+        with self._aware_of(x):
+            outputs = self._answer(x)
         if math.isnan(outputs["prediction"][0]):
             return {}
         return {self._label(k): float(p) for k, p in enumerate(outputs["proba"][0])}
@@ -250,9 +284,10 @@ class Classifier(Operator, base.Classifier):
 class Regressor(Operator, base.Regressor):
     """A regressor: output `prediction` (n,), and `variance` (n,) where the model has one."""
 
-    def predict_one(self, x: dict[str, Any], **_: Any) -> float:
+    def predict_one(self, x: Row, **_: Any) -> float:
         """The predicted target; 0.0 before anything was learnt."""
-        value = float(self._answer(x)["prediction"][0])
+        with self._aware_of(x):
+            value = float(self._answer(x)["prediction"][0])
         return 0.0 if math.isnan(value) else value
 
 
@@ -261,34 +296,41 @@ class Transformer(Operator, base.Transformer):
 
     needs_label = False
 
-    def learn_one(self, x: dict[str, Any], y: Any = None, w: float = 1.0) -> None:
-        """Learn from the features of one event, given as a dict."""
+    def learn_one(self, x: Row, y: Any = None, w: float = 1.0) -> None:
+        """Learn from the features of one event, given as a dict; y is not looked at."""
         super().learn_one(x, None, w)
 
-    def transform_one(self, x: dict[str, Any]) -> dict[str, Any]:
+    def transform_one(self, x: Row) -> Row:
         """The transformed features of one event; a value that stays missing has no key."""
-        row = self._answer(x)["X"][0]
-        names = self.output_features(self._features).names
+        with self._aware_of(x):
+            row = self._answer(x)["X"][0]
+            names = self.output_features(self._features).names
         return {name: float(v) for name, v in zip(names, row, strict=True) if not math.isnan(v)}
 
 
 class Detector(Operator, base.DriftDetector):
-    """A drift detector on one number an event: output `alarm` (n,) uint8, 1 on the row that raised it.
+    """A drift detector on one number an event: output `alarm` (n,) uint8, 1 where one was raised.
 
     As an operator it watches the first column of X on rows that LEARN or OBSERVE; a NaN is skipped.
     """
 
     needs_label = False
+    _drift_detected = False
+
+    @property
+    def _tags(self) -> set[str]:
+        """No tags: River's checks read them, and its drift detectors have none."""
+        return set()
 
     def first_alarm(self, values: F8) -> int:
-        """Feed values in order up to and including the first that raises an alarm; its index, or -1."""
+        """Feed values in order up to and including the first that alarms; its index, or -1."""
         raise NotImplementedError(f"{type(self).__name__} has no first_alarm")
 
     def _run(self, block: Block) -> Columns:
         values = np.where(block.mode & UNSCORED != 0, block.X[:, 0], np.nan)
         return {"alarm": self.watch(values)}
 
-    def watch(self, values: F8) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def watch(self, values: F8) -> U1:
         """Feed all values; 1 where an alarm was raised."""
         alarms = np.zeros(values.shape[0], dtype=np.uint8)
         start = 0

@@ -83,16 +83,25 @@ class Features:
         """These features and more after them; the vocabularies stay shared."""
         return Features(self.names + tuple(names), self.kinds + tuple(kinds), self.categories)
 
+    def with_categories(self, more: Mapping[str, Sequence[Any]]) -> "Features":
+        """The same columns with copies of some vocabularies, longer by the given values."""
+        longer = {name: Vocabulary(self.categories[name].values) for name in more}
+        for name, values in more.items():
+            for value in values:
+                longer[name].code(value)
+        return Features(self.names, self.kinds, self.categories | longer)
+
     def to_json(self) -> dict[str, Any]:
         """What `from_json` needs to make the same columns again."""
-        tables = {name: table.values for name, table in self.categories.items()}
+        tables = {str(name): list(table.values) for name, table in self.categories.items()}
         return {"names": list(self.names), "kinds": list(self.kinds), "categories": tables}
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> "Features":
         """The inverse of `to_json`."""
-        categories = {name: Vocabulary(values) for name, values in table["categories"].items()}
-        return cls(table["names"], table["kinds"], categories)
+        names, kinds, tables = table["names"], table["kinds"], table["categories"]
+        of_kind = [name for name, kind in zip(names, kinds, strict=True) if kind == CATEGORY]
+        return cls(names, kinds, {name: Vocabulary(tables[str(name)]) for name in of_kind})
 
     def __len__(self) -> int:
         return len(self.names)
