@@ -1,0 +1,253 @@
+"""Operators by name: a class, its family, a further name, or the dotted path of a River estimator.
+
+`Kalman` is the family of `KalmanClassifier` and `KalmanRegressor`; the task picks. A dotted path
+such as `river.tree.HoeffdingTreeClassifier` is imported. No list is kept here: `operators.__all__`
+has them all.
+"""
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from streamlearn.errors import UserError
+
+CLASSIFICATION, REGRESSION = "classification", "regression"
+TASKS = (CLASSIFICATION, REGRESSION)
+
+_SUFFIX = {CLASSIFICATION: "Classifier", REGRESSION: "Regressor"}
+_FURTHER = {"KalmanHead": "Kalman", "AnalyticHead": "Analytic"}
+_OPERATOR_ANNOTATION = re.compile(
+    r"\b(Operator|Stage|Model|Estimator|Classifier|Regressor|Transformer|\w*Detector)\b"
+)
+
+
+class Entry(NamedTuple):
+    """What the command line shows of one operator."""
+
+    name: str
+    kind: str  # classifier, regressor, transformer, detector, operator
+    parameters: str  # "r=1.0, p0=1.0"
+    summary: str  # first line of the docstring
+
+
+def names() -> list[str]:
+    """Every name that `find` takes without an import path: classes, families, further names."""
+    classes = _classes()
+    families = {name: _family(name) for name in classes}
+    further = {name for name, family in _FURTHER.items() if family in families.values()}
+    return sorted({*classes, *families.values(), *further})
+
+
+def find(name: str, task: str | None = None) -> type[Any]:
+    """The class that a name stands for.
+
+    Args:
+        name: a class (`KalmanClassifier`), a family (`Kalman`), a further name (`KalmanHead`), or
+            the dotted path of an importable operator or River estimator.
+        task: "classification" or "regression"; picks the member of a family.
+
+    Raises: UserError for an unknown name (with the nearest ones), a family that lacks the task, or
+    a family of two without a task.
+    """
+    if "." in name:
+        return _imported(name)
+    classes = _classes()
+    if name in classes:
+        return classes[name]
+    family = _FURTHER.get(name, name)
+    members = {t: classes[family + s] for t, s in _SUFFIX.items() if family + s in classes}
+    if not members:
+        raise UserError(f"{name!r} is not the name of an operator{near(name, names())}")
+    return _member(name, members, task)
+
+
+def build(name: str, arguments: Mapping[str, Any], task: str | None = None, path: str = "") -> Any:
+    """An operator from its name and its arguments.
+
+    Args:
+        name: as for `find`.
+        arguments: constructor arguments; one that is an operator is a name or `{name: arguments}`.
+        task: as for `find`; wrappers hand it on to the members they name.
+        path: where this stands in the configuration (`pipeline[2]`); errors begin with it.
+
+    Raises: UserError for unknown names, unknown arguments, and values that the constructor refuses.
+    """
+    try:
+        found = find(name, task)
+    except UserError as error:
+        raise UserError(f"{_prefix(path)}{error}") from None
+    parameters = parameters_of(found)
+    if parameters is not None:
+        _check_arguments(found, arguments, parameters, path)
+    ready = {
+        key: _argument(value, (parameters or {}).get(key), task, f"{path}.{key}".lstrip("."))
+        for key, value in arguments.items()
+    }
+    try:
+        return found(**ready)
+    except (ValueError, TypeError) as error:
+        raise UserError(_located(error, path, ready)) from None
+
+
+def stage(spec: Any, task: str | None = None, path: str = "") -> Any:
+    """An operator from its name, from `{name: arguments}`, or an operator that is handed through.
+
+    Raises: UserError as `build`, or when it is none of the three.
+    """
+    if isinstance(spec, str):
+        return build(spec, {}, task, path)
+    if not isinstance(spec, Mapping):
+        if hasattr(spec, "learn_one") or hasattr(spec, "run") or hasattr(spec, "update"):
+            return spec
+        raise UserError(f"{_prefix(path)}must be a name or {{name: arguments}}, got {spec!r}")
+    if len(spec) != 1:
+        raise UserError(
+            f"{_prefix(path)}must have one key, the name of the operator, "
+            f"got {sorted(map(str, spec))}; indent its arguments further"
+        )
+    ((name, arguments),) = spec.items()
+    if not isinstance(name, str) or not isinstance(arguments, Mapping | None):
+        raise UserError(
+            f"{_prefix(path)}arguments of {name} must be `argument: value` pairs, got {arguments!r}"
+        )
+    return build(name, arguments or {}, task, path)
+
+
+def parameters_of(found: type[Any]) -> dict[str, inspect.Parameter] | None:
+    """Constructor parameters by name; None where the constructor takes any keyword."""
+    parameters = dict(inspect.signature(found).parameters)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return None
+    return parameters
+
+
+def describe(found: type[Any]) -> Entry:
+    """One operator as a line of the list."""
+    parameters = parameters_of(found) or {}
+    shown = ", ".join(_shown(p) for p in parameters.values())
+    summary = (inspect.getdoc(found) or "").partition("\n")[0]
+    return Entry(found.__name__, _kind(found), shown, summary)
+
+
+def entries() -> list[Entry]:
+    """Every exported operator, by name."""
+    return [describe(found) for _, found in sorted(_classes().items())]
+
+
+def task_of(model: Any) -> str | None:
+    """The task of an operator or a River estimator; None for transformers and detectors."""
+    found = model if isinstance(model, type) else type(model)
+    bases = {base.__name__ for base in found.__mro__}
+    if "Classifier" in bases:
+        return CLASSIFICATION
+    return REGRESSION if "Regressor" in bases else None
+
+
+def near(name: str, known: Iterable[str], count: int = 3) -> str:
+    """The end of an "unknown name" message: the nearest known names, or all where none is near."""
+    options = list(known)
+    by_lower = {option.lower(): option for option in options}
+    matches = difflib.get_close_matches(name.lower(), by_lower, n=count, cutoff=0.6)
+    if matches:
+        return f"; did you mean {' or '.join(by_lower[m] for m in matches)}?"
+    return f"; there are: {', '.join(options)}" if options else "; there are none"
+
+
+def _classes() -> dict[str, type[Any]]:
+    """The exported operators; imported on first use, for they bring numba along."""
+    operators = importlib.import_module("streamlearn.operators")
+    return {name: getattr(operators, name) for name in operators.__all__}
+
+
+def _family(name: str) -> str:
+    """A class name without its task."""
+    for suffix in _SUFFIX.values():
+        if name.endswith(suffix) and name != suffix:
+            return name.removesuffix(suffix)
+    return name
+
+
+def _member(name: str, members: Mapping[str, type[Any]], task: str | None) -> type[Any]:
+    """The one of a family that fits the task."""
+    if task is not None and task in members:
+        return members[task]
+    if task is None and len(members) == 1:
+        return next(iter(members.values()))
+    classes = " or ".join(found.__name__ for found in members.values())
+    if task is None:
+        raise UserError(f"{name!r} needs a task to choose; write {classes}")
+    raise UserError(f"{name!r} cannot do {task}; there is {classes}")
+
+
+def _imported(path: str) -> type[Any]:
+    """The class at a dotted path, which must be an operator or a River estimator."""
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"cannot import {path!r}: {error}; check the path and install it") from None
+    found = getattr(module, name, None)
+    if found is None:
+        public = [n for n, v in vars(module).items() if isinstance(v, type) and n[0] != "_"]
+        raise UserError(f"{module_name} has no {name!r}{near(name, public)}")
+    if not isinstance(found, type) or not _is_operator(found):
+        raise UserError(f"{path!r} must be a class with learn_one or update, got {found!r}")
+    return found
+
+
+def _is_operator(found: type[Any]) -> bool:
+    return any(hasattr(found, method) for method in ("learn_one", "update", "run"))
+
+
+def _check_arguments(
+    found: type[Any], given: Mapping[str, Any], known: Mapping[str, inspect.Parameter], path: str
+) -> None:
+    """Every argument must exist, every one without a default must be there."""
+    for key in given:
+        if key not in known:
+            what = f"{found.__name__} has no argument {key!r}"
+            raise UserError(f"{_prefix(f'{path}.{key}'.lstrip('.'))}{what}{near(key, known)}")
+    for key, parameter in known.items():
+        missing = parameter.default is parameter.empty and key not in given
+        if missing and parameter.kind is not parameter.VAR_POSITIONAL:
+            raise UserError(f"{_prefix(path)}{found.__name__} needs the argument {key!r}")
+
+
+def _argument(value: Any, parameter: inspect.Parameter | None, task: str | None, path: str) -> Any:
+    """A value as the constructor wants it: operators, and lists of them, built from names."""
+    wanted = parameter is not None and _OPERATOR_ANNOTATION.search(str(parameter.annotation))
+    if not wanted or value is None:
+        return value
+    if isinstance(value, list):
+        return [stage(member, task, f"{path}[{i}]") for i, member in enumerate(value)]
+    return stage(value, task, path)
+
+
+def _located(error: Exception, path: str, arguments: Mapping[str, Any]) -> str:
+    """A constructor's `Owner: name rule, got value` as `path.name: rule, got value`."""
+    _, _, message = str(error).partition(": ")
+    name, _, rule = message.partition(" ")
+    if name in arguments:
+        return f"{_prefix(f'{path}.{name}'.lstrip('.'))}{rule}"
+    return f"{_prefix(path)}{error}"
+
+
+def _prefix(path: str) -> str:
+    return f"{path}: " if path else ""
+
+
+def _kind(found: type[Any]) -> str:
+    bases = [base.__name__ for base in found.__mro__]
+    for kind in ("Classifier", "Regressor", "Transformer", "Detector"):
+        if kind in bases:
+            return kind.lower()
+    return "operator"
+
+
+def _shown(parameter: inspect.Parameter) -> str:
+    if parameter.default is parameter.empty:
+        return str(parameter.name)
+    return f"{parameter.name}={parameter.default!r}"
