@@ -1,0 +1,5 @@
+"""`python -m streamlearn` is the command line."""
+
+from streamlearn.cli import main
+
+main()

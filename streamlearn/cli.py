@@ -1,0 +1,262 @@
+"""The command line. Nothing heavy is imported before a command runs: `--help` answers at once."""
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from streamlearn.errors import UserError
+
+USAGE = 2  # exit status for every mistake of a user
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="streamlearn",
+    help="Score and learn from every event of a stream, adapt to drift, lose nothing.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Target = Annotated[str | None, typer.Option(help="Column to predict.", metavar="NAME")]
+FeatureNames = Annotated[
+    str | None, typer.Option("--features", help="Columns to learn from, as a,b,c.", metavar="A,B")
+]
+Ignored = Annotated[
+    str | None, typer.Option("--ignore", help="Columns to leave out, as a,b,c.", metavar="A,B")
+]
+Task = Annotated[
+    str | None,
+    typer.Option(help="classification or regression; guessed and said if absent.", metavar="TASK"),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Argument of the operator (r=0.1), or a path in the YAML (pipeline[2].r=0.1); "
+        "repeatable.",
+        metavar="NAME=VALUE",
+    ),
+]
+Limit = Annotated[int | None, typer.Option(help="Stop after so many events.", min=1)]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")]
+
+
+@app.command()
+def run(
+    config: Annotated[str, typer.Argument(help="YAML file with source, schema and pipeline.")],
+    assignments: Assignments = None,
+    limit: Limit = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Refuse to go on from a checkpoint; start anew.")
+    ] = False,
+    json: JsonFile = None,
+) -> None:
+    """Run a config live, resuming.
+
+    Goes on from the last checkpoint; SIGINT and SIGTERM stop it gracefully, with a checkpoint.
+    """
+    from streamlearn import replay as runner
+    from streamlearn.config import load_config
+
+    loaded = load_config(config, assignments or ())
+    _finish(runner.run(loaded, limit=limit, fresh=fresh, progress=True), json)
+
+
+@app.command()
+def replay(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA|CONFIG",
+            help="CSV, JSON Lines or Parquet (also .gz, .zst, a folder), - for JSON Lines on "
+            "stdin, river:NAME, or a YAML file with a source.",
+        ),
+    ],
+    target: Target = None,
+    features: FeatureNames = None,
+    ignore: Ignored = None,
+    task: Task = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Operator, family, river.module.Class, or a pipeline YAML; default KalmanHead."
+        ),
+    ] = None,
+    assignments: Assignments = None,
+    limit: Limit = None,
+    predictions: Annotated[
+        str | None, typer.Option(help="File for the answers: .csv, .jsonl, .parquet (.gz, .zst).")
+    ] = None,
+    json: JsonFile = None,
+    dead_letters: Annotated[
+        str | None, typer.Option(help="File for records that do not fit, with the reason.")
+    ] = None,
+    pace: Annotated[
+        float | None, typer.Option(help="Events a second; as fast as it goes if absent.")
+    ] = None,
+) -> None:
+    """Score and learn recorded events in order.
+
+    Every event is scored, then learnt from; metrics, baselines and drift alarms are printed.
+    """
+    from streamlearn.replay import replay as replayed
+
+    result = replayed(
+        data=data,
+        target=target,
+        features=features,
+        ignore=ignore,
+        task=task,
+        model=model,
+        set=assignments,
+        limit=limit,
+        predictions=predictions,
+        dead_letters=dead_letters,
+        pace=pace,
+        progress=True,
+    )
+    _finish(result, json)
+
+
+@app.command()
+def operators(
+    name: Annotated[str | None, typer.Argument(help="Show one in full.")] = None,
+) -> None:
+    """List the operators, or show one.
+
+    A NAME is a class or a family (Kalman, KalmanHead), and shows its whole documentation.
+    """
+    import inspect
+
+    from streamlearn import registry
+    from streamlearn.display import print_operators
+
+    if name is None:
+        print_operators(registry.entries())
+        return
+    for found in registry.members(name):
+        entry = registry.describe(found)
+        print(f"{entry.name}({entry.parameters})\n\n{inspect.getdoc(found)}\n")
+
+
+@app.command()
+def init(
+    data: Annotated[str, typer.Argument(help="Data to infer the schema from.")],
+    target: Target = None,
+    features: FeatureNames = None,
+    ignore: Ignored = None,
+    task: Task = None,
+    model: Annotated[str, typer.Option(help="Operator of the pipeline.")] = "KalmanHead",
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")] = Path(
+        "streamlearn.yaml"
+    ),
+) -> None:
+    """Write a config for DATA.
+
+    The schema is inferred and declared in it. A file that is there is never overwritten.
+    """
+    from streamlearn.replay import starter_config
+
+    text = starter_config(data, target, features, ignore, task, model)
+    _write_new(output, text)
+    print(f"wrote {output}; check its schema, then: streamlearn run {output}")
+
+
+@app.command()
+def validate(
+    config: Annotated[str, typer.Argument(help="YAML file.")], assignments: Assignments = None
+) -> None:
+    """Check a config without reading an event.
+
+    Everything is checked that can be before the stream is opened.
+    """
+    from streamlearn.config import load_config
+    from streamlearn.replay import plan
+
+    pipeline = plan(load_config(config, assignments or ()))
+    print(f"{config}: is valid\n{pipeline!r}")
+
+
+@app.command()
+def inspect(
+    checkpoint: Annotated[
+        str, typer.Argument(help="A checkpoint, a folder of them, or a saved pipeline.")
+    ],
+) -> None:
+    """Show what a checkpoint holds.
+
+    Positions, metrics, features and arrays; no code from the file is run.
+    """
+    from streamlearn.replay import described
+
+    print(described(checkpoint))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, 2 for a user's mistake (one line on stderr), 130 on Ctrl-C.
+
+    Args:
+        arguments: instead of those of the process.
+    """
+    sys.exit(_status(arguments))
+
+
+_ClickException = typer.BadParameter.__mro__[2]  # click's, or the copy that newer typers carry
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    """Run one command and turn whatever is the user's mistake into one line and a status."""
+    try:
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        done: Any = app(given or ["--help"], prog_name="streamlearn", standalone_mode=False)
+        return done if isinstance(done, int) else 0
+    except UserError as error:
+        return _failed(error)
+    except _ClickException as error:
+        return _failed(error.format_message())  # type: ignore[attr-defined]  # click's own
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:  # `streamlearn operators | head`
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return _failed(_system_error(error))
+
+
+def _failed(message: object) -> int:
+    line = " ".join(str(message).split())
+    print(f"error: {line}", file=sys.stderr)
+    return USAGE
+
+
+def _system_error(error: OSError) -> str:
+    """Where it failed, why, and what to do."""
+    advice = "make room on the disk" if error.errno == errno.ENOSPC else "check the path"
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror}; {advice}"
+
+
+def _write_new(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(f"{path}: is there already; choose another with --output") from None
+
+
+def _finish(result: Any, json: Path | None) -> None:
+    """Print a result and write its JSON."""
+    from streamlearn.display import print_result
+
+    if json is not None:
+        json.write_text(result.to_json() + "\n", encoding="utf-8")
+    print_result(result.to_dict())

@@ -1,0 +1,296 @@
+"""The configuration: one YAML file or Python object, wholly checked before the first event is read.
+
+Every error begins with the path of the value (`pipeline[2].r: must be > 0, got -1.0`) and, where it
+comes from a file, ends with the line. Unknown keys are errors. Words are read by YAML 1.2: `NO` and
+`on` stay words, only `true` and `false` are booleans.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from streamlearn import registry, yaml12
+from streamlearn.errors import UserError
+
+if TYPE_CHECKING:
+    from streamlearn.pipeline import Pipeline
+
+DEFAULT_MODEL = "KalmanHead"
+
+Rows = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class ConfigError(UserError):
+    """All that is wrong with a configuration; its text is the first mistake and how many follow."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        more = len(self.problems) - 1
+        hint = f" (and {more} more; `streamlearn validate` lists them)" if more else ""
+        super().__init__(self.problems[0] + hint)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True
+    )
+
+
+class Checkpoint(_Section):
+    """Where and how often state is saved; the last `keep` checkpoints stay."""
+
+    path: str
+    every_events: Rows | None = None
+    every_seconds: Seconds | None = 10.0
+    keep: Rows = 3
+
+
+class EvaluationSection(_Section):
+    """How the stream is measured: rows of the window, factor of the fading metrics."""
+
+    window: Rows = 1000
+    fading: Annotated[float, Field(gt=0, le=1)] = 0.999
+
+
+class EngineSection(_Section):
+    """How the loop runs: most rows of a block, and events a second (None: as fast as it goes)."""
+
+    block_rows: Rows = 4096
+    pace: Annotated[float, Field(gt=0)] | None = None
+
+
+class Config(_Section):
+    """One pipeline with its source and sinks.
+
+    `pipeline` lists names, `{name: {arguments}}`, or operators. `run` needs `source` and `schema`;
+    `replay DATA --model FILE` takes both from the command line.
+    """
+
+    source: str | dict[str, Any] | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    task: str | None = None
+    pipeline: Annotated[list[Any], Field(min_length=1)] | None = None
+    sink: str | dict[str, Any] | None = None
+    dead_letters: str | dict[str, Any] | None = None
+    checkpoint: Checkpoint | None = None
+    evaluation: EvaluationSection = EvaluationSection()
+    engine: EngineSection = EngineSection()
+    allow_pickle: bool = False
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "checkpoint": Checkpoint,
+    "evaluation": EvaluationSection,
+    "engine": EngineSection,
+}
+
+_RULES = {  # pydantic's kind of error -> our rule, where its own words would not do
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+    "list_type": "must be a list",
+    "dict_type": "must be `key: value` pairs",
+    "model_type": "must be `key: value` pairs",
+    "too_short": "must not be empty",
+}
+
+
+def load_config(path: str | Path, assignments: Iterable[str] = ()) -> Config:
+    """A configuration from a YAML file.
+
+    Args:
+        path: the file.
+        assignments: `path=value` texts as of `--set`; they replace values of the file.
+
+    Raises: UserError for a file that cannot be read or is no YAML; ConfigError for its content.
+    """
+    document = yaml12.parse(_text(path), str(path))
+    data = document.value
+    if not isinstance(data, dict):
+        keys = ", ".join(_keys_of(Config))
+        raise UserError(f"{path}: must be `key: value` pairs, got {_brief(data)}; keys are: {keys}")
+    for assignment in assignments:
+        assign(data, *split_assignment(assignment))
+    return check(data, document)
+
+
+def check(data: Mapping[str, Any], document: yaml12.Document | None = None) -> Config:
+    """A configuration from a plain mapping; all sections are checked.
+
+    Args:
+        data: keys as in a YAML file.
+        document: the file that `data` came from, for line numbers in messages.
+
+    Raises: ConfigError naming every mistake with its path.
+    """
+    try:
+        return Config.model_validate(dict(data))
+    except ValidationError as error:
+        problems = [_problem(details) for details in error.errors()]
+        raise ConfigError([_with_line(problem, document) for problem in problems]) from None
+
+
+def build_pipeline(config: Config, task: str | None, allow_pickle: bool = False) -> "Pipeline":
+    """The pipeline of a configuration.
+
+    Args:
+        config: with a `pipeline`.
+        task: "classification" or "regression", which picks the members of families.
+
+    Raises: UserError with the path of the stage or argument that is wrong.
+    """
+    if config.pipeline is None:
+        raise UserError("pipeline: must be there; list operators under it, as in `- KalmanHead`")
+    stages = [registry.stage(s, task, f"pipeline[{i}]") for i, s in enumerate(config.pipeline)]
+    return assembled(stages, "pipeline")
+
+
+def assembled(stages: Sequence[Any], path: str) -> "Pipeline":
+    """Stages as a pipeline; an order that cannot be is an error at `path`."""
+    from streamlearn.pipeline import Pipeline  # brings numba, which --help must not wait for
+
+    try:
+        return Pipeline(*stages)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: {str(error).removeprefix('Pipeline: ')}") from None
+
+
+def default_pipeline(
+    model: str = DEFAULT_MODEL, task: str | None = None, arguments: Mapping[str, Any] | None = None
+) -> "Pipeline":
+    """What a user wants around one operator: imputation, encoding, scaling, and ADWIN on its error.
+
+    Args:
+        model: any name that `registry.find` takes.
+        task: picks the member of a family.
+        arguments: of the operator.
+
+    Raises: UserError for an unknown name, an unknown argument or a value that is refused.
+    """
+    around = [registry.build(name, {}) for name in ("Imputer", "OneHotEncoder", "Normalizer")]
+    try:
+        predictor = registry.build(model, arguments or {}, task, "--set")
+    except UserError as error:
+        raise UserError(
+            str(error).replace("--set.", "--set ").replace("--set:", "--model:")
+        ) from None
+    if registry.task_of(predictor) is None:
+        raise UserError(f"--model: {model!r} must be a classifier or a regressor")
+    return assembled([*around, predictor, registry.build("ADWIN", {})], "--model")
+
+
+def split_assignment(text: str) -> tuple[str, Any]:
+    """`name=value` as the name and the value, typed as YAML does.
+
+    Raises: UserError for a text without `=` or a value that is no YAML.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise UserError(f"--set: must be name=value, got {text!r}")
+    return name.strip(), yaml12.parse(value, f"--set {name.strip()}").value
+
+
+def assign(data: dict[str, Any], path: str, value: Any) -> None:
+    """Set one value in a configuration's plain mapping, by its path (`pipeline[2].r`).
+
+    Raises: UserError for a path that leads nowhere.
+    """
+    *steps, last = _steps(path)
+    target: Any = data
+    for step in steps:
+        target = _down(target, step, path)
+    if isinstance(last, int) or not isinstance(target, dict):
+        _lost(path, last)
+    target[last] = value
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; check the path") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: must be UTF-8 text, got other bytes at {error.start}") from None
+
+
+def _steps(path: str) -> list[str | int]:
+    """`pipeline[2].r` as ["pipeline", 2, "r"]."""
+    words = path.replace("[", ".").replace("]", "").split(".")
+    return [int(word) if word.isdecimal() else word for word in words]
+
+
+def _down(target: Any, step: str | int, path: str) -> Any:
+    """One step down a path; under an operator stand its arguments."""
+    if isinstance(target, list) and isinstance(step, int) and step < len(target):
+        return _opened(target, step)
+    if isinstance(target, dict) and isinstance(step, str):
+        target.setdefault(step, {})
+        return _opened(target, step)
+    return _lost(path, step)
+
+
+def _opened(parent: Any, key: Any) -> Any:
+    """The value at a key; an operator, `Name` or `{Name: arguments}`, as its arguments."""
+    if isinstance(parent[key], str) and _names_operator(parent[key]):
+        parent[key] = {parent[key]: {}}
+    value = parent[key]
+    if isinstance(value, dict) and len(value) == 1 and _names_operator(next(iter(value))):
+        name = next(iter(value))
+        value[name] = value[name] or {}
+        return value[name]
+    return value
+
+
+def _names_operator(word: object) -> bool:
+    """Operators are named in CamelCase or by an import path, keys and choices in small letters."""
+    return isinstance(word, str) and word.rpartition(".")[2][:1].isupper()
+
+
+def _lost(path: str, step: str | int) -> NoReturn:
+    raise UserError(
+        f"--set {path}: there is no {step!r}; paths look like pipeline[3].r or engine.pace"
+    )
+
+
+def _problem(details: ErrorDetails) -> str:
+    """One mistake that pydantic found, in our wording: path, rule, value."""
+    *parents, last = details["loc"]
+    path = _path(details["loc"])
+    if details["type"] == "extra_forbidden":
+        return f"{path}: is an unknown key{registry.near(str(last), _keys_at(parents))}"
+    if details["type"] == "missing":
+        return f"{path}: must be there"
+    rule = _RULES.get(details["type"], details["msg"].replace("Input should be", "must be"))
+    return f"{path}: {rule}, got {_brief(details['input'])}"
+
+
+def _path(loc: Sequence[str | int]) -> str:
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc)
+    return text.removeprefix(".")
+
+
+def _keys_at(parents: Sequence[str | int]) -> list[str]:
+    """The keys that a section may have."""
+    return _keys_of(_SECTIONS[str(parents[0])] if parents else Config)
+
+
+def _keys_of(section: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _with_line(problem: str, document: yaml12.Document | None) -> str:
+    """A message with the file and line that its path stands in."""
+    if document is None:
+        return problem
+    line = document.line(problem.partition(":")[0])
+    return f"{problem} ({document.where}, line {line})"
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,133 @@
+"""What the command line shows: the progress line, the table of results, the list of operators."""
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+_REFRESH_SECONDS = 0.2
+_LINE_SECONDS = 5.0  # where there is no terminal to redraw a line on
+
+
+class Progress:
+    """Events so far, events a second, the rolling metric and the alarms, on stderr.
+
+    On a terminal one line is redrawn; elsewhere a line is printed every five seconds, so that a
+    short replay into a log file prints none. Cost: a look at the clock a call.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._live: Live | None = None
+        self._start = self._next = time.perf_counter()
+        self._period = _REFRESH_SECONDS if self._console.is_terminal else _LINE_SECONDS
+
+    def __enter__(self) -> "Progress":
+        self._start = time.perf_counter()
+        self._next = self._start + self._period
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for the next line; the caller need not gather numbers before."""
+        return time.perf_counter() >= self._next
+
+    def show(self, events: int, metric: str, value: float | None, alarms: int) -> None:
+        """Draw the line."""
+        now = time.perf_counter()
+        self._next = now + self._period
+        line = progress_line(events, events / max(now - self._start, 1e-9), metric, value, alarms)
+        if self._live is not None:
+            self._live.update(Text(line), refresh=True)
+        else:
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def progress_line(events: int, rate: float, metric: str, value: float | None, alarms: int) -> str:
+    """One line: `1,234,567 events  2,100,000/s  accuracy 0.8812 (last rows)  3 alarms`."""
+    shown = "-" if value is None else f"{value:.4f}"
+    ending = "" if alarms == 1 else "s"
+    return f"{events:,} events  {rate:,.0f}/s  {metric} {shown} (last rows)  {alarms} alarm{ending}"
+
+
+def print_result(result: Mapping[str, Any], console: Console | None = None) -> None:
+    """The result of a run as a table, baselines beside, and what must not be overlooked below."""
+    out = console or Console()
+    out.print(Text(f"{result['model']}", style="bold"), soft_wrap=True)
+    out.print(_metrics_table(result))
+    for line in _facts(result):
+        out.print(line, highlight=False, soft_wrap=True)
+
+
+def print_operators(
+    rows: Iterable[tuple[str, str, str, str]], console: Console | None = None
+) -> None:
+    """Name, kind, parameters and first line of the documentation of every operator."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("operator", "kind", "parameters", "what it is"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    (console or Console()).print(table)
+
+
+def warn(line: str) -> None:
+    """A line on stderr."""
+    print(line, file=sys.stderr)
+
+
+def _metrics_table(result: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("metric")
+    baselines: Mapping[str, Any] = result["baselines"]
+    for name in ("cumulative", "windowed", "fading", *baselines):
+        table.add_column(name, justify="right")
+    views = (result["metrics"], result["windowed"], result["fading"], *baselines.values())
+    for metric in result["metrics"]:
+        table.add_row(metric, *(_number(view.get(metric)) for view in views))
+    return table
+
+
+def _facts(result: Mapping[str, Any]) -> list[str]:
+    """Lines below the table."""
+    lines = [
+        f"{result['events']:,} events in {result['seconds']:.2f} s: "
+        f"{result['events_per_second']:,.0f} events/s, state {_bytes(result['state_bytes'])}",
+        _alarms(result["alarms"], result.get("n_alarms", len(result["alarms"]))),
+    ]
+    if result.get("unanswered"):
+        lines.append(f"{result['unanswered']:,} rows had a label but no answer yet; not measured")
+    if result["dead_letters"]:
+        lines.append(f"{result['dead_letters']:,} records did not fit: dead letters")
+    return lines
+
+
+def _alarms(rows: list[int], count: int) -> str:
+    if not count:
+        return "no drift alarms"
+    shown = ", ".join(str(row) for row in rows[-8:])
+    return f"{count} drift alarm{'' if count == 1 else 's'}, the last at row {shown}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4e}"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

@@ -1,0 +1,241 @@
+"""Configurations: what is accepted, and for every mistake one line with its path and its place."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamlearn import yaml12
+from streamlearn.config import (
+    Config,
+    ConfigError,
+    assign,
+    check,
+    load_config,
+    split_assignment,
+)
+from streamlearn.errors import UserError
+
+Write = Callable[[str], Path]
+
+
+def value_of(text: str) -> Any:
+    return yaml12.parse(text, "text").value
+
+
+# -- YAML ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("NO", "NO"),
+        ("on", "on"),
+        ("y", "y"),
+        ("true", True),
+        ("False", False),
+        ("1e-3", 1e-3),
+        ("1.", 1.0),
+        (".5", 0.5),
+        ("-.inf", float("-inf")),
+        ("010", 10),
+        ("0x1f", 31),
+        ("0o17", 15),
+        ("12:30", "12:30"),
+        ("2020-01-01", "2020-01-01"),
+        ("1_000", "1_000"),
+        ("~", None),
+        ("null", None),
+        ("", None),
+        ("'1'", "1"),
+        ("[1, a]", [1, "a"]),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(text: str, value: Any) -> None:
+    found = value_of(text)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", r"^c\.yaml, line 3: the key 'a' stands twice; remove one$"),
+        ("a: 1\nb: [1, 2\n", r"^c\.yaml, line 3: expected ',' or '\]'"),
+        ("a: b: c", r"^c\.yaml, line 1: mapping values are not allowed here"),
+        ("a: 1\n\tb: 2", r"^c\.yaml, line 2: found character '\\t'"),
+        ("a: *b", r"^c\.yaml, line 1: found undefined alias"),
+        ("a: 1\n---\nb: 1", r"^c\.yaml, line 2: but found another document"),
+        ("[1]: 2", r"^c\.yaml, line 1: a key must be a word or a number"),
+        ("a: \x00", r"^c\.yaml: unacceptable character"),
+        (
+            "a: !!python/object/apply:os.getcwd []",
+            r"^c\.yaml, line 1: could not determine a constr",
+        ),
+        ("[" * 5000, r"^c\.yaml: maximum recursion depth"),
+    ],
+)
+def test_broken_yaml_is_one_line_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        yaml12.parse(text, "c.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_line_of_a_path_looks_through_the_name_of_an_operator() -> None:
+    text = "source: a.csv\npipeline:\n- Imputer\n- Normalizer:\n    decay: 0.1\n"
+    document = yaml12.parse(text, "c.yaml")
+    assert document.line("source") == 1
+    assert document.line("pipeline[0]") == 3
+    assert document.line("pipeline[1].decay") == 5
+    assert document.line("pipeline[1].nothing") == 4
+    assert document.line("nothing") == 1
+    assert yaml12.parse("", "c.yaml").line("a") is None
+
+
+# -- sections --------------------------------------------------------------------------------------
+
+
+def problems_of(data: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        check(data)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ({"sorce": "a.csv"}, "sorce: is an unknown key; did you mean source?"),
+        (
+            {"checkpoint": {"path": "c", "evry_events": 5}},
+            "checkpoint.evry_events: is an unknown key; did you mean every_events?",
+        ),
+        (
+            {"evaluation": {"window": 0}},
+            "evaluation.window: must be greater than or equal to 1, got 0",
+        ),
+        (
+            {"evaluation": {"window": "many"}},
+            "evaluation.window: must be a whole number, got 'many'",
+        ),
+        ({"evaluation": {"window": True}}, "evaluation.window: must be a whole number, got True"),
+        (
+            {"evaluation": {"fading": 1.5}},
+            "evaluation.fading: must be less than or equal to 1, got 1.5",
+        ),
+        ({"engine": {"pace": -1.0}}, "engine.pace: must be greater than 0, got -1.0"),
+        ({"checkpoint": {}}, "checkpoint.path: must be there"),
+        ({"checkpoint": "folder"}, "checkpoint: must be `key: value` pairs, got 'folder'"),
+        ({"pipeline": "KalmanHead"}, "pipeline: must be a list, got 'KalmanHead'"),
+        ({"pipeline": []}, "pipeline: must not be empty, got []"),
+        ({"allow_pickle": "yes"}, "allow_pickle: must be true or false, got 'yes'"),
+    ],
+)
+def test_a_mistake_is_named_with_its_path_rule_and_value(
+    data: dict[str, Any], problem: str
+) -> None:
+    assert problems_of(data) == [problem]
+
+
+def test_every_mistake_is_listed_and_the_message_counts_them() -> None:
+    data = {"sorce": 1, "evaluation": {"window": 0, "fadin": 1}}
+    with pytest.raises(
+        ConfigError, match=r"^evaluation\.window: .* \(and 2 more; .*validate"
+    ) as caught:
+        check(data)
+    assert len(caught.value.problems) == 3
+
+
+def test_a_config_is_frozen_and_has_sober_defaults() -> None:
+    config = check({"source": "a.csv", "pipeline": ["KalmanHead"]})
+    assert config.evaluation.window == 1000
+    assert config.checkpoint is None
+    assert not config.allow_pickle
+    with pytest.raises(ValueError, match="frozen"):
+        config.source = "b.csv"
+
+
+def test_a_config_can_be_made_in_python_too() -> None:
+    config = Config(source="a.csv", schema={"target": "y"}, pipeline=["KalmanHead"])
+    assert config == check(
+        {"source": "a.csv", "schema": {"target": "y"}, "pipeline": ["KalmanHead"]}
+    )
+
+
+# -- files and --set -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Write:
+    def write(text: str) -> Path:
+        path = tmp_path / "c.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_an_error_in_a_file_ends_with_its_line(written: Write) -> None:
+    path = written("source: a.csv\nevaluation:\n  window: 1000\n  fadng: 0.9\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value) == (
+        f"evaluation.fadng: is an unknown key; did you mean fading? ({path}, line 4)"
+    )
+
+
+def test_a_file_must_hold_pairs_and_be_readable(tmp_path: Path, written: Write) -> None:
+    with pytest.raises(
+        UserError, match=r"must be `key: value` pairs, got \['KalmanHead'\]; keys are"
+    ):
+        load_config(written("- KalmanHead\n"))
+    with pytest.raises(UserError, match="must be `key: value` pairs, got None"):
+        load_config(written(""))
+    with pytest.raises(UserError, match=r"absent\.yaml: cannot be read: No such file"):
+        load_config(tmp_path / "absent.yaml")
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        load_config(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"source: \xe9.csv")
+    with pytest.raises(UserError, match="must be UTF-8 text, got other bytes at 8"):
+        load_config(tmp_path / "latin.yaml")
+
+
+def test_set_changes_what_the_file_says(written: Write) -> None:
+    path = written("pipeline:\n- Imputer\n- KalmanClassifier:\n    a: 1\n- ADWIN\n")
+    config = load_config(
+        path, ["pipeline[1].b=1e-3", "pipeline[2].delta=0.5", "evaluation.window=7", "source=NO"]
+    )
+    assert config.pipeline == [
+        "Imputer",
+        {"KalmanClassifier": {"a": 1, "b": 1e-3}},
+        {"ADWIN": {"delta": 0.5}},
+    ]
+    assert config.evaluation.window == 7
+    assert config.source == "NO"
+
+
+def test_set_reaches_the_members_of_wrappers() -> None:
+    data = {"pipeline": [{"Adaptive": {"model": "KalmanClassifier", "detector": {"ADWIN": {}}}}]}
+    assign(data, "pipeline[0].model.r", 2)
+    assign(data, "pipeline[0].detector.delta", 0.1)
+    assert data["pipeline"][0]["Adaptive"] == {
+        "model": {"KalmanClassifier": {"r": 2}},
+        "detector": {"ADWIN": {"delta": 0.1}},
+    }
+
+
+@pytest.mark.parametrize("path", ["pipeline[3].r", "pipeline.r", "pipeline[0]", "source.x.y"])
+def test_set_with_a_path_that_leads_nowhere_is_an_error(path: str) -> None:
+    with pytest.raises(UserError, match=r"^--set .*: there is no "):
+        assign({"pipeline": ["Imputer"], "source": "a.csv"}, path, 1)
+
+
+def test_set_must_have_a_name_and_a_value() -> None:
+    assert split_assignment("a=b=c") == ("a", "b=c")
+    assert split_assignment("r=0.5") == ("r", 0.5)
+    assert split_assignment("r=") == ("r", None)
+    for text in ("r", "=1", " =1"):
+        with pytest.raises(UserError, match=r"^--set: must be name=value"):
+            split_assignment(text)
+    with pytest.raises(UserError, match=r"^--set r, line 1: "):
+        split_assignment("r=[1")
