@@ -29,6 +29,7 @@ from streamlearn.block import (
 from streamlearn.contracts import Json, State
 
 NO_FEATURES = Features(())
+CLASSIFICATION, REGRESSION = "classification", "regression"
 Row = dict[Any, Any]  # one event: feature name -> value; a key that is not there is missing
 
 
@@ -49,7 +50,8 @@ class Operator(base.Base):
     Class attributes to set: `_arrays` and `_counters` (names of the fitted attributes that are the
     whole state; counters are what JSON can hold), `needs_label` (learns from LEARN rows; otherwise
     from OBSERVE rows), `takes_nan` (NaN is missing, else it gets 0 in features that did not exist
-    yet), `takes_categories`, `takes_sparse`. `needs_pickle` is true of foreign stages alone.
+    yet), `takes_categories`, `takes_sparse`, `cheap_snapshot` (a copy costs its arrays, no more).
+    `needs_pickle` is true of foreign stages alone.
     """
 
     _arrays: ClassVar[tuple[str, ...]] = ()
@@ -58,7 +60,9 @@ class Operator(base.Base):
     takes_nan: ClassVar[bool] = True
     takes_categories: ClassVar[bool] = False
     takes_sparse: ClassVar[bool] = False
-    needs_pickle: ClassVar[bool] = False
+    cheap_snapshot: bool = True
+    needs_pickle: bool = False
+    task: str | None = None  # what a predictor predicts
 
     _features: Features = NO_FEATURES
     _labels: Vocabulary | None = None
@@ -201,7 +205,16 @@ class Operator(base.Base):
 
     def _target(self, y: Any) -> float:
         """A target as the number that stands for it in y; classifiers keep a class table."""
-        return math.nan if y is None else float(y)
+        if y is None:
+            return math.nan
+        if self.task != CLASSIFICATION:
+            return float(y)
+        if self._labels is None:
+            self._labels = Vocabulary()
+        return float(self._labels.code(y.item() if isinstance(y, np.generic) else y))
+
+    def _label(self, code: int) -> Any:
+        return code if self._labels is None else self._labels.values[code]
 
     def learn_one(self, x: Row, y: Any = None, w: float = 1.0) -> None:
         """Learn from one event, given as a dict; w is the weight of the sample, >= 0."""
@@ -233,6 +246,29 @@ class Operator(base.Base):
     def _answer(self, x: Row) -> Columns:
         return self.run(self._block(x, math.nan, 1.0, PREDICT))
 
+    def _class_of(self, x: Row) -> Any:
+        with self._aware_of(x):
+            code = self._answer(x)["prediction"][0]
+        return None if math.isnan(code) else self._label(int(code))
+
+    def _probabilities_of(self, x: Row) -> dict[Any, float]:
+        with self._aware_of(x):
+            outputs = self._answer(x)
+        if math.isnan(outputs["prediction"][0]):
+            return {}
+        return {self._label(k): float(p) for k, p in enumerate(outputs["proba"][0])}
+
+    def _number_of(self, x: Row) -> float:
+        with self._aware_of(x):
+            value = float(self._answer(x)["prediction"][0])
+        return 0.0 if math.isnan(value) else value
+
+    def _features_of(self, x: Row) -> Row:
+        with self._aware_of(x):
+            row = self._answer(x)["X"][0]
+            names = self.output_features(self._features).names
+        return {name: float(v) for name, v in zip(names, row, strict=True) if not math.isnan(v)}
+
 
 def _check_prefix(owner: str, what: str, old: Vocabulary, new: Vocabulary) -> None:
     """A table may only have grown since it was last seen."""
@@ -252,43 +288,29 @@ class Classifier(Operator, base.Classifier):
     A class that was unknown at a row has probability 0 there.
     """
 
+    task = CLASSIFICATION
+
     @property
     def _multiclass(self) -> bool:
         return True
 
-    def _target(self, y: Any) -> float:
-        if y is None:
-            return math.nan
-        if self._labels is None:
-            self._labels = Vocabulary()
-        return float(self._labels.code(y.item() if isinstance(y, np.generic) else y))
-
-    def _label(self, code: int) -> Any:
-        return code if self._labels is None else self._labels.values[code]
-
     def predict_one(self, x: Row, **_: Any) -> Any:
         """The most probable class, or None before any class is known."""
-        with self._aware_of(x):
-            code = self._answer(x)["prediction"][0]
-        return None if math.isnan(code) else self._label(int(code))
+        return self._class_of(x)
 
     def predict_proba_one(self, x: Row, **_: Any) -> dict[Any, float]:
         """Probability of each known class; empty before any class is known."""
-        with self._aware_of(x):
-            outputs = self._answer(x)
-        if math.isnan(outputs["prediction"][0]):
-            return {}
-        return {self._label(k): float(p) for k, p in enumerate(outputs["proba"][0])}
+        return self._probabilities_of(x)
 
 
 class Regressor(Operator, base.Regressor):
     """A regressor: output `prediction` (n,), and `variance` (n,) where the model has one."""
 
+    task = REGRESSION
+
     def predict_one(self, x: Row, **_: Any) -> float:
         """The predicted target; 0.0 before anything was learnt."""
-        with self._aware_of(x):
-            value = float(self._answer(x)["prediction"][0])
-        return 0.0 if math.isnan(value) else value
+        return self._number_of(x)
 
 
 class Transformer(Operator, base.Transformer):
@@ -302,10 +324,7 @@ class Transformer(Operator, base.Transformer):
 
     def transform_one(self, x: Row) -> Row:
         """The transformed features of one event; a value that stays missing has no key."""
-        with self._aware_of(x):
-            row = self._answer(x)["X"][0]
-            names = self.output_features(self._features).names
-        return {name: float(v) for name, v in zip(names, row, strict=True) if not math.isnan(v)}
+        return self._features_of(x)
 
 
 class Detector(Operator, base.DriftDetector):

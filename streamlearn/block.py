@@ -205,6 +205,14 @@ class Block:
         return int(self.mode.shape[0])
 
     @property
+    def plain(self) -> bool:
+        """Whether every row is LABELLED: nothing to log, to recall, to ask or to hide."""
+        mode = self.mode
+        if mode.shape[0] == 1:
+            return bool(mode[0] == LABELLED)
+        return bool((mode == LABELLED).all())
+
+    @property
     def d(self) -> int:
         """Number of dense columns."""
         return int(self.X.shape[1])
@@ -223,6 +231,16 @@ class Block:
             None if self.logged is None else self.logged.part(start, stop),
             self.log_wanted,
         )  # fmt: skip
+
+    def with_X(self, X: F8, features: Features, keep_sparse: bool = True) -> "Block":
+        """This block with other features."""
+        out: Block = object.__new__(Block)
+        out.X, out.features = X, features
+        out.y, out.weight, out.mode, out.labels = self.y, self.weight, self.mode, self.labels
+        out.ids, out.times, out.keys = self.ids, self.times, self.keys
+        out.sparse = self.sparse if keep_sparse else None
+        out.logged, out.log_wanted = self.logged, self.log_wanted
+        return out
 
     def replace(self, **changes: Any) -> "Block":
         """This block with some of its columns exchanged."""

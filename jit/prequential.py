@@ -1,0 +1,30 @@
+"""Prequential error: how wrong the answer was that was given before the label was learnt."""
+
+import numpy as np
+
+from streamlearn.jit._compile import F8, U1, kernel
+
+
+@kernel
+def zero_one_errors(y: F8, prediction: F8, weight: F8, mode: U1, out: F8) -> None:
+    """1 where a learnt row was answered wrongly, 0 where rightly, NaN where nothing is comparable.
+
+    y, prediction, weight (n,) | mode (n,) | out (n,) written. O(n), allocates nothing.
+    """
+    for t in range(y.shape[0]):
+        usable = (mode[t] & 2) != 0 and weight[t] > 0.0
+        if usable and not (np.isnan(y[t]) or np.isnan(prediction[t])):
+            out[t] = 1.0 if y[t] != prediction[t] else 0.0
+        else:
+            out[t] = np.nan
+
+
+@kernel
+def absolute_errors(y: F8, prediction: F8, weight: F8, mode: U1, out: F8) -> None:
+    """|y - prediction| on learnt rows, NaN where nothing is comparable.
+
+    y, prediction, weight (n,) | mode (n,) | out (n,) written. O(n), allocates nothing.
+    """
+    for t in range(y.shape[0]):
+        usable = (mode[t] & 2) != 0 and weight[t] > 0.0
+        out[t] = abs(y[t] - prediction[t]) if usable else np.nan

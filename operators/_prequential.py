@@ -1,0 +1,58 @@
+"""Test-then-train inside a block: ask every row that learns, compare, hide what none asked."""
+
+import numpy as np
+
+from streamlearn.block import F8, LEARN, PREDICT, Block, Columns
+from streamlearn.jit.prequential import absolute_errors, zero_one_errors
+from streamlearn.operators._base import CLASSIFICATION
+
+
+def asked(block: Block) -> Block:
+    """The block with an answer asked from every row that learns; answering changes nothing."""
+    if block.plain:
+        return block
+    silent = (block.mode & (PREDICT | LEARN)) == LEARN
+    if not silent.any():
+        return block
+    return block.replace(mode=np.where(silent, block.mode | PREDICT, block.mode).astype(np.uint8))
+
+
+def hidden(outputs: Columns, block: Block) -> Columns:
+    """Outputs with NaN on the rows of the original block that did not ask."""
+    if block.plain:
+        return outputs
+    silent = (block.mode & PREDICT) == 0
+    if not silent.any():
+        return outputs
+    shown = dict(outputs)
+    for name, column in outputs.items():
+        if column.dtype.kind == "f" and not name.startswith("log:"):
+            shown[name] = column.copy()
+            shown[name][silent] = np.nan
+    return shown
+
+
+def errors(block: Block, outputs: Columns, task: str) -> F8:
+    """Error of each learnt row, (n,): 0/1 for classes, |y - prediction| for numbers, else NaN.
+
+    A delayed label is compared with the prediction that was logged when its event was scored.
+    Several targets give the mean over them.
+    """
+    prediction = outputs["prediction"]
+    if block.logged is not None and "prediction" in block.logged.columns:
+        rows = block.logged.rows if prediction.ndim == 1 else block.logged.rows[:, None]
+        prediction = np.where(rows, block.logged.columns["prediction"], prediction)
+    if prediction.ndim == 2:
+        parts = [
+            _errors(block, np.ascontiguousarray(y), np.ascontiguousarray(p), task)
+            for y, p in zip(block.y.T, prediction.T, strict=True)
+        ]
+        return np.asarray(np.mean(parts, axis=0))
+    return _errors(block, block.y, prediction, task)
+
+
+def _errors(block: Block, y: F8, prediction: F8, task: str) -> F8:
+    out = np.empty(block.n)
+    compare = zero_one_errors if task == CLASSIFICATION else absolute_errors
+    compare(y, prediction, block.weight, block.mode, out)
+    return out

@@ -1,0 +1,127 @@
+"""What label-learning stages saw and said when an event was scored, kept until its label comes."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlearn.block import B1, LEARN, OBSERVE, SCORED, Block, Columns, Logged
+from streamlearn.contracts import State
+
+Row = dict[str, NDArray[Any]]  # one event: column name -> its value, 0-d or 1-d
+
+
+def to_log(block: Block) -> B1:
+    """Rows to be logged: scored live events that carry an id. A PREDICT-only row logs nothing."""
+    if block.ids is None:
+        return np.zeros(block.n, dtype=np.bool_)
+    rows: B1 = np.equal(block.mode, SCORED)
+    return rows
+
+
+def to_recall(block: Block) -> B1:
+    """Rows that bring the label of an event that was scored before."""
+    rows: B1 = np.equal(block.mode & (LEARN | OBSERVE), LEARN)
+    return rows
+
+
+class EventLog:
+    """Pending events by id, in order of scoring. An id that is scored again replaces its entry.
+
+    Cost: one dict entry and a copy of the logged row an event; grows with the labels outstanding.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[Any, Row] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, event_id: Any) -> bool:
+        return event_id in self._rows
+
+    def put(self, ids: NDArray[Any], rows: B1, columns: Columns) -> None:
+        """Log these rows of a block under their ids."""
+        for t in np.flatnonzero(rows):
+            key = _plain(ids[t])
+            self._rows.pop(key, None)  # a new place in the order, too
+            self._rows[key] = {name: np.array(column[t]) for name, column in columns.items()}
+
+    def take(self, ids: NDArray[Any] | None, rows: B1) -> Logged:
+        """Hand back, and forget, what was logged for these rows; unknown ids stay unmarked."""
+        found: dict[int, Row] = {}
+        if ids is not None:
+            for t in np.flatnonzero(rows):
+                row = self._rows.pop(_plain(ids[t]), None)
+                if row is not None:
+                    found[int(t)] = row
+        return _stacked(found, rows.shape[0])
+
+    def state(self) -> State:
+        """All pending events: per column one flat array and the length of every event's share."""
+        names = list(dict.fromkeys(name for row in self._rows.values() for name in row))
+        arrays: dict[str, NDArray[Any]] = {}
+        for name in names:
+            shares = [row.get(name) for row in self._rows.values()]
+            arrays[f"length/{name}"] = np.array([_length(share) for share in shares], np.int64)
+            flat = [np.atleast_1d(share) for share in shares if share is not None]
+            arrays[f"values/{name}"] = np.concatenate(flat)
+        return State(arrays, {"ids": list(self._rows), "names": names})
+
+    def load(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self._rows = {key: {} for key in state.table["ids"]}
+        for name in state.table["names"]:
+            values, at = state.arrays[f"values/{name}"], 0
+            for row, n in zip(self._rows.values(), state.arrays[f"length/{name}"], strict=True):
+                if n == _SCALAR:
+                    row[name] = np.array(values[at])
+                elif n >= 0:
+                    row[name] = np.array(values[at : at + n])
+                at += 1 if n == _SCALAR else max(int(n), 0)
+
+
+_ABSENT, _SCALAR = -2, -1
+
+
+def _plain(event_id: Any) -> Any:
+    return event_id.item() if isinstance(event_id, np.generic) else event_id
+
+
+def _length(share: NDArray[Any] | None) -> int:
+    if share is None:
+        return _ABSENT
+    return _SCALAR if share.ndim == 0 else int(share.shape[0])
+
+
+def _stacked(found: dict[int, Row], n: int) -> Logged:
+    """Rows of unlike widths as columns: a class unknown then has probability 0, the rest is NaN."""
+    rows = np.zeros(n, dtype=np.bool_)
+    columns: Columns = {}
+    names = dict.fromkeys(name for row in found.values() for name in row)
+    for name in names:
+        shares = {t: row[name] for t, row in found.items() if name in row}
+        width = max(share.shape for share in shares.values())
+        fill = 0.0 if name.endswith("proba") else np.nan
+        column = columns[name] = np.full((n, *width), fill)
+        for t, share in shares.items():
+            column[t, ...][tuple(slice(0, w) for w in share.shape)] = share
+    rows[list(found)] = True
+    return Logged(rows, columns)
+
+
+def cuts(block: Block) -> list[int]:
+    """Rows where a block must be cut so that a label finds its event logged: ends of the pieces."""
+    recalled = to_recall(block)
+    if block.ids is None or not recalled.any():
+        return [block.n]
+    logged = to_log(block)
+    scored: set[Any] = set()
+    ends = []
+    for t, event_id in enumerate(block.ids.tolist()):
+        if recalled[t] and event_id in scored:
+            ends.append(t)
+            scored.clear()
+        if logged[t]:
+            scored.add(event_id)
+    return [*ends, block.n]

@@ -1,0 +1,342 @@
+"""Pipelines: transformers, one predictor, detectors on its error; one block through all of them.
+
+Each stage runs over a whole block before the next one. The block is cut where a stage's output
+widens and where a label meets its event inside the block; by the block law no cut changes a bit.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from streamlearn.archive import read_archive, write_archive
+from streamlearn.block import (
+    PREDICT,
+    Block,
+    Columns,
+    Features,
+    Logged,
+    Vocabulary,
+    concatenate,
+)
+from streamlearn.contracts import State, merged
+from streamlearn.errors import UserError
+from streamlearn.event_log import EventLog, cuts, to_log, to_recall
+from streamlearn.operators import _prequential
+from streamlearn.operators._base import CLASSIFICATION, Detector, Operator, Row
+from streamlearn.operators.foreign import as_stage
+from streamlearn.specification import rebuilt, specification
+
+_Piece = tuple[Block, Columns]
+
+
+class Pipeline(Operator):
+    """Stages in the order of the data flow: transformers, then one predictor, then detectors.
+
+    A detector is fed the prequential error of the predictor (0/1 for classes, |y - prediction| for
+    numbers) and adds the output `alarm`; it reports, and `Adaptive` acts. River and scikit-learn
+    estimators may stand as stages; they run row by row.
+
+    Args:
+        stages: operators or estimators; their parameters are theirs.
+    Raises: TypeError for a stage that is no operator, ValueError for an order that cannot be.
+    Cost: the sum of its stages, and a few microseconds a block.
+    """
+
+    takes_categories: ClassVar[bool] = True
+    takes_sparse: ClassVar[bool] = True
+
+    def __init__(self, *stages: Any) -> None:
+        self.stages: tuple[Operator, ...] = tuple(_flattened(stages))
+        kinds = [_place(stage) for stage in self.stages]
+        if kinds != sorted(kinds) or kinds.count(_PREDICTOR) > 1 or not kinds:
+            order = ", ".join(type(stage).__name__ for stage in self.stages) or "nothing"
+            raise ValueError(
+                "Pipeline: stages must be transformers, then one predictor or none, "
+                f"then detectors; got {order}"
+            )
+        if _DETECTOR in kinds and _PREDICTOR not in kinds:
+            raise ValueError("Pipeline: a detector needs a predictor before it, to watch its error")
+        self._transformers = self.stages[: kinds.count(_TRANSFORMER)]
+        self._tail = self.stages[kinds.count(_TRANSFORMER) :]
+        self.task = self._tail[0].task if self._tail else None
+        self.cheap_snapshot = all(stage.cheap_snapshot for stage in self.stages)
+        self.needs_pickle = any(stage.needs_pickle for stage in self.stages)
+        if self._tail and hasattr(self._tail[0], "inflate"):
+            self.inflate = self._tail[0].inflate
+        self._pending = EventLog()
+        self._frozen = False
+
+    # -- what it is --------------------------------------------------------------------------------
+
+    @property
+    def predictor(self) -> Operator | None:
+        """The stage that answers, or None in a pipeline of transformers."""
+        return self._tail[0] if self._tail else None
+
+    @property
+    def features(self) -> Features | None:
+        """The columns of X that it was trained with; None before the first event."""
+        return self._features if len(self._features) else None
+
+    @property
+    def labels(self) -> Vocabulary | None:
+        """The class table that it was trained with."""
+        return self._labels
+
+    @property
+    def pending(self) -> int:
+        """Events scored whose label has not come yet."""
+        return len(self._pending)
+
+    @property
+    def names(self) -> list[str]:
+        """A unique name for each stage: its place and its class."""
+        return [f"{i}.{type(stage).__name__}" for i, stage in enumerate(self.stages)]
+
+    def __repr__(self) -> str:
+        return f"Pipeline({', '.join(_one_line(stage) for stage in self.stages)})"
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def _run(self, block: Block) -> Columns:
+        if self._frozen:
+            block = block.replace(mode=block.mode & PREDICT)
+        if block.logged is not None or block.log_wanted:  # an outer pipeline keeps the log
+            return self._flow(block)
+        if block.plain:
+            return self._flow(block)
+        ends = cuts(block)
+        if len(ends) == 1:
+            return self._remembered(block)
+        starts = [0, *ends[:-1]]
+        pieces = [block.rows(a, b) for a, b in zip(starts, ends, strict=True)]
+        return concatenate([self._remembered(piece) for piece in pieces], [p.n for p in pieces])
+
+    def _remembered(self, block: Block) -> Columns:
+        """Run a block in which no label meets its own event: recall before, log after."""
+        recalled, logged = to_recall(block), to_log(block)
+        if recalled.any():
+            block = block.replace(logged=self._pending.take(block.ids, recalled))
+        if not logged.any():
+            return self._flow(block)
+        outputs = self._flow(block.replace(log_wanted=True))
+        kept = {name[4:]: column for name, column in outputs.items() if name.startswith("log:")}
+        assert block.ids is not None
+        self._pending.put(block.ids, logged, kept)
+        return {name: column for name, column in outputs.items() if not name.startswith("log:")}
+
+    def _flow(self, block: Block) -> Columns:
+        parts, lengths = [], []
+        for piece, outputs in self._transformed(0, block, {}):
+            parts.append(self._answered(piece, outputs))
+            lengths.append(piece.n)
+        return concatenate(parts, lengths)
+
+    def _transformed(self, k: int, block: Block, outputs: Columns) -> Iterator[_Piece]:
+        """Transformers from the k-th on, in pieces of one width; each piece goes all the way."""
+        if k == len(self._transformers):
+            yield block, outputs
+            return
+        stage, at = self._transformers[k], 0
+        for piece in stage.pieces(block):
+            out = self._run_stage(k, piece)
+            features = stage.output_features(piece.features)
+            done = piece.with_X(out["X"], features, keep_sparse=not stage.takes_sparse)
+            logs = {name: column[at : at + piece.n] for name, column in outputs.items()}
+            logs |= {name: column for name, column in out.items() if name.startswith("log:")}
+            yield from self._transformed(k + 1, done, logs)
+            at += piece.n
+
+    def _answered(self, block: Block, logs: Columns) -> Columns:
+        """Predictor and detectors over a block of transformed features."""
+        if not self._tail:
+            return {"X": block.X, **logs}
+        _refuse_sparse(block, self._tail[0])
+        k = len(self._transformers)
+        detectors = self._tail[1:]
+        asked = _prequential.asked(block) if detectors else block
+        outputs = self._run_stage(k, asked)
+        if not detectors:
+            return {**outputs, **logs} if logs else outputs
+        own = asked if asked.logged is None else asked.replace(logged=asked.logged.under(f"{k}/"))
+        errors = _prequential.errors(own, outputs, str(self.task))
+        for detector in detectors:
+            assert isinstance(detector, Detector)  # the constructor saw to it
+            alarm = detector.watch(errors)
+            outputs["alarm"] = outputs["alarm"] | alarm if "alarm" in outputs else alarm
+        return {**_prequential.hidden(outputs, block), **logs}
+
+    def _run_stage(self, k: int, block: Block) -> Columns:
+        """One stage over a block; a label-learning one gets its log back, and adds to it."""
+        stage = self.stages[k]
+        if not stage.needs_label:
+            return stage.run(block)
+        if block.logged is not None:
+            block = _with_logged_input(block, block.logged.under(f"{k}/"), stage.takes_nan)
+        outputs = stage.run(block)
+        if not block.log_wanted:
+            return outputs
+        inner = {name: column for name, column in outputs.items() if name.startswith("log:")}
+        plain = {name: column for name, column in outputs.items() if not name.startswith("log:")}
+        logs = {f"log:{k}/{name[4:]}": column for name, column in inner.items()}
+        logs[f"log:{k}/X"] = block.X
+        return plain | logs | {f"log:{k}/{name}": column for name, column in plain.items()}
+
+    # -- dicts -------------------------------------------------------------------------------------
+
+    def predict_one(self, x: Row) -> Any:
+        """The answer for one event, given as a dict: a class (None before any), or a number."""
+        return self._class_of(x) if self.task == CLASSIFICATION else self._number_of(x)
+
+    def predict_proba_one(self, x: Row) -> dict[Any, float]:
+        """Probability of each known class; empty before any class is known."""
+        return self._probabilities_of(x)
+
+    def transform_one(self, x: Row) -> Row:
+        """The transformed features of one event, in a pipeline of transformers."""
+        return self._features_of(x)
+
+    def output_features(self, features: Features) -> Features:
+        """The columns after the last transformer."""
+        for stage in self._transformers:
+            features = stage.output_features(features)
+        return features
+
+    # -- state -------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """Snapshots of all stages."""
+        named = {"_features": self._features, "_labels": self._labels}
+        return named | {"stages": [stage.snapshot() for stage in self.stages]}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go back to a snapshot; the log of pending events is not part of it."""
+        self._features, self._labels = snapshot["_features"], snapshot["_labels"]
+        for stage, taken in zip(self.stages, snapshot["stages"], strict=True):
+            stage.restore(taken)
+
+    def state(self) -> State:
+        """The states of all stages under their names, the tables, and the pending events."""
+        members = {name: stage.state() for name, stage in zip(self.names, self.stages, strict=True)}
+        table = super().state().table | {"frozen": self._frozen}
+        return merged(members | {"pending": self._pending.state()}, table)
+
+    def load(self, state: State) -> None:
+        """Take over what `state` gave; the pipeline must have the same stages."""
+        super().load(state)
+        for name, stage in zip(self.names, self.stages, strict=True):
+            stage.load(state.under(name))
+        self._pending.load(state.under("pending"))
+        self._frozen = state.table["frozen"]
+
+    def reset(self) -> None:
+        """Forget everything learnt; names of features and classes, and pending events, stay."""
+        for stage in self.stages:
+            stage.reset()
+
+    def clone(self, *_: Any, **__: Any) -> "Pipeline":
+        """A fresh pipeline with clones of the same stages."""
+        return Pipeline(*(stage.clone() for stage in self.stages))
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of all stages' arrays."""
+        return sum(stage.state_bytes for stage in self.stages)
+
+    def freeze(self) -> "Pipeline":
+        """Score from now on without learning, the normaliser included; returns the pipeline."""
+        self._frozen = True
+        return self
+
+    def unfreeze(self) -> "Pipeline":
+        """Learn again; returns the pipeline."""
+        self._frozen = False
+        return self
+
+    def save(self, path: str | Path, *, allow_pickle: bool = False) -> None:
+        """Write parameters and state into one file, atomically; `load` reads it. No pickle.
+
+        Raises: UserError for a foreign stage, whose state is a pickle, unless allow_pickle is true.
+        """
+        if self.needs_pickle and not allow_pickle:
+            raise UserError(
+                f"{path}: the state of a River or scikit-learn stage is a pickle; "
+                "save and load with allow_pickle=True if you trust the file"
+            )
+        state = self.state()
+        table = {"what": "pipeline", "stages": [specification(s) for s in self.stages]}
+        write_archive(Path(path), state.arrays, table | {"state": state.table})
+
+
+def load(
+    path: str | Path, *, operators: Sequence[type[Operator]] = (), allow_pickle: bool = False
+) -> Pipeline:
+    """A pipeline that `Pipeline.save` wrote, ready to go on with the next event.
+
+    Args:
+        path: the file.
+        operators: classes of your own that stand in it; the file names classes, it never imports.
+        allow_pickle: needed for a file with a River or scikit-learn stage; unpickling runs code.
+    Raises: UserError for a file that is damaged, of a newer format, no pipeline, or names a class
+        that is not known.
+    """
+    arrays, table = read_archive(Path(path))
+    if table.get("what") != "pipeline":
+        raise UserError(
+            f"{path}: must be a file that Pipeline.save wrote, got {table.get('what')!r}"
+        )
+    pipeline = Pipeline(*(rebuilt(spec, operators) for spec in table["stages"]))
+    if pipeline.needs_pickle and not allow_pickle:
+        raise UserError(
+            f"{path}: holds a pickle; load with allow_pickle=True if you trust the file"
+        )
+    pipeline.load(State(arrays, table["state"]))
+    return pipeline
+
+
+def _flattened(stages: Sequence[Any]) -> Iterator[Operator]:
+    """Stages as operators; a pipeline of transformers is as good as its stages."""
+    for given in stages:
+        if isinstance(given, Pipeline) and given.predictor is None:
+            yield from given.stages
+        else:
+            yield as_stage(given)
+
+
+_TRANSFORMER, _PREDICTOR, _DETECTOR = range(3)
+
+
+def _place(stage: Operator) -> int:
+    if isinstance(stage, Detector):
+        return _DETECTOR
+    return _PREDICTOR if stage.task is not None else _TRANSFORMER
+
+
+def _one_line(stage: Operator) -> str:
+    return " ".join(repr(stage).split())
+
+
+def _refuse_sparse(block: Block, stage: Operator) -> None:
+    if block.sparse is not None and not stage.takes_sparse:
+        raise ValueError(
+            f"{type(stage).__name__}: takes no sparse features (hashed text, bags of words); "
+            "put Densifier() before it"
+        )
+
+
+def _with_logged_input(block: Block, logged: Logged, takes_nan: bool) -> Block:
+    """The rows that were logged with the features of then, in today's width.
+
+    A feature that did not exist then is missing where the stage takes NaN, else 0.
+    """
+    block = block.replace(logged=logged)
+    if "X" not in logged.columns:
+        return block
+    X, seen = block.X.copy(), logged.columns["X"]
+    X[logged.rows] = np.nan
+    X[logged.rows, : seen.shape[1]] = seen[logged.rows]
+    if not takes_nan:
+        X[logged.rows] = np.nan_to_num(X[logged.rows], nan=0.0)
+    return block.replace(X=X)

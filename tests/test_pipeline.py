@@ -1,0 +1,254 @@
+"""Pipelines against a plain per-event loop: flow, cuts, delayed labels, freezing, saving."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from streamlearn.testing import assert_same_bits, run_in_cuts
+
+from streamlearn.block import (
+    CATEGORY,
+    LABELLED,
+    LEARN,
+    PREDICT,
+    SCORED,
+    Block,
+    Features,
+    Vocabulary,
+)
+from streamlearn.errors import UserError
+from streamlearn.operators import (
+    ADWIN,
+    AdaptiveClassifier,
+    Imputer,
+    KalmanClassifier,
+    KalmanRegressor,
+    Normalizer,
+    OneHotEncoder,
+)
+from streamlearn.pipeline import Pipeline, load
+
+
+def classified() -> Pipeline:
+    return Pipeline(Imputer(), OneHotEncoder(), Normalizer(), KalmanClassifier(), ADWIN())
+
+
+def stream(n: int, seed: int, mode: Any = LABELLED, ids: Any = None) -> Block:
+    """Three numbers, a category, two classes that the first two numbers tell apart."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 4))
+    X[:, 3] = rng.integers(0, 4, size=n)
+    X[rng.random((n, 4)) < 0.05] = np.nan
+    y = (np.nansum(X[:, :2], axis=1) > 0).astype(np.float64)
+    table = Vocabulary(["red", "green", "blue", "grey"])
+    features = Features(["a", "b", "c", "colour"], ["number"] * 3 + [CATEGORY], {"colour": table})
+    modes = np.full(n, mode, dtype=np.uint8)
+    labels = Vocabulary(["no", "yes"])
+    return Block(X, y, np.ones(n), modes, features, labels, ids=ids)
+
+
+def rows_of(block: Block, order: list[int], modes: list[int]) -> Block:
+    """Rows of a block in another order, with modes; ids are the rows' own numbers."""
+    index = np.array(order)
+    mode = np.array(modes, dtype=np.uint8)
+    X = block.X[index].copy()
+    X[mode == LEARN] = np.nan  # a label stream carries no features
+    y = block.y[index].copy()
+    y[mode == SCORED] = np.nan  # a live event has no label yet
+    return Block(X, y, np.ones(len(order)), mode, block.features, block.labels, ids=index)
+
+
+def test_stages_run_in_order_and_each_row_is_answered_before_it_is_learnt() -> None:
+    """The pipeline's answers equal those of its stages, chained by hand, event by event."""
+    block = stream(60, seed=0)
+    pipe = Pipeline(Imputer(), OneHotEncoder(), Normalizer(), KalmanClassifier())
+    whole = pipe.run(block)
+    imputer, encoder, normalizer, head = (
+        Imputer(),
+        OneHotEncoder(),
+        Normalizer(),
+        KalmanClassifier(),
+    )
+    for t in range(block.n):
+        row = block.rows(t, t + 1)
+        for stage in (imputer, encoder, normalizer):
+            out = stage.run(row)
+            row = row.replace(X=out["X"], features=stage.output_features(row.features))
+        answer = head.run(row)
+        np.testing.assert_array_equal(answer["prediction"][0], whole["prediction"][t])
+
+
+@given(st.lists(st.integers(1, 119), max_size=8), st.integers(0, 5))
+@pytest.mark.jit
+def test_any_cut_gives_the_same_bits(cuts: list[int], seed: int) -> None:
+    block = stream(120, seed)
+    one, other = classified(), classified()
+    assert_same_bits(one.run(block), run_in_cuts(other, block, sorted(set(cuts))))
+    assert_same_bits(one.state().arrays, other.state().arrays)
+    assert one.state().table == other.state().table
+
+
+class Late:
+    """A per-event twin of a pipeline with late labels: it keeps what the head saw, by hand."""
+
+    def __init__(self) -> None:
+        self.normalizer, self.head, self.detector = Normalizer(), KalmanClassifier(), ADWIN()
+        self.seen: dict[int, tuple[Block, float]] = {}
+        self.answers: list[float] = []
+        self.alarms: list[int] = []
+
+    def score(self, row: Block) -> None:
+        out = self.normalizer.run(row)
+        ready = row.replace(X=out["X"])
+        answer = float(self.head.run(ready)["prediction"][0])
+        self.answers.append(answer)
+        self.alarms.append(0)
+        self.seen[int(row.ids[0])] = (ready, answer)  # type: ignore[index]
+
+    def learn(self, row: Block) -> None:
+        ready, answer = self.seen.pop(int(row.ids[0]))  # type: ignore[index]
+        self.head.run(ready.replace(y=row.y, mode=row.mode))
+        wrong = np.nan if np.isnan(answer) else float(answer != row.y[0])
+        self.answers.append(np.nan)
+        self.alarms.append(int(self.detector.first_alarm(np.array([wrong])) >= 0))
+
+
+@given(st.integers(0, 40), st.lists(st.integers(1, 159), max_size=6), st.integers(0, 3))
+@pytest.mark.jit
+def test_a_late_label_teaches_on_the_features_and_the_answer_of_then(
+    delay: int, cuts: list[int], seed: int
+) -> None:
+    block = stream(80, seed)
+    block = block.replace(X=block.X[:, :3].copy(), features=Features(["a", "b", "c"]))
+    events = sorted([(t, 0, t) for t in range(80)] + [(t + delay, 1, t) for t in range(80)])
+    late = rows_of(block, [t for *_, t in events], [LEARN if k else SCORED for _, k, _ in events])
+    twin = Late()
+    for i in range(late.n):
+        row = late.rows(i, i + 1)
+        (twin.learn if row.mode[0] == LEARN else twin.score)(row)
+    pipe = Pipeline(Normalizer(), KalmanClassifier(), ADWIN())
+    outputs = run_in_cuts(pipe, late, sorted(set(cuts)))
+    np.testing.assert_array_equal(outputs["prediction"], twin.answers)
+    np.testing.assert_array_equal(outputs["alarm"], twin.alarms)
+    assert_same_bits(pipe.stages[1].state().arrays, twin.head.state().arrays)
+    assert pipe.pending == 0
+
+
+def test_a_class_or_feature_unknown_at_scoring_stays_unknown_when_the_label_comes() -> None:
+    """An event is scored, then a category opens a column; the label learns with the old width."""
+    block = stream(30, seed=1)
+    first = block.X[:, 3] == 0
+    X = block.X.copy()
+    X[:, 3] = 0
+    X[-1, 3] = 1
+    block = block.replace(X=X)
+    pipe = Pipeline(OneHotEncoder(), Imputer(), KalmanClassifier())
+    order = [*range(30), 5]
+    pipe.run(rows_of(block, order, [SCORED] * 30 + [LEARN]))
+    assert first.any()
+    assert pipe.pending == 29
+    weights = pipe.stages[2].state()
+    assert weights.table["features"]["names"][-1] == "colour=green"
+
+
+def test_a_predict_row_logs_nothing_and_changes_nothing() -> None:
+    block = stream(40, seed=2)
+    pipe = classified()
+    pipe.run(block)
+    before = pipe.state()
+    pipe.run(block.replace(mode=np.full(40, PREDICT, np.uint8), ids=np.arange(40)))
+    assert_same_bits(before.arrays, pipe.state().arrays)
+    assert before.table == pipe.state().table
+    assert pipe.pending == 0
+
+
+def test_pending_events_survive_saving(tmp_path: Any) -> None:
+    """Half of the labels come after the pipeline was written and read."""
+    block = stream(50, seed=3)
+    scored = rows_of(block, list(range(50)), [SCORED] * 50)
+    labels = rows_of(block, list(range(50)), [LEARN] * 50)
+    pipe = classified()
+    pipe.run(stream(50, seed=4))
+    pipe.run(scored)
+    pipe.run(labels.rows(0, 20))
+    pipe.save(tmp_path / "pipe.sl")
+    other = load(tmp_path / "pipe.sl")
+    assert other.pending == 30
+    pipe.run(labels.rows(20, 50))
+    other.run(labels.rows(20, 50))
+    assert_same_bits(pipe.state().arrays, other.state().arrays)
+    assert pipe.state().table == other.state().table
+
+
+def test_a_frozen_pipeline_answers_and_learns_nothing() -> None:
+    pipe = classified()
+    pipe.run(stream(80, seed=5))
+    before = pipe.state()
+    answers = pipe.freeze().run(stream(40, seed=6))
+    assert_same_bits(before.arrays, pipe.state().arrays)
+    assert not np.isnan(answers["prediction"]).any()
+    pipe.unfreeze().run(stream(40, seed=6))
+    assert (
+        pipe.state().arrays["3.KalmanClassifier/m_"].tobytes()
+        != before.arrays["3.KalmanClassifier/m_"].tobytes()
+    )
+
+
+def test_a_pipeline_on_dicts_learns_what_it_is_shown() -> None:
+    pipe = Pipeline(Imputer(), OneHotEncoder(), Normalizer(), KalmanClassifier())
+    assert pipe.predict_one({"a": 1.0}) is None
+    for t in range(200):
+        pipe.learn_one(
+            {"a": float(t % 7), "shop": "x" if t % 2 else "y"}, "odd" if t % 2 else "even"
+        )
+    assert pipe.predict_one({"a": 3.0, "shop": "x"}) == "odd"
+    assert pipe.predict_one({"a": 3.0, "shop": "y"}) == "even"
+    assert pipe.predict_one({"a": 3.0, "shop": "never seen"}) in ("odd", "even")
+    assert sum(pipe.predict_proba_one({"a": 3.0, "shop": "x"}).values()) == pytest.approx(1.0)
+
+
+def test_a_nested_pipeline_inside_a_wrapper_keeps_the_outer_log() -> None:
+    """Late labels go through Adaptive(Pipeline) as through the same stages without the wrapper."""
+    block = stream(60, seed=7)
+    events = list(range(60)) + list(range(60))
+    late = rows_of(block, events, [SCORED] * 60 + [LEARN] * 60)
+    stages = [Imputer(), OneHotEncoder(), Normalizer(), KalmanClassifier()]
+    plain = Pipeline(*copy.deepcopy(stages))
+    inner = Pipeline(*copy.deepcopy(stages))
+    wrapped = Pipeline(AdaptiveClassifier(inner, ADWIN(), policy="reset"))
+    plain.run(late)
+    wrapped.run(late)
+    assert wrapped.pending == 0
+    assert_same_bits(plain.stages[3].state().arrays, inner.stages[3].state().arrays)
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ((), r"Pipeline: stages must be .* got nothing"),
+        ((KalmanClassifier(), Normalizer()), r"Pipeline: stages must be transformers, then"),
+        ((KalmanClassifier(), KalmanRegressor()), r"one predictor or none"),
+        ((Normalizer(), ADWIN()), r"Pipeline: a detector needs a predictor before it"),
+    ],
+)
+def test_stages_in_an_impossible_order_are_refused(stages: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Pipeline(*stages)
+
+
+def test_a_file_that_is_no_pipeline_is_refused(tmp_path: Any) -> None:
+    path = tmp_path / "pipe.sl"
+    path.write_bytes(b"not a pipeline")
+    with pytest.raises(UserError, match=r"pipe\.sl"):
+        load(path)
+
+
+def test_features_in_another_order_are_refused() -> None:
+    pipe = Pipeline(Normalizer(), KalmanClassifier())
+    pipe.run(stream(5, seed=0).replace(X=np.zeros((5, 2)), features=Features(["a", "b"])))
+    other = stream(5, seed=0).replace(X=np.zeros((5, 2)), features=Features(["b", "a"]))
+    with pytest.raises(ValueError, match=r"Pipeline: features must begin with those seen before"):
+        pipe.run(other)
