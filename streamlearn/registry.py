@@ -5,6 +5,7 @@ such as `river.tree.HoeffdingTreeClassifier` is imported. No list is kept here: 
 has them all.
 """
 
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -62,6 +63,18 @@ def find(name: str, task: str | None = None) -> type[Any]:
     if not members:
         raise UserError(f"{name!r} is not the name of an operator{near(name, names())}")
     return _member(name, members, task)
+
+
+def members(name: str) -> list[type[Any]]:
+    """All classes that a name may stand for, whatever the task.
+
+    Raises: UserError as `find`.
+    """
+    tasks = {}
+    for task in TASKS:
+        with contextlib.suppress(UserError):
+            tasks[task] = find(name, task)
+    return list(dict.fromkeys(tasks.values())) or [find(name)]
 
 
 def build(name: str, arguments: Mapping[str, Any], task: str | None = None, path: str = "") -> Any:
@@ -187,7 +200,7 @@ def _imported(path: str) -> type[Any]:
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise UserError(f"cannot import {path!r}: {error}; check the path and install it") from None
     found = getattr(module, name, None)
     if found is None:

@@ -1,0 +1,182 @@
+"""Operators by name: what is found, what is built, and how a wrong name or argument is refused."""
+
+from typing import Any
+
+import pytest
+import river.preprocessing
+import river.tree
+
+from streamlearn import operators, registry
+from streamlearn.errors import UserError
+from streamlearn.operators import (
+    ADWIN,
+    AdaptiveClassifier,
+    KalmanClassifier,
+    KalmanRegressor,
+    Normalizer,
+)
+
+
+@pytest.mark.parametrize("name", operators.__all__)
+def test_every_exported_class_is_found_under_its_own_name(name: str) -> None:
+    assert registry.find(name) is getattr(operators, name)
+    assert name in registry.names()
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "found"),
+    [
+        ("Kalman", "classification", KalmanClassifier),
+        ("Kalman", "regression", KalmanRegressor),
+        ("KalmanHead", "classification", KalmanClassifier),
+        ("KalmanHead", "regression", KalmanRegressor),
+        ("KalmanRegressor", "classification", KalmanRegressor),  # the class said is the class given
+        ("ADWIN", "regression", ADWIN),
+        ("Normalizer", None, Normalizer),
+        ("river.tree.HoeffdingTreeClassifier", None, river.tree.HoeffdingTreeClassifier),
+        ("streamlearn.operators.KalmanClassifier", None, KalmanClassifier),
+    ],
+)
+def test_names_families_and_import_paths(name: str, task: str | None, found: type) -> None:
+    assert registry.find(name, task) is found
+
+
+def test_a_further_name_exists_only_with_its_family() -> None:
+    families = {name.removesuffix("Classifier") for name in operators.__all__}
+    assert "KalmanHead" in registry.names()
+    assert ("AnalyticHead" in registry.names()) == ("Analytic" in families)
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "message"),
+    [
+        (
+            "KalmanHed",
+            None,
+            r"^'KalmanHed' is not the name of an operator; did you mean KalmanHead",
+        ),
+        ("normalizer", None, r"did you mean Normalizer"),
+        ("Xyzzy", None, r"^'Xyzzy' is not the name of an operator; there are: ADWIN, "),
+        ("Kalman", None, r"^'Kalman' needs a task to choose; write KalmanClassifier or KalmanRegr"),
+        (
+            "Majority",
+            "regression",
+            r"^'Majority' cannot do regression; there is MajorityClassifier",
+        ),
+        (
+            "river.tree.HoeffdingTree",
+            None,
+            r"^river.tree has no 'HoeffdingTree'; did you mean Hoeff",
+        ),
+        (
+            "river.wood.Tree",
+            None,
+            r"^cannot import 'river.wood.Tree': No module named 'river.wood'",
+        ),
+        ("no_such_thing.Tree", None, r"^cannot import 'no_such_thing.Tree': No module"),
+        ("os.getcwd", None, r"^'os.getcwd' must be a class with learn_one or update, got "),
+        (".Tree", None, r"^cannot import '.Tree'"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_what_is_near(
+    name: str, task: str | None, message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        registry.find(name, task)
+    assert "\n" not in str(caught.value)
+
+
+def test_build_gives_arguments_to_the_constructor() -> None:
+    head = registry.build("KalmanHead", {"random_features": 20, "seed": 3}, "regression")
+    assert isinstance(head, KalmanRegressor)
+    assert (head.random_features, head.seed) == (20, 3)
+
+
+def test_members_of_a_wrapper_are_built_from_their_names() -> None:
+    spec = {"Adaptive": {"model": {"Kalman": {"seed": 7}}, "detector": "ADWIN", "policy": "reset"}}
+    adaptive = registry.stage(spec, "classification")
+    assert isinstance(adaptive, AdaptiveClassifier)
+    assert isinstance(adaptive.model, KalmanClassifier)
+    assert adaptive.model.seed == 7
+    assert isinstance(adaptive.detector, ADWIN)
+
+
+def test_members_of_a_river_wrapper_are_built_too() -> None:
+    spec = {
+        "river.ensemble.BaggingClassifier": {
+            "model": {"river.tree.HoeffdingTreeClassifier": {"grace_period": 77}},
+            "n_models": 2,
+        }
+    }
+    bagging = registry.stage(spec)
+    assert bagging.model.grace_period == 77
+    assert bagging.n_models == 2
+
+
+def test_an_operator_is_handed_through() -> None:
+    head, scaler = KalmanClassifier(), river.preprocessing.StandardScaler()
+    assert registry.stage(head) is head
+    assert registry.stage(scaler) is scaler
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("KalmanHed", r"^pipeline\[2\]: 'KalmanHed' is not the name of an operator; did you mean"),
+        (
+            {"KalmanHead": {"seeed": 1}},
+            r"^pipeline\[2\]\.seeed: KalmanClassifier has no argument 'seeed'; did you mean seed\?$",
+        ),
+        (
+            {"KalmanHead": {"random_features": -1}},
+            r"^pipeline\[2\]\.random_features: must be a whole number >= 0, got -1$",
+        ),
+        ({"KalmanHead": {"random_features": "many"}}, r"^pipeline\[2\]\.random_features: must be "),
+        ({"ADWIN": {"delta": 2}}, r"^pipeline\[2\]\.delta: must be "),
+        (
+            {"Adaptive": {"model": "Kalman"}},
+            r"^pipeline\[2\]: AdaptiveClassifier needs the argumen",
+        ),
+        (
+            {"Adaptive": {"model": {"Kalman": {"seed": -1}}, "detector": "ADWIN"}},
+            r"^pipeline\[2\]\.model\.seed: must be ",
+        ),
+        (
+            {"Adaptive": {"model": "Kalmn", "detector": "ADWIN"}},
+            r"^pipeline\[2\]\.model: 'Kalmn' is not the name of an operator; did you mean Kalman",
+        ),
+        (
+            {"Adaptive": {"model": "Kalman", "detector": "ADWIN", "policy": "hope"}},
+            r"^pipeline\[2\]\.policy: must be one of .*, got 'hope'$",
+        ),
+        (
+            {"Kalman": {}, "ADWIN": {}},
+            r"^pipeline\[2\]: must have one key, the name of the operator",
+        ),
+        ({"Kalman": [1]}, r"^pipeline\[2\]: arguments of Kalman must be `argument: value` pairs"),
+        (7, r"^pipeline\[2\]: must be a name or \{name: arguments\}, got 7$"),
+        ({"river.tree.HoeffdingTreeClassifier": {"grace": 1}}, r"^pipeline\[2\]\.grace: Hoeffding"),
+    ],
+)
+def test_every_refusal_begins_with_the_path(spec: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        registry.stage(spec, "classification", "pipeline[2]")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_list_describes_every_operator() -> None:
+    entries = {entry.name: entry for entry in registry.entries()}
+    assert sorted(entries) == sorted(operators.__all__)
+    assert entries["KalmanClassifier"].kind == "classifier"
+    assert entries["KalmanRegressor"].kind == "regressor"
+    assert entries["Normalizer"].kind == "transformer"
+    assert entries["ADWIN"].kind == "detector"
+    assert "random_features=" in entries["KalmanClassifier"].parameters
+    assert all(entry.summary for entry in entries.values())
+
+
+def test_tasks_of_classes_and_instances() -> None:
+    assert registry.task_of(KalmanClassifier()) == "classification"
+    assert registry.task_of(KalmanRegressor) == "regression"
+    assert registry.task_of(river.tree.HoeffdingTreeRegressor()) == "regression"
+    assert registry.task_of(ADWIN()) is None
