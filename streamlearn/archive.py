@@ -6,13 +6,10 @@ file, taken with zeros in the digest's own place. This envelope stays the same i
 format, so damage can be told from a newer format.
 """
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,17 +18,17 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from streamlearn.contracts import Json
+from streamlearn.durable import replacing, write_all
 from streamlearn.errors import UserError
 
 FORMAT = 1
 Arrays = Mapping[str, NDArray[Any]]
 
 _MANIFEST = "streamlearn"
-_ARRAY, _PART, _TABLE = "array/", "part/", "table"
+_ARRAY, _TABLE = "array/", "table"
 _DIGEST_BYTES = 32
 _NO_DIGEST = "0" * (2 * _DIGEST_BYTES)
 _NATIVE = frozenset("?bhilqBHILQefd")  # what every safetensors release stores as it is
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class DamagedError(UserError):
@@ -43,24 +40,17 @@ class NewerFormatError(UserError):
 
 
 class Archive(NamedTuple):
-    """What `read_archive` gives: writable arrays, the JSON table, the named parts as bytes."""
+    """What `read_archive` gives: writable arrays by name, and the JSON table."""
 
     arrays: dict[str, NDArray[Any]]
     table: dict[str, Json]
-    extra: dict[str, bytes]
 
 
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def write_archive(
-    path: str | os.PathLike[str],
-    arrays: Arrays,
-    table: Mapping[str, Json],
-    *,
-    extra: Mapping[str, bytes] | None = None,
-) -> None:
-    """Write arrays, a table and further parts as one file, whole or not at all.
+def write_archive(path: str | os.PathLike[str], arrays: Arrays, table: Mapping[str, Json]) -> None:
+    """Write arrays and a table as one file, whole or not at all.
 
     The file is written beside its place, made durable and renamed, with mode 0600; what stood there
     before stays until then. The same content gives the same bytes. Cost: one copy of the arrays.
@@ -69,13 +59,12 @@ def write_archive(
         path: the file; its folder must exist.
         arrays: by name, of any shape; any dtype but object and records.
         table: what json.dumps takes (NaN and infinities too); the order of keys is kept.
-        extra: parts that are kept as bytes and never looked into, such as a foreign pickle.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written.
         TypeError: an array of objects or records, or a table that JSON cannot hold.
     """
-    packed = _packed(arrays, table, extra or {})
+    packed = _packed(arrays, table)
     digest = hashlib.blake2b(packed, digest_size=_DIGEST_BYTES).hexdigest()
     at = packed.index(_NO_DIGEST.encode())
     with replacing(Path(path)) as descriptor:
@@ -84,14 +73,12 @@ def write_archive(
             write_all(descriptor, piece)
 
 
-def _packed(arrays: Arrays, table: Mapping[str, Json], extra: Mapping[str, bytes]) -> bytes:
+def _packed(arrays: Arrays, table: Mapping[str, Json]) -> bytes:
     """The bytes of the file, with zeros for its digest."""
     tensors: dict[str, NDArray[Any]] = {}
     foreign: dict[str, list[Json]] = {}
     for name, array in sorted(arrays.items()):
         tensors[_ARRAY + name] = _tensor(name, np.asarray(array), foreign)
-    for name, part in extra.items():
-        tensors[_PART + name] = np.frombuffer(part, np.uint8)
     text = json.dumps(table, separators=(",", ":"), default=_plain).encode()
     tensors[_TABLE] = np.frombuffer(text, np.uint8)
     manifest = {"digest": _NO_DIGEST, "format": FORMAT, "dtypes": foreign}
@@ -136,11 +123,12 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
     manifest = _checked(Path(path), data)
     tensors = safetensors.numpy.load(data)
     foreign = manifest["dtypes"]
+    names = (name for name in tensors if name.startswith(_ARRAY))
     arrays = {
-        name: _array(tensors[_ARRAY + name], foreign.get(name)) for name in _names(tensors, _ARRAY)
+        name.removeprefix(_ARRAY): _array(tensors[name], foreign.get(name.removeprefix(_ARRAY)))
+        for name in sorted(names)
     }
-    extra = {name: tensors[_PART + name].tobytes() for name in _names(tensors, _PART)}
-    return Archive(arrays, json.loads(tensors[_TABLE].tobytes()), extra)
+    return Archive(arrays, json.loads(tensors[_TABLE].tobytes()))
 
 
 def _bytes(path: Path) -> bytes:
@@ -181,11 +169,6 @@ def _manifest(data: bytes) -> dict[str, Json] | None:
     return manifest if seen.hexdigest() == digest else None
 
 
-def _names(tensors: Arrays, prefix: str) -> list[str]:
-    """Names under a prefix, without it, in order."""
-    return sorted(name[len(prefix) :] for name in tensors if name.startswith(prefix))
-
-
 def _array(tensor: NDArray[Any], foreign: list[Json] | None) -> NDArray[Any]:
     """A stored tensor as the array that was given."""
     if foreign is None:
@@ -196,62 +179,3 @@ def _array(tensor: NDArray[Any], foreign: list[Json] | None) -> NDArray[Any]:
             f"read_archive: dtype must be of plain values, got {dtype}; do not trust it"
         )
     return np.frombuffer(bytearray(tensor), dtype).reshape(shape)
-
-
-# -- files that are whole or not there -------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[int]:
-    """A file descriptor whose file takes the place of `path`, durably, when the body ends well."""
-    with disk_errors(path):
-        descriptor, beside = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
-        )
-    try:
-        with disk_errors(path):
-            try:
-                yield descriptor
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.replace(beside, path)
-            sync_folder(path.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
-        raise
-
-
-def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Write every byte; one call of the system may take fewer."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable; systems that cannot open folders do without."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def disk_errors(path: Path | str) -> Iterator[None]:
-    """Errors of the system while writing `path`, as one line for the user."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise UserError(
-                f"{path}: no space left on the disk ({error.strerror}); "
-                f"make room and start again: a run with checkpoints goes on from the last one"
-            ) from error
-        raise UserError(
-            f"{path}: cannot be written: {error.strerror or error}; check the path and its rights"
-        ) from error
