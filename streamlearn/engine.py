@@ -1,0 +1,351 @@
+"""The engine: one loop that polls, runs, measures, writes and checkpoints; a crash changes nothing.
+
+Whatever a checkpoint does not hold is done again after a restart: the sinks go back to where they
+stood at the checkpoint, the source hands out the same events, and by the block law the same answers
+come out. So every event is learnt once, and file outputs are the same bytes as without the crash.
+"""
+
+import contextlib
+import gc
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from streamlearn.block import OBSERVE, PREDICT, Block, Columns
+from streamlearn.checkpoint import Checkpoint, CheckpointStore
+from streamlearn.contracts import Answers, Batch, Json, Positions, Reject, Sink, Source, State
+from streamlearn.errors import UserError
+
+_log = logging.getLogger(__name__)
+_SLICE = 0.05  # seconds: a paced run sleeps and hands out events in slices this long
+_SHOWN_REJECTS = 10
+_EVENT = PREDICT | OBSERVE  # a LEARN-only row brings the label of an earlier event
+
+
+class Stateful(Protocol):
+    """What can be saved and go on."""
+
+    def state(self) -> State:
+        """Everything needed to go on bit-identically."""
+
+    def load(self, state: State) -> None:
+        """Take over a state that `state` gave."""
+
+
+class Runnable(Stateful, Protocol):
+    """A pipeline, or any operator that stands for one."""
+
+    def run(self, block: Block) -> Columns:
+        """Answer and learn, row by row."""
+
+
+class Measure(Stateful, Protocol):
+    """What looks at every answer: an Evaluation."""
+
+    def update(self, block: Block, outputs: Columns) -> None:
+        """Take one block and its outputs."""
+
+    def result(self) -> dict[str, Json]:
+        """Everything measured."""
+
+
+class DeadLetters(Protocol):
+    """Where records go that did not fit the schema; a Sink of rejects."""
+
+    def open(self, position: Json) -> None:
+        """Begin after what `commit` once returned; None means an empty output."""
+
+    def write(self, rejects: list[Reject]) -> None:
+        """Take some rejects; not durable before `commit`."""
+
+    def commit(self) -> Json:
+        """Make all that was written durable, and say how to come back to here."""
+
+    def close(self) -> None:
+        """Release files without committing; may be called twice."""
+
+
+class Summary(NamedTuple):
+    """How a run ended.
+
+    events: of the stream so far, those before a restart included; LEARN-only rows are no events.
+    resumed_at: events in the checkpoint it went on from, 0 without one. rejects, alarms: so far.
+    seconds: of this process, from opening the source to the last output. checkpoints: saved by it.
+    stopped: the signal that stopped it, or "stop"; "" when the source or the limit ended it.
+    """
+
+    events: int
+    resumed_at: int
+    rejects: int
+    alarms: int
+    seconds: float
+    checkpoints: int
+    stopped: str
+
+    @property
+    def events_per_second(self) -> float:
+        """Events of this process over its seconds."""
+        return (self.events - self.resumed_at) / self.seconds if self.seconds > 0 else 0.0
+
+
+class Engine:
+    """One pipeline with its source, its sinks and its checkpoints: one lineage.
+
+    Args:
+        source: where events come from. Where it has a `schema` with `state` and `load`, the tables
+            of that schema are part of every checkpoint.
+        pipeline: run(block), state(), load(state). A frozen one just scores.
+        evaluation: sees every block with its outputs.
+        sink: takes the answers. dead_letters: takes the rejects; without it the first
+            ten are logged.
+        checkpoints: the store; without one a crash means starting anew.
+        every_events: a checkpoint at each multiple of so many events of the stream, whatever the
+            blocks. every_seconds: and after so many seconds. One before the first event and one at
+            the end are always made.
+        block_rows: most rows of a block. pace: events a second, None for as fast as it goes.
+        limit: end after so many events of the stream (a restart counts those before it).
+        progress: called with the engine after every block; reads events, alarms, rejects.
+        max_wait: seconds that one poll may wait for events, so the reaction time to a signal.
+        clock, sleep: exchangeable in tests; they never touch a value or the state.
+
+    Raises: UserError for an argument out of range.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        pipeline: Runnable,
+        *,
+        evaluation: Measure | None = None,
+        sink: Sink | None = None,
+        dead_letters: DeadLetters | None = None,
+        checkpoints: CheckpointStore | None = None,
+        every_events: int | None = None,
+        every_seconds: float | None = None,
+        block_rows: int = 4096,
+        pace: float | None = None,
+        limit: int | None = None,
+        progress: "Callable[[Engine], None] | None" = None,
+        max_wait: float = 0.1,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.source, self.pipeline, self.evaluation = source, pipeline, evaluation
+        self.sink, self.dead_letters, self.checkpoints = sink, dead_letters, checkpoints
+        self.every_events, self.every_seconds = every_events, every_seconds
+        self.block_rows, self.pace, self.limit = block_rows, pace, limit
+        self.progress, self.max_wait, self.clock, self.sleep = progress, max_wait, clock, sleep
+        for name in ("every_events", "every_seconds", "block_rows", "pace", "limit"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"Engine: {name} must be > 0, got {value!r}")
+        self.events = self.resumed_at = self.rejects = self.alarms = 0
+        self._positions: Positions = {}
+        self._saved, self._saved_at = 0, 0
+        self._unsaved = True
+        self._stopped = ""
+
+    # -- one run -----------------------------------------------------------------------------------
+
+    def run(self) -> Summary:
+        """Go on from the last checkpoint, or begin; ends with the source, at the limit, or by `stop`.
+
+        SIGINT and SIGTERM finish the block, save and return (main thread only); a second one raises
+        KeyboardInterrupt. Any exception leaves the last checkpoint as it is.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.checkpoints is not None:
+                stack.enter_context(self.checkpoints)
+            for part in (self.source, self.sink, self.dead_letters):
+                if part is not None:
+                    stack.callback(part.close)
+            stack.enter_context(self._signals())
+            stack.enter_context(_frozen_objects())
+            return self._run()
+
+    def stop(self, reason: str = "stop") -> None:
+        """End the run after the block in hand, as a signal does; from any thread."""
+        self._stopped = self._stopped or reason
+
+    def _run(self) -> Summary:
+        started = self.clock()
+        self._recover()
+        origin = self._last_save = self.clock()
+        first = self.events
+        while not self._stopped and self._room() > 0:
+            batch = self.source.poll(self._room(), self.max_wait)
+            if batch is not None:
+                self._step(batch)
+            elif self.source.finished:
+                break
+            if self._due():
+                self._checkpoint()
+            self._keep_pace(origin, first)
+        if self._unsaved:
+            self._checkpoint()
+        seconds = self.clock() - started
+        return Summary(
+            self.events,
+            self.resumed_at,
+            self.rejects,
+            self.alarms,
+            seconds,
+            self._saved,
+            self._stopped,
+        )
+
+    def _step(self, batch: Batch) -> None:
+        """Run, measure and write one block; nothing of it is durable yet."""
+        block = batch.block
+        if block.n:
+            outputs = self.pipeline.run(block)
+            if self.evaluation is not None:
+                self.evaluation.update(block, outputs)
+            if self.sink is not None:
+                self.sink.write(Answers(block, outputs, self.events))
+            if "alarm" in outputs:
+                self.alarms += int(np.count_nonzero(outputs["alarm"]))
+            self.events += int(np.count_nonzero(block.mode & _EVENT))
+        if batch.rejects:
+            self._reject(batch.rejects)
+        self._positions, self._unsaved = batch.positions, True
+        if self.progress is not None:
+            self.progress(self)
+
+    def _reject(self, rejects: list[Reject]) -> None:
+        if self.dead_letters is not None:
+            self.dead_letters.write(rejects)
+        else:
+            for reject in rejects[: max(0, _SHOWN_REJECTS - self.rejects)]:
+                where = f"{reject.partition}, record {reject.position}"
+                _log.warning("%s: %s; left out (no dead-letter sink)", where, reject.reason)
+        self.rejects += len(rejects)
+
+    # -- when --------------------------------------------------------------------------------------
+
+    def _room(self) -> int:
+        """Most rows that the next block may have: up to the next checkpoint, limit or slice."""
+        room = self.block_rows
+        if self.every_events is not None:
+            room = min(room, self.every_events - self.events % self.every_events)
+        if self.limit is not None:
+            room = min(room, self.limit - self.events)
+        if self.pace is not None:
+            room = min(room, max(1, int(self.pace * _SLICE)))
+        return room
+
+    def _due(self) -> bool:
+        """Whether a checkpoint is due now."""
+        if self.checkpoints is None or not self._unsaved:
+            return False
+        moved = self.events != self._saved_at
+        if self.every_events and moved and self.events % self.every_events == 0:
+            return True
+        seconds = self.every_seconds
+        return seconds is not None and self.clock() - self._last_save >= seconds
+
+    def _keep_pace(self, origin: float, first: int) -> None:
+        """Sleep until so many events may have passed, in slices that notice a signal."""
+        if self.pace is None:
+            return
+        until = origin + (self.events - first) / self.pace
+        while not self._stopped and (left := until - self.clock()) > 0:
+            self.sleep(min(left, _SLICE))
+
+    # -- checkpoints -------------------------------------------------------------------------------
+
+    def _outputs(self) -> dict[str, Sink | DeadLetters]:
+        given: dict[str, Any] = {"predictions": self.sink, "dead_letters": self.dead_letters}
+        return {name: sink for name, sink in given.items() if sink is not None}
+
+    def _schema(self) -> Stateful | None:
+        """The schema of the source, where it has tables that grow."""
+        schema = getattr(self.source, "schema", None)
+        return schema if hasattr(schema, "load") and hasattr(schema, "state") else None
+
+    def _recover(self) -> None:
+        """Bring every part to the last checkpoint; without one begin, and save that."""
+        last = self.checkpoints.latest() if self.checkpoints is not None else None
+        if last is not None:
+            self._load(last)
+        positions = last.sinks if last is not None else {}
+        for name, sink in self._outputs().items():
+            sink.open(positions.get(name))
+        self.source.open(self._positions)
+        if last is None and self.checkpoints is not None:
+            self._checkpoint()
+            self._unsaved = True
+
+    def _load(self, last: Checkpoint) -> None:
+        parts = (self.pipeline, last.pipeline), (self.evaluation, last.evaluation)
+        for part, state in (*parts, (self._schema(), last.schema)):
+            if part is not None and state is not None:
+                part.load(state)
+        self.events = self.resumed_at = self._saved_at = last.events
+        self.rejects, self.alarms = last.counters["rejects"], last.counters["alarms"]
+        self._positions, self._unsaved = last.sources, False
+        _log.info("going on after %d events", self.events)
+
+    def _checkpoint(self) -> None:
+        """Make everything so far durable, in the order that loses nothing and repeats nothing."""
+        # 1. sinks: what they hold beyond a checkpoint is cut off when the run starts again
+        sinks = {name: sink.commit() for name, sink in self._outputs().items()}
+        # 2. state: one file with the state and all positions, the source's too; from here it counts
+        if self.checkpoints is not None:
+            self.checkpoints.save(self._unit(sinks))
+            self._saved += 1
+        # 3. offsets: a source that also reports its progress to a broker may do so only now
+        self._unsaved, self._saved_at, self._last_save = False, self.events, self.clock()
+
+    def _unit(self, sinks: dict[str, Json]) -> Checkpoint:
+        schema = self._schema()
+        about: dict[str, Json] = {"pipeline": repr(self.pipeline)}
+        if self.evaluation is not None:
+            about["metrics"] = self.evaluation.result()["metrics"]
+        return Checkpoint(
+            self.events,
+            self.pipeline.state(),
+            self._positions,
+            sinks,
+            None if self.evaluation is None else self.evaluation.state(),
+            None if schema is None else schema.state(),
+            {"rejects": self.rejects, "alarms": self.alarms},
+            about,
+        )
+
+    # -- signals -----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM stop the run gracefully while it lasts."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        caught = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._on_signal) for number in caught}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stopped:
+            raise KeyboardInterrupt
+        self.stop(signal.Signals(number).name)
+
+
+@contextlib.contextmanager
+def _frozen_objects() -> Iterator[None]:
+    """What was imported before the loop is not looked through by the cyclic collector within it."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
