@@ -1,0 +1,143 @@
+"""ADWIN: a window over the newest values, kept as an exponential histogram.
+
+A bucket of level l summarises 2 ** l consecutive values. The oldest values are in the highest
+level, and within a level in the lowest slot. Letters: n0, n1, u0, u1 = lengths and sums of the
+older and newer part at a cut; a bucket's spread is the sum of squared deviations from its mean.
+"""
+
+import math
+
+from streamlearn.jit._compile import F8, I8, kernel
+
+TOTAL, SPREAD = 0, 1  # planes of `buckets`, and places in `window`
+LEVELS, TICK, WIDTH, ALARMED, SIZES = 0, 1, 2, 3, 4  # places in `counts`
+CALM = 1e100  # a value beyond is refused: its square would swamp the window for ever
+
+
+@kernel
+def drop_first(buckets: F8, counts: I8, level: int, k: int) -> None:
+    """Remove the k oldest buckets of a level; those after them move down."""
+    left = counts[SIZES + level] - k
+    for i in range(left):
+        buckets[TOTAL, level, i] = buckets[TOTAL, level, i + k]
+        buckets[SPREAD, level, i] = buckets[SPREAD, level, i + k]
+    for i in range(left, left + k):
+        buckets[TOTAL, level, i] = 0.0
+        buckets[SPREAD, level, i] = 0.0
+    counts[SIZES + level] = left
+
+
+@kernel
+def push(buckets: F8, counts: I8, level: int, total: float, spread: float) -> None:
+    """Put a bucket behind the others of its level."""
+    at = counts[SIZES + level]
+    buckets[TOTAL, level, at] = total
+    buckets[SPREAD, level, at] = spread
+    counts[SIZES + level] = at + 1
+    counts[LEVELS] = max(counts[LEVELS], level + 1)
+
+
+@kernel
+def merge_full(buckets: F8, counts: I8) -> None:
+    """Where a level is over its capacity, its two oldest buckets become one of the next level."""
+    capacity = buckets.shape[2] - 1
+    n, level = 1.0, 0
+    while counts[SIZES + level] > capacity and level + 1 < buckets.shape[1]:
+        a, b = buckets[TOTAL, level, 0], buckets[TOTAL, level, 1]
+        gap = a / n - b / n
+        spread = buckets[SPREAD, level, 0] + buckets[SPREAD, level, 1]
+        push(buckets, counts, level + 1, a + b, spread + n * 0.5 * gap * gap)
+        drop_first(buckets, counts, level, 2)
+        n, level = n * 2.0, level + 1
+
+
+@kernel
+def insert(value: float, buckets: F8, counts: I8, window: F8) -> None:
+    """Put one value into the window."""
+    before = float(counts[WIDTH])
+    if before > 0.0:
+        e = value - window[TOTAL] / before
+        window[SPREAD] += before * e * e / (before + 1.0)
+    window[TOTAL] += value
+    counts[WIDTH] += 1
+    push(buckets, counts, 0, value, 0.0)
+    merge_full(buckets, counts)
+
+
+@kernel
+def drop_oldest(buckets: F8, counts: I8, window: F8) -> None:
+    """Take the oldest bucket out of the window."""
+    level = counts[LEVELS] - 1
+    n = float(1 << level)
+    counts[WIDTH] -= 1 << level
+    left = float(counts[WIDTH])
+    window[TOTAL] -= buckets[TOTAL, level, 0]
+    gap = buckets[TOTAL, level, 0] / n - window[TOTAL] / left
+    window[SPREAD] -= buckets[SPREAD, level, 0] + n * left * gap * gap / (n + left)
+    drop_first(buckets, counts, level, 1)
+    while counts[LEVELS] > 0 and counts[SIZES + counts[LEVELS] - 1] == 0:
+        counts[LEVELS] -= 1
+
+
+@kernel
+def has_cut(buckets: F8, counts: I8, window: F8, delta: float, least: float) -> bool:
+    """Whether the means of the two sides of some cut between buckets differ significantly.
+
+    Both sides hold at least `least` values. O(number of buckets) = O(log width).
+    """
+    width = float(counts[WIDTH])
+    dp = math.log(2.0 * math.log(width) / delta)
+    variance = window[SPREAD] / width
+    n0, n1, u0, u1 = 0.0, width, 0.0, window[TOTAL]
+    for level in range(counts[LEVELS] - 1, -1, -1):
+        n = float(1 << level)
+        for i in range(counts[SIZES + level]):
+            u = buckets[TOTAL, level, i]
+            n0, n1, u0, u1 = n0 + n, n1 - n, u0 + u, u1 - u
+            if n1 < least:
+                return False
+            if n0 >= least:
+                r = 1.0 / (n0 - least + 1.0) + 1.0 / (n1 - least + 1.0)
+                eps = math.sqrt(2.0 * r * variance * dp) + 2.0 / 3.0 * dp * r
+                if abs(u0 / n0 - u1 / n1) > eps:
+                    return True
+    return False
+
+
+@kernel
+def adwin_first_alarm(
+    values: F8,
+    buckets: F8,
+    counts: I8,
+    window: F8,
+    delta: float,
+    clock: int,
+    least: float,
+    grace: int,
+) -> tuple[int, int]:
+    """Feed values up to and including the first that raises an alarm.
+
+    values (n,), NaN is skipped | buckets (2, levels, max_buckets + 1), counts (4 + levels,),
+    window (2,) in/out. Every `clock` values, in windows longer than `grace`, the oldest bucket is
+    dropped for as long as a cut is found. The value after an alarm starts an empty window.
+    Returns the index of the alarm or -1, and how many values were refused for their size.
+    Amortised O(1 + log(width) / clock) a value, allocates nothing.
+    """
+    refused = 0
+    for t in range(values.shape[0]):
+        if not abs(values[t]) <= CALM:
+            refused += values[t] == values[t]
+            continue
+        if counts[ALARMED] == 1:
+            buckets[:] = 0.0
+            counts[:] = 0
+            window[:] = 0.0
+        insert(values[t], buckets, counts, window)
+        counts[TICK] += 1
+        if counts[TICK] % clock == 0 and counts[WIDTH] > grace:
+            while has_cut(buckets, counts, window, delta, least):
+                drop_oldest(buckets, counts, window)
+                counts[ALARMED] = 1
+            if counts[ALARMED] == 1:
+                return t, refused
+    return -1, refused

@@ -1,0 +1,97 @@
+"""ADWIN: a drift detector whose window is as long as the mean stands still."""
+
+import numpy as np
+from river import base
+
+from streamlearn.block import F8, I8
+from streamlearn.jit.adwin import SIZES, SPREAD, TOTAL, WIDTH, adwin_first_alarm
+from streamlearn.operators import _checks
+from streamlearn.operators._base import Detector
+
+_LEVELS = 48  # room for max_buckets * 2 ** 48 values: more than any stream has
+
+
+class ADWIN(Detector, base.DriftDetector):
+    """Adaptive windowing: an alarm when two parts of the newest window differ in their means.
+
+    Arguments, constants and alarms are those of River 0.26, index by index. After an alarm the
+    next value starts an empty window; `n_detections` goes on counting (River's starts again). A
+    NaN is skipped. A value that is infinite or beyond 1e100 in size is skipped and counted in
+    `n_rejected`.
+    Args:
+        delta: significance of one test, in (0, 1); smaller means fewer false alarms, later.
+        clock: a test every so many values, >= 1.
+        max_buckets: buckets of one size before the two oldest merge, >= 1.
+        min_window_length: the least number of values on either side of a cut, >= 1.
+        grace_period: no test before the window is longer than this, >= 0.
+    State:
+        buckets_: (2, 48, max_buckets + 1) float64, sum and spread of each bucket, by level.
+        counts_: (52,) int64, levels in use, values fed, width, alarmed, buckets of each level.
+        window_: (2,) float64, sum and spread of the whole window.
+    Cost: amortised O(1 + log(width) / clock) an event; memory fixed, whatever the width.
+    Raises: ValueError for a parameter out of range.
+    Reference: Bifet and Gavaldà (2007), Learning from time-changing data with adaptive windowing.
+    >>> detector = ADWIN()
+    >>> detector.first_alarm(np.repeat([0.0, 1.0], 1000))
+    1023
+    >>> detector.n_detections
+    1
+    """
+
+    _arrays = ("buckets_", "counts_", "window_")
+    _counters = ("n_detections", "n_rejected")
+
+    def __init__(
+        self,
+        delta: float = 0.002,
+        clock: int = 32,
+        max_buckets: int = 5,
+        min_window_length: int = 5,
+        grace_period: int = 10,
+    ) -> None:
+        super().__init__()
+        self.delta = _checks.positive("ADWIN", "delta", delta)
+        if self.delta >= 1.0:
+            raise ValueError(f"ADWIN: delta must be < 1, got {delta!r}")
+        self.clock = _checks.whole("ADWIN", "clock", clock, 1)
+        self.max_buckets = _checks.whole("ADWIN", "max_buckets", max_buckets, 1)
+        self.min_window_length = _checks.whole("ADWIN", "min_window_length", min_window_length, 1)
+        self.grace_period = _checks.whole("ADWIN", "grace_period", grace_period, 0)
+        self.buckets_: F8 = np.zeros((2, _LEVELS, self.max_buckets + 1))
+        self.counts_: I8 = np.zeros(SIZES + _LEVELS, dtype=np.int64)
+        self.window_: F8 = np.zeros(2)
+        self.n_detections = 0
+        self.n_rejected = 0
+
+    def first_alarm(self, values: F8) -> int:
+        """Feed values (n,) in order up to and including the first that raises an alarm.
+
+        Returns its index, or -1 when all were fed without one.
+        """
+        at, refused = adwin_first_alarm(
+            values, self.buckets_, self.counts_, self.window_,
+            self.delta, self.clock, float(self.min_window_length), self.grace_period,
+        )  # fmt: skip
+        self.n_rejected += refused
+        self.n_detections += at >= 0
+        return at
+
+    @property
+    def width(self) -> int:
+        """Number of values in the window."""
+        return int(self.counts_[WIDTH])
+
+    @property
+    def total(self) -> float:
+        """Sum of the values in the window."""
+        return float(self.window_[TOTAL])
+
+    @property
+    def variance(self) -> float:
+        """Sum of squared deviations from the window's mean, which River calls its variance."""
+        return float(self.window_[SPREAD])
+
+    @property
+    def estimation(self) -> float:
+        """Mean of the values in the window; 0.0 when it is empty."""
+        return self.total / self.width if self.width else 0.0

@@ -1,0 +1,114 @@
+"""Imputer against plain numpy, value by value."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_allclose, assert_array_equal
+
+from streamlearn.block import CATEGORY, F8, LABELLED, LEARN, NUMBER, PREDICT, Block, Features
+from streamlearn.operators.impute import Imputer
+
+
+def rows(X: F8, mode: int = LABELLED, weight: F8 | None = None) -> Block:
+    """Rows without a target."""
+    n = X.shape[0]
+    names = Features([f"x{j}" for j in range(X.shape[1])])
+    ones = np.ones(n) if weight is None else weight
+    return Block(X, np.full(n, np.nan), ones, np.full(n, mode, dtype=np.uint8), names)
+
+
+def with_gaps(n: int, seed: int) -> F8:
+    """Three columns with a third of the values missing."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(5.0, 2.0, size=(n, 3))
+    X[rng.random(X.shape) < 0.33] = np.nan
+    return X
+
+
+def naive(X: F8, weight: F8, strategy: str, fill: float) -> F8:
+    """Each gap filled from the rows above it, by definition."""
+    out = X.copy()
+    for t, j in np.argwhere(np.isnan(X)):
+        known = ~np.isnan(X[:t, j])
+        seen, w = X[:t, j][known], weight[:t][known]
+        if strategy == "constant" or not seen.size:
+            out[t, j] = fill
+        else:
+            out[t, j] = seen[-1] if strategy == "last" else np.average(seen, weights=w)
+    return out
+
+
+@pytest.mark.parametrize("strategy", ["mean", "last", "constant"])
+def test_gaps_are_filled_from_the_rows_before(strategy: str) -> None:
+    X, weight = with_gaps(100, 1), np.random.default_rng(2).uniform(0.5, 2.0, size=100)
+    out = Imputer(strategy, fill=-1.0).run(rows(X, weight=weight))["X"]
+    assert_allclose(out, naive(X, weight, strategy, -1.0), rtol=1e-12)
+
+
+def test_a_block_without_gaps_is_handed_on_and_still_learnt() -> None:
+    X = np.random.default_rng(3).normal(size=(50, 3))
+    block = rows(X)
+    imputer = Imputer()
+    assert imputer.run(block)["X"] is block.X
+    assert_allclose(imputer.fill_, X.mean(axis=0), rtol=1e-12)
+    assert_array_equal(imputer.mass_, 50.0)
+
+
+def test_only_rows_that_observe_with_a_weight_are_learnt() -> None:
+    imputer = Imputer()
+    imputer.run(rows(np.array([[1.0], [3.0]])))
+    for mode in (PREDICT, LEARN, PREDICT | LEARN):
+        imputer.run(rows(np.array([[9.0]]), mode))
+    imputer.run(rows(np.array([[9.0]]), weight=np.zeros(1)))
+    assert_array_equal(imputer.run(rows(np.array([[np.nan]])))["X"], [[2.0]])
+
+
+def test_an_infinite_row_is_passed_on_not_learnt_and_counted() -> None:
+    X = np.array([[1.0, 2.0], [np.inf, np.nan], [np.nan, 4.0]])
+    imputer = Imputer()
+    out = imputer.run(rows(X))["X"]
+    assert_array_equal(out, [[1.0, 2.0], [np.inf, np.nan], [1.0, 4.0]])
+    assert imputer.n_rejected == 1
+
+
+def test_a_missing_category_stays_missing() -> None:
+    imputer = Imputer()
+    imputer.learn_one({"colour": "red", "size": 1.0})
+    imputer.learn_one({"size": 3.0})
+    assert imputer.transform_one({}) == {"size": 2.0}
+    assert imputer.output_features(imputer._features).kinds == (CATEGORY, NUMBER)
+
+
+def test_indicators_follow_their_features_also_when_features_come_later() -> None:
+    imputer = Imputer(indicators=True)
+    imputer.learn_one({"a": 4.0})
+    assert imputer.transform_one({}) == {"a": 4.0, "a_missing": 1.0}
+    imputer.learn_one({"a": 6.0, "b": 1.0})
+    names = imputer.output_features(imputer._features).names
+    assert names == ("a", "a_missing", "b", "b_missing")
+    seen = imputer.transform_one({"b": 9.0})
+    assert seen == {"a": 5.0, "a_missing": 1.0, "b": 9.0, "b_missing": 0.0}
+
+
+@pytest.mark.parametrize("strategy", ["mean", "last"])
+@given(X=arrays(np.float64, (20, 2), elements=st.floats(allow_nan=True, allow_infinity=False)))
+def test_no_finite_input_breaks_the_state(strategy: str, X: F8) -> None:
+    imputer = Imputer(strategy)
+    out = imputer.run(rows(X))["X"]
+    assert np.isfinite(out).all()
+    assert np.isfinite(imputer.fill_).all()
+
+
+@pytest.mark.parametrize(
+    ("argument", "rule"),
+    [
+        ({"strategy": "median"}, "strategy must be one of mean, last, constant, got 'median'"),
+        ({"fill": np.inf}, "fill must be a finite number, got inf"),
+        ({"indicators": "yes"}, "indicators must be true or false, got 'yes'"),
+    ],
+)
+def test_arguments_are_checked(argument: dict[str, str], rule: str) -> None:
+    with pytest.raises(ValueError, match=f"^Imputer: {rule}$"):
+        Imputer(**argument)  # type: ignore[arg-type]
