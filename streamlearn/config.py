@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from streamlearn import registry, yaml12
 from streamlearn.errors import UserError
+from streamlearn.schema import Feature, Schema
 
 if TYPE_CHECKING:
     from streamlearn.pipeline import Pipeline
@@ -71,8 +72,7 @@ class Config(_Section):
     """
 
     source: str | dict[str, Any] | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-    task: str | None = None
+    schema_: Schema | None = Field(default=None, alias="schema")
     pipeline: Annotated[list[Any], Field(min_length=1)] | None = None
     sink: str | dict[str, Any] | None = None
     dead_letters: str | dict[str, Any] | None = None
@@ -81,11 +81,14 @@ class Config(_Section):
     engine: EngineSection = EngineSection()
     allow_pickle: bool = False
 
+    _document: yaml12.Document | None = PrivateAttr(default=None)
+
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "checkpoint": Checkpoint,
     "evaluation": EvaluationSection,
     "engine": EngineSection,
+    "schema": Schema,
 }
 
 _RULES = {  # pydantic's kind of error -> our rule, where its own words would not do
@@ -129,13 +132,15 @@ def check(data: Mapping[str, Any], document: yaml12.Document | None = None) -> C
     Raises: ConfigError naming every mistake with its path.
     """
     try:
-        return Config.model_validate(dict(data))
+        config = Config.model_validate(dict(data))
+        config._document = document
+        return config
     except ValidationError as error:
         problems = [_problem(details) for details in error.errors()]
         raise ConfigError([_with_line(problem, document) for problem in problems]) from None
 
 
-def build_pipeline(config: Config, task: str | None, allow_pickle: bool = False) -> "Pipeline":
+def build_pipeline(config: Config, task: str | None) -> "Pipeline":
     """The pipeline of a configuration.
 
     Args:
@@ -146,8 +151,11 @@ def build_pipeline(config: Config, task: str | None, allow_pickle: bool = False)
     """
     if config.pipeline is None:
         raise UserError("pipeline: must be there; list operators under it, as in `- KalmanHead`")
-    stages = [registry.stage(s, task, f"pipeline[{i}]") for i, s in enumerate(config.pipeline)]
-    return assembled(stages, "pipeline")
+    try:
+        stages = [registry.stage(s, task, f"pipeline[{i}]") for i, s in enumerate(config.pipeline)]
+        return assembled(stages, "pipeline")
+    except UserError as error:
+        raise ConfigError([_with_line(str(error), config._document)]) from None
 
 
 def assembled(stages: Sequence[Any], path: str) -> "Pipeline":
@@ -265,6 +273,8 @@ def _problem(details: ErrorDetails) -> str:
         return f"{path}: is an unknown key{registry.near(str(last), _keys_at(parents))}"
     if details["type"] == "missing":
         return f"{path}: must be there"
+    if details["type"] == "value_error":
+        return f"{path}: {details['ctx']['error']}"
     rule = _RULES.get(details["type"], details["msg"].replace("Input should be", "must be"))
     return f"{path}: {rule}, got {_brief(details['input'])}"
 
@@ -276,6 +286,8 @@ def _path(loc: Sequence[str | int]) -> str:
 
 def _keys_at(parents: Sequence[str | int]) -> list[str]:
     """The keys that a section may have."""
+    if parents[:2] == ["schema", "features"]:
+        return _keys_of(Feature)
     return _keys_of(_SECTIONS[str(parents[0])] if parents else Config)
 
 

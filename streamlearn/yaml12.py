@@ -75,6 +75,14 @@ def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
     )
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that YAML 1.1 or 1.2 would read as something else."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        """Lists are indented under their key."""
+        super().increase_indent(flow, False)
+
+
 for _tag, _pattern, _first in (
     ("null", _NULL, ["", "~", "n", "N"]),
     ("bool", _BOOL, list("tTfF")),
@@ -82,6 +90,7 @@ for _tag, _pattern, _first in (
     ("float", _FLOAT, list("-+.0123456789")),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, _first)
+    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, _first)
 _Loader.add_constructor("tag:yaml.org,2002:int", _int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
@@ -99,9 +108,9 @@ def parse(text: str, where: str) -> Document:
         raise UserError(f"{where}{_at(error)}: {_problem(error)}") from None
 
 
-def scalar(text: str, where: str) -> Any:
-    """A value from the command line, typed as in a file: `3`, `1e-3`, `true`, `[1, 2]`, `word`."""
-    return parse(text, where).value
+def dump(value: Any) -> str:
+    """Plain values as a text that `parse` reads back, keys in their order."""
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 def _child(node: yaml.Node, step: str) -> tuple[yaml.Node, int] | None:

@@ -16,6 +16,7 @@ from streamlearn.config import (
     split_assignment,
 )
 from streamlearn.errors import UserError
+from streamlearn.schema import Feature, Schema
 
 Write = Callable[[str], Path]
 
@@ -128,6 +129,20 @@ def problems_of(data: dict[str, Any]) -> list[str]:
         ({"checkpoint": "folder"}, "checkpoint: must be `key: value` pairs, got 'folder'"),
         ({"pipeline": "KalmanHead"}, "pipeline: must be a list, got 'KalmanHead'"),
         ({"pipeline": []}, "pipeline: must not be empty, got []"),
+        ({"schema": {}}, "schema.features: must be there"),
+        ({"schema": {"features": {}}}, "schema: features must name at least one column"),
+        (
+            {"schema": {"features": {"a": "number"}, "tarket": "y"}},
+            "schema.tarket: is an unknown key; did you mean target or task?",
+        ),
+        (
+            {"schema": {"features": {"a": {"kind": "time", "part": []}}}},
+            "schema.features.a.part: is an unknown key; did you mean parts?",
+        ),
+        (
+            {"schema": {"features": {"a": "number"}, "target": "y"}},
+            "schema: target and task must be given together",
+        ),
         ({"allow_pickle": "yes"}, "allow_pickle: must be true or false, got 'yes'"),
     ],
 )
@@ -156,10 +171,26 @@ def test_a_config_is_frozen_and_has_sober_defaults() -> None:
 
 
 def test_a_config_can_be_made_in_python_too() -> None:
-    config = Config(source="a.csv", schema={"target": "y"}, pipeline=["KalmanHead"])
-    assert config == check(
-        {"source": "a.csv", "schema": {"target": "y"}, "pipeline": ["KalmanHead"]}
+    schema = Schema(features={"a": Feature(kind="number")})
+    config = Config(source="a.csv", schema=schema, pipeline=["ADWIN"])
+    read = check(
+        {"source": "a.csv", "schema": {"features": {"a": "number"}}, "pipeline": ["ADWIN"]}
     )
+    assert config.model_dump() == read.model_dump()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("y", "NO", "on", "~", "=", "1e-3", "12:30", "010", "true", "null", "", " a", "a: b", "é"),
+        *("0o7", "-.inf", "1_000", "2020-01-01", 1e-3, 10**20, 1.0, True, None, [], {}),
+        [{"a": [1, {"b": "c"}]}],
+    ],
+)
+def test_what_is_written_is_read_back(value: Any) -> None:
+    found = value_of(yaml12.dump({"key": value}))["key"]
+    assert found == value
+    assert type(found) is type(value)
 
 
 # -- files and --set -------------------------------------------------------------------------------
