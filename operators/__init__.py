@@ -6,6 +6,8 @@ A new operator adds its one line to the imports; `X as X` exports it, also for t
 from streamlearn.operators._base import Operator as _Operator
 from streamlearn.operators.adwin import ADWIN as ADWIN
 from streamlearn.operators.impute import Imputer as Imputer
+from streamlearn.operators.kalman import KalmanClassifier as KalmanClassifier
+from streamlearn.operators.kalman import KalmanRegressor as KalmanRegressor
 from streamlearn.operators.scale import Normalizer as Normalizer
 from streamlearn.operators.scale import UnitNorm as UnitNorm
 

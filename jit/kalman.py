@@ -1,0 +1,758 @@
+"""Kalman heads: weights that drift, one covariance for all outputs, a drift coefficient that is
+learned.
+
+Letters as in Titsias et al. (2023), arXiv 2306.08448: m means of the weights, A their shared
+covariance,
+g = gamma, s_w = prior variance, s2 = noise variance, f = features, a = f'Af, b = s_w f'f, v =
+latent variance.
+D features of the head (1 bias, h random ones, d raw ones, in this order), K classes or targets, n
+rows.
+
+A walker takes four tuples of arrays, all float64 and C-contiguous unless said (a plain tuple costs
+less a call
+than a record):
+    rows  = X (n, d), y (n, 1 or K), weight (n,), mode (n,) uint8
+    state = m (K, D) | A (D, D) | inputs (2, d) | outputs (3, K) | s (len(SCALARS),)
+    fixed = settings p | W (1 + d, h) random weights | work (5 + more, max(D, K)) scratch
+    out   = answer (n, K) | side (n, 1 or K): probabilities and class, or mean and variance
+inputs: weight seen and running mean of each feature. outputs: rows (classes) or weight (targets)
+    learnt, running
+mean, running variance scale. K is a capacity for classes: those known have outputs[0] > 0.
+"""
+
+import math
+
+import numpy as np
+
+from streamlearn.jit._compile import F8, U1, kernel
+from streamlearn.jit.random_features import hidden_features
+
+# places in the state vector s
+DELTA, LOG_ALPHA, GAP, SAMPLES, CLASSES, REJECTED, IMPUTED, REFUSED, REPAIRED = range(9)
+N_SCALARS = 9
+# places in the settings p
+(S_W, S2, LR_DELTA, DELTA_MAX, LR_ALPHA, NORM2, DECAY_MEAN, SOFTMAX, CLASSIFY, CENTRE, RESCALE,
+ QR_EVERY) = range(12)  # fmt: skip
+N_SETTINGS = 12
+
+_PREDICT, _LEARN, _OBSERVE = 1, 2, 4
+_LOG_ALPHA_MIN, _LOG_ALPHA_MAX = math.log(0.1), math.log(100.0)
+_REJECT, _EMPTY, _TARGET, _SKIP, _WRONG = (
+    -1,
+    -2,
+    -3,
+    -4,
+    -5,
+)  # what a row brings when it is not a class
+_CHECK_EVERY = 1000  # updates between two looks at the diagonal of A
+_MEMORY = 1000.0  # rows over which the variance scale of a target is remembered
+_LARGEST = 1e300  # targets beyond it would overflow the weights
+_REFUSED_RATIO = 1e12  # b / s2 beyond it leaves no correct digit in A
+_F, _U, _NU, _P, _Z, _EXTRA = range(
+    6
+)  # rows of work: features, A f, m'f, probabilities or targets, scratch
+
+Rows = tuple[F8, F8, F8, U1]
+State = tuple[F8, F8, F8, F8, F8]
+Fixed = tuple[F8, F8, F8]
+Out = tuple[F8, F8]
+
+
+def work_rows(form: str, D: int) -> int:
+    """Rows of scratch that a form needs."""
+    return {"standard": 5, "joseph": 6, "sqrt": 6 + 2 * D}[form]
+
+
+# -- features ------------------------------------------------------------------------------------
+
+
+@kernel
+def _rescale(f: F8, norm2: float) -> None:
+    """f <- f sqrt(norm2 / f'f); a row whose square overflows is first divided by its largest entry."""
+    total = 0.0
+    for i in range(f.shape[0]):
+        total += f[i] * f[i]
+    if total == math.inf:
+        top = 0.0
+        for i in range(f.shape[0]):
+            top = max(top, abs(f[i]))
+        total = 0.0
+        for i in range(f.shape[0]):
+            f[i] /= top
+            total += f[i] * f[i]
+    factor = math.sqrt(norm2 / total)
+    for i in range(f.shape[0]):
+        f[i] *= factor
+
+
+@kernel
+def lift(t: int, X: F8, inputs: F8, p: F8, W: F8, work: F8) -> int:
+    """Features of row t into work: 1, tanh(W x + b), x, rescaled to squared norm p[NORM2]. O(d h +
+    D).
+
+    A missing feature is imputed by its running mean. Returns how many were, _EMPTY if all, _REJECT
+    for an infinity.
+    """
+    d, h = X.shape[1], W.shape[1]
+    f = work[_F, : 1 + h + d]
+    missing = 0
+    for i in range(d):
+        value = X[t, i]
+        if abs(value) == math.inf:
+            return _REJECT
+        if value != value:
+            value = inputs[1, i]
+            missing += 1
+        f[1 + h + i] = value
+    f[0] = 1.0
+    if h > 0:
+        hidden_features(f[1 + h :], W, f[1 : 1 + h], work[_Z, :h])
+    if p[NORM2] > 0.0:
+        _rescale(f, p[NORM2])
+    return _EMPTY if missing == d else missing
+
+
+@kernel
+def observe(t: int, X: F8, w: float, inputs: F8) -> None:
+    """Running mean of every feature that row t has; the form of the step cannot overflow. O(d)."""
+    for i in range(X.shape[1]):
+        value = X[t, i]
+        if value == value:
+            inputs[0, i] += w
+            share = w / inputs[0, i]
+            inputs[1, i] += value * share - inputs[1, i] * share
+
+
+# -- answers -------------------------------------------------------------------------------------
+
+
+@kernel
+def drift(s: F8) -> tuple[float, float]:
+    """gamma and 1 - gamma^2 of all time updates that are due: gamma^2 = exp(-delta (gap + 1))."""
+    loss = -math.expm1(-s[DELTA] * (s[GAP] + 1.0))
+    return math.sqrt(1.0 - loss), loss
+
+
+@kernel
+def latent(f: F8, u: F8, s_w: float, loss: float) -> tuple[float, float]:
+    """Latent variance v = g^2 a + (1 - g^2) b, and a - b; u = A f (for either form of A)."""
+    a = 0.0
+    b = 0.0
+    for i in range(f.shape[0]):
+        a += f[i] * u[i]
+        b += f[i] * f[i]
+    a = max(a, 0.0)
+    b *= s_w
+    return (1.0 - loss) * a + loss * b, a - b
+
+
+@kernel
+def project(m: F8, f: F8, nu: F8) -> None:
+    """nu <- m f, (K,): the means before the time update that is due. O(K D)."""
+    for k in range(m.shape[0]):
+        total = 0.0
+        for i in range(f.shape[0]):
+            total += m[k, i] * f[i]
+        nu[k] = total
+
+
+@kernel
+def softmax(nu: F8, outputs: F8, factor: float, prob: F8) -> int:
+    """prob <- softmax(factor nu) over the known classes, 0 for others; the class of the largest nu,
+    or -1.
+    """
+    best = -1
+    for k in range(outputs.shape[1]):
+        if outputs[0, k] > 0.0 and (best < 0 or nu[k] > nu[best]):
+            best = k
+    total = 0.0
+    for k in range(outputs.shape[1]):
+        prob[k] = 0.0
+        if outputs[0, k] > 0.0:
+            prob[k] = math.exp(factor * (nu[k] - nu[best]))
+            total += prob[k]
+    for k in range(outputs.shape[1]):
+        prob[k] /= total
+    return best
+
+
+@kernel
+def calibration(s: F8, v: float) -> tuple[float, float, float]:
+    """alpha, q = 1 + pi alpha^2 v / 8 and kappa = alpha / sqrt(q) of the mean-field softmax."""
+    alpha = math.exp(s[LOG_ALPHA])
+    q = 1.0 + math.pi * alpha * alpha * v / 8.0
+    return alpha, q, alpha / math.sqrt(q)
+
+
+@kernel
+def blank(t: int, outputs: F8, classify: bool, out: Out) -> None:
+    """No answer: NaN, but 0 for a class that is not known, as it will be for one that is not even
+    there.
+    """
+    answer, side = out
+    for k in range(answer.shape[1]):
+        answer[t, k] = 0.0 if classify and outputs[0, k] == 0.0 else math.nan
+    for k in range(side.shape[1]):
+        side[t, k] = math.nan
+
+
+@kernel
+def reply(t: int, state: State, fixed: Fixed, out: Out, shrink: float, v: float) -> None:
+    """Write the answer for row t; shrink is what the due time update makes of the means (g, or 1)."""
+    _, _, _, outputs, s = state
+    p, _, work = fixed
+    answer, side = out
+    K = outputs.shape[1]
+    if p[CLASSIFY] > 0.0:
+        _, _, kappa = calibration(s, v)
+        prob = work[_P, :K]
+        best = softmax(work[_NU, :K], outputs, kappa * shrink, prob)
+        side[t, 0] = math.nan if best < 0 else float(best)
+        for k in range(K):
+            answer[t, k] = prob[k] if best >= 0 else 0.0
+        return
+    for k in range(K):
+        answer[t, k] = outputs[1, k] + shrink * work[_NU, k]
+        side[t, k] = outputs[2, k] * (v + p[S2])
+
+
+# -- the drift coefficient and the calibration ---------------------------------------------------
+
+
+@kernel
+def softmax_slopes(
+    c: int, nu: F8, outputs: F8, s: F8, prob: F8, g: float, v: float, a_b: float, decay: bool
+) -> tuple[float, float]:
+    """d log p_c / d delta and d log p_c / d log_alpha of the mean-field softmax (spec L1). O(K)."""
+    alpha, q, kappa = calibration(s, v)
+    shrink = g if decay else 1.0
+    softmax(nu, outputs, kappa * shrink, prob)
+    lead = nu[c]
+    for k in range(outputs.shape[1]):
+        lead -= prob[k] * nu[k]
+    dkappa = -(math.pi / 16.0) * alpha * alpha * alpha / (q * math.sqrt(q)) * 2.0 * g * a_b
+    by_g = dkappa * shrink * lead
+    if decay:
+        by_g += kappa * lead
+    return -0.5 * (s[GAP] + 1.0) * g * by_g, (kappa / q) * shrink * lead
+
+
+@kernel
+def gaussian_slope(
+    target: F8, nu: F8, outputs: F8, s: F8, s2: float, g: float, v: float, a_b: float, decay: bool
+) -> float:
+    """d L / d delta of the Gaussian log predictive density, over the known outputs (spec L1). O(K)."""
+    shrink = g if decay else 1.0
+    S = v + s2
+    slope_S = 2.0 * g * a_b
+    by_g = 0.0
+    for k in range(outputs.shape[1]):
+        if outputs[0, k] > 0.0:
+            r = target[k] - outputs[1, k] - shrink * nu[k]
+            by_g += 0.5 * (r * r / outputs[2, k] / S - 1.0) * slope_S / S
+            if decay:
+                by_g += r * nu[k] / outputs[2, k] / S
+    return -0.5 * (s[GAP] + 1.0) * g * by_g
+
+
+@kernel
+def _step(value: float, slope: float, rate: float, low: float, high: float) -> float:
+    """value + rate clip(slope, -1, 1), clipped to [low, high]; a slope that is NaN is no step."""
+    if slope != slope:
+        return value
+    return min(max(value + rate * min(max(slope, -1.0), 1.0), low), high)
+
+
+@kernel
+def adapt(c: int, state: State, fixed: Fixed, g: float, v: float, a_b: float) -> None:
+    """One clipped gradient step on delta and log_alpha; targets are in work[_P] for c < 0, else
+    one-hot.
+    """
+    _, _, _, outputs, s = state
+    p, _, work = fixed
+    K = outputs.shape[1]
+    nu, target, decay = work[_NU, :K], work[_P, :K], p[DECAY_MEAN] > 0.0
+    slope = 0.0
+    if c >= 0:
+        slope, slope_alpha = softmax_slopes(c, nu, outputs, s, target, g, v, a_b, decay)
+        s[LOG_ALPHA] = _step(s[LOG_ALPHA], slope_alpha, p[LR_ALPHA], _LOG_ALPHA_MIN, _LOG_ALPHA_MAX)
+        one_hot(c, target)
+    if c < 0 or p[SOFTMAX] == 0.0:
+        slope = gaussian_slope(target, nu, outputs, s, p[S2], g, v, a_b, decay)
+    s[DELTA] = _step(s[DELTA], slope, p[LR_DELTA], 0.0, p[DELTA_MAX])
+
+
+@kernel
+def one_hot(c: int, target: F8) -> None:
+    """target <- 1 at c, else 0."""
+    target[:] = 0.0
+    target[c] = 1.0
+
+
+# -- one row: what all forms share ---------------------------------------------------------------
+
+
+@kernel
+def read_label(t: int, y: F8, classify: bool, target: F8) -> int:
+    """The class of row t, or _TARGET with the targets in `target`, or _EMPTY, or _REJECT."""
+    for k in range(y.shape[1]):
+        if y[t, k] != y[t, k]:
+            return _EMPTY
+        if abs(y[t, k]) > _LARGEST:
+            return _REJECT
+    if classify:
+        c = y[t, 0]
+        return int(c) if 0.0 <= c < target.shape[0] and c == math.floor(c) else _REJECT
+    for k in range(y.shape[1]):
+        target[k] = y[t, k]
+    return _TARGET
+
+
+@kernel
+def prepare(t: int, rows: Rows, state: State, fixed: Fixed, out: Out) -> int:
+    """Features of row t into work, and what its label is; _SKIP (counted) when x cannot be taken."""
+    X, y, weight, mode = rows
+    _, A, inputs, outputs, s = state
+    p, W, work = fixed
+    learn = mode[t] & _LEARN
+    if learn and not 0.0 <= weight[t] < math.inf:
+        return _WRONG
+    found = lift(t, X, inputs, p, W, work)
+    if found == _REJECT or (p[NORM2] == 0.0 and too_large(work[_F, : A.shape[0]], p)):
+        blank(t, outputs, p[CLASSIFY] > 0.0, out)
+        if learn:
+            s[REJECTED if found == _REJECT else REFUSED] += 1.0
+        return _SKIP
+    if not learn:
+        return _EMPTY
+    c = read_label(t, y, p[CLASSIFY] > 0.0, work[_P, : outputs.shape[1]])
+    if c == _REJECT:
+        return c
+    s[IMPUTED] += float(X.shape[1] if found == _EMPTY else found)
+    return _EMPTY if found == _EMPTY or weight[t] == 0.0 else c
+
+
+@kernel
+def too_large(f: F8, p: F8) -> bool:
+    """Whether s_w f'f / s2 leaves no correct digit in A."""
+    total = 0.0
+    for i in range(f.shape[0]):
+        total += f[i] * f[i]
+    return not total * p[S_W] <= _REFUSED_RATIO * p[S2]
+
+
+@kernel
+def settle(t: int, c: int, rows: Rows, state: State, fixed: Fixed, out: Out) -> float:
+    """Answer row t, observe it, adapt; the noise variance of its label, 0 if there is nothing to
+    learn.
+    """
+    X, _, weight, mode = rows
+    m, A, inputs, outputs, s = state
+    p, _, work = fixed
+    f, nu = work[_F, : A.shape[0]], work[_NU, : m.shape[0]]
+    g, loss = drift(s)
+    v, a_b = latent(f, work[_U, : A.shape[0]], p[S_W], loss)
+    project(m, f, nu)
+    if mode[t] & _PREDICT:
+        reply(t, state, fixed, out, g if p[DECAY_MEAN] > 0.0 else 1.0, v)
+    else:
+        blank(t, outputs, p[CLASSIFY] > 0.0, out)
+    if c == _REJECT:
+        s[REJECTED] += 1.0
+        return 0.0
+    if mode[t] & _OBSERVE:
+        observe(t, X, weight[t], inputs)
+    if c == _EMPTY:
+        s[GAP] += 1.0 if mode[t] & _LEARN else 0.0
+        return 0.0
+    if c == _TARGET:
+        meet_target(weight[t], g, v, a_b, state, fixed)
+    else:
+        meet_class(c, g, v, a_b, state, fixed)
+    s[SAMPLES] += 1.0
+    return p[S2] / weight[t]
+
+
+@kernel
+def meet_class(c: int, g: float, v: float, a_b: float, state: State, fixed: Fixed) -> None:
+    """Know class c from now on (its zero column is exact), adapt, leave the one-hot targets in
+    work.
+    """
+    outputs, s = state[3], state[4]
+    outputs[0, c] += 1.0
+    s[CLASSES] = max(s[CLASSES], c + 1.0)
+    adapt(c, state, fixed, g, v, a_b)
+
+
+@kernel
+def meet_target(w: float, g: float, v: float, a_b: float, state: State, fixed: Fixed) -> None:
+    """Adapt, then let the running mean and variance scale of every target take in its new value.
+
+    The first two labels only set mean and scale: before them a residual has no unit.
+    """
+    outputs, s = state[3], state[4]
+    p, work = fixed[0], fixed[2]
+    if s[SAMPLES] >= 2.0:
+        adapt(_TARGET, state, fixed, g, v, a_b)
+    shrink = g if p[DECAY_MEAN] > 0.0 else 1.0
+    for k in range(outputs.shape[1]):
+        value = work[_P, k]
+        if p[RESCALE] > 0.0 and s[SAMPLES] >= 1.0:
+            r = value - outputs[1, k] - shrink * work[_NU, k]
+            outputs[2, k] += (r * r / (v + p[S2]) - outputs[2, k]) / min(s[SAMPLES], _MEMORY)
+        outputs[0, k] += w
+        if p[CENTRE] > 0.0:
+            share = w / outputs[0, k]
+            outputs[1, k] += value * share - outputs[1, k] * share
+
+
+@kernel
+def correct(m: F8, outputs: F8, work: F8, u: F8, shrink: float, S: float) -> None:
+    """m <- shrink m + (A f / S) e', with e the innovations; targets and m'f stand in work. O(K D)."""
+    for k in range(m.shape[0]):
+        if outputs[0, k] > 0.0:
+            e = (work[_P, k] - outputs[1, k] - shrink * work[_NU, k]) / S
+            for i in range(u.shape[0]):
+                m[k, i] = shrink * m[k, i] + u[i] * e
+
+
+@kernel
+def guard(A: F8, s: F8, s_w: float) -> None:
+    """Every 1000 updates: a diagonal that is not positive everywhere gets 1e-10 s_w, which is
+    counted.
+    """
+    if s[SAMPLES] % _CHECK_EVERY != 0.0:
+        return
+    for i in range(A.shape[0]):
+        if not A[i, i] > 0.0:
+            s[REPAIRED] += 1.0
+            for j in range(A.shape[0]):
+                A[j, j] += 1e-10 * s_w
+            return
+
+
+# -- standard form -------------------------------------------------------------------------------
+
+
+@kernel
+def symmetric_product(A: F8, f: F8, u: F8) -> None:
+    """u <- A f. Row j of a symmetric A is its column j: vectorises across i, each u a chain in
+    order of j.
+    """
+    D = f.shape[0]
+    for i in range(D):
+        u[i] = A[0, i] * f[0]
+    j = 1
+    while j + 3 < D:
+        f0, f1, f2, f3 = f[j], f[j + 1], f[j + 2], f[j + 3]
+        for i in range(D):
+            u[i] = (((u[i] + A[j, i] * f0) + A[j + 1, i] * f1) + A[j + 2, i] * f2) + A[
+                j + 3, i
+            ] * f3
+        j += 4
+    while j < D:
+        for i in range(D):
+            u[i] += A[j, i] * f[j]
+        j += 1
+
+
+@kernel
+def condition_standard(noise: float, state: State, fixed: Fixed) -> None:
+    """Time update with the new delta and measurement update, fused: A <- g^2 A + (1 - g^2) s_w I -
+    z z'.
+
+    z = A f / sqrt(S), so that A stays symmetric to the last bit. One pass over A, O(D^2 + K D).
+    """
+    m, A, _, outputs, s = state
+    p, _, work = fixed
+    D = A.shape[0]
+    f, u, z = work[_F, :D], work[_U, :D], work[_Z, :D]
+    g, loss = drift(s)
+    g2, floor = 1.0 - loss, loss * p[S_W]
+    S = noise
+    for i in range(D):
+        u[i] = g2 * u[i] + floor * f[i]
+        S += f[i] * u[i]
+    correct(m, outputs, work, u, g if p[DECAY_MEAN] > 0.0 else 1.0, S)
+    root = 1.0 / math.sqrt(S)
+    for i in range(D):
+        z[i] = u[i] * root
+    for i in range(D):
+        zi = z[i]
+        for j in range(D):
+            A[i, j] = g2 * A[i, j] - zi * z[j]
+        A[i, i] += floor
+    s[GAP] = 0.0
+    guard(A, s, p[S_W])
+
+
+@kernel
+def walk_standard(rows: Rows, state: State, fixed: Fixed, out: Out) -> int:
+    """Walk a block: predict, then learn, row by row. Returns -1, or the row whose weight is wrong."""
+    D = state[1].shape[0]
+    f, u = fixed[2][_F, :D], fixed[2][_U, :D]
+    for t in range(rows[0].shape[0]):
+        c = prepare(t, rows, state, fixed, out)
+        if c == _WRONG:
+            return t
+        if c != _SKIP:
+            symmetric_product(state[1], f, u)
+            noise = settle(t, c, rows, state, fixed, out)
+            if noise > 0.0:
+                condition_standard(noise, state, fixed)
+    return -1
+
+
+@kernel
+def row_products(M: F8, x: F8, out: F8) -> None:
+    """out <- M x, four rows at a time; each entry is one chain in order of the columns."""
+    n = M.shape[0]
+    i = 0
+    while i + 3 < n:
+        s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
+        for j in range(x.shape[0]):
+            s0 += M[i, j] * x[j]
+            s1 += M[i + 1, j] * x[j]
+            s2 += M[i + 2, j] * x[j]
+            s3 += M[i + 3, j] * x[j]
+        out[i], out[i + 1], out[i + 2], out[i + 3] = s0, s1, s2, s3
+        i += 4
+    while i < n:
+        total = 0.0
+        for j in range(x.shape[0]):
+            total += M[i, j] * x[j]
+        out[i] = total
+        i += 1
+
+
+# -- Joseph form ---------------------------------------------------------------------------------
+
+
+@kernel
+def condition_joseph(noise: float, state: State, fixed: Fixed) -> None:
+    """As condition_standard, with A <- (I - k f') A (I - k f')' + noise k k', then symmetrised.
+    O(D^2 + K D).
+    """
+    m, A, _, outputs, s = state
+    p, _, work = fixed
+    D = A.shape[0]
+    f, u, k, b = work[_F, :D], work[_U, :D], work[_Z, :D], work[_EXTRA, :D]
+    g, loss = drift(s)
+    g2, floor = 1.0 - loss, loss * p[S_W]
+    S = noise
+    for i in range(D):
+        u[i] = g2 * u[i] + floor * f[i]
+        S += f[i] * u[i]
+    correct(m, outputs, work, u, g if p[DECAY_MEAN] > 0.0 else 1.0, S)
+    for i in range(D):
+        k[i] = u[i] / S
+    for i in range(D):
+        for j in range(D):
+            A[i, j] = g2 * A[i, j] - k[i] * u[j]
+        A[i, i] += floor
+    row_products(A, f, b)
+    for i in range(D):
+        for j in range(D):
+            A[i, j] = (A[i, j] - b[i] * k[j]) + noise * k[i] * k[j]
+    for i in range(D):
+        for j in range(i):
+            A[i, j] = A[j, i] = 0.5 * (A[i, j] + A[j, i])
+    s[GAP] = 0.0
+    guard(A, s, p[S_W])
+
+
+@kernel
+def walk_joseph(rows: Rows, state: State, fixed: Fixed, out: Out) -> int:
+    """As walk_standard, in Joseph's form."""
+    D = state[1].shape[0]
+    f, u = fixed[2][_F, :D], fixed[2][_U, :D]
+    for t in range(rows[0].shape[0]):
+        c = prepare(t, rows, state, fixed, out)
+        if c == _WRONG:
+            return t
+        if c != _SKIP:
+            symmetric_product(state[1], f, u)
+            noise = settle(t, c, rows, state, fixed, out)
+            if noise > 0.0:
+                condition_joseph(noise, state, fixed)
+    return -1
+
+
+# -- square root: A = R'R ------------------------------------------------------------------------
+# R is the transpose of the specification's S: rows of R are then what both updates walk along.
+
+
+@kernel
+def root_drift(R: F8, M: F8, keep: float, fresh: float) -> None:
+    """R <- the triangular factor of the stack of keep R and fresh I: A <- keep^2 A + fresh^2 I.
+
+    By Householder reflections, O(D^3). M (2D, D) scratch. Column c of the lower half is 0 below its
+    row c.
+    """
+    D = R.shape[0]
+    for i in range(D):
+        for j in range(D):
+            M[i, j] = keep * R[i, j]
+            M[D + i, j] = 0.0
+        M[D + i, i] = fresh
+    for c in range(D):
+        _reflect(M, c, D + c + 1)
+    for i in range(D):
+        for j in range(D):
+            R[i, j] = M[i, j] if j >= i else 0.0
+
+
+@kernel
+def _reflect(M: F8, c: int, stop: int) -> None:
+    """One Householder step: rows c to stop of column c become (-+norm, 0, ...), the columns after
+    it follow.
+    """
+    D = M.shape[1]
+    total = 0.0
+    for i in range(c, stop):
+        total += M[i, c] * M[i, c]
+    top = -math.copysign(math.sqrt(total), M[c, c])
+    if top == 0.0:
+        return
+    M[c, c] -= top  # column c now holds the vector v of I - 2 v v' / v'v
+    scale = -1.0 / (top * M[c, c])
+    for j in range(c + 1, D):
+        dot = 0.0
+        for i in range(c, stop):
+            dot += M[i, c] * M[i, j]
+        dot *= scale
+        for i in range(c, stop):
+            M[i, j] -= dot * M[i, c]
+    M[c, c] = top
+
+
+@kernel
+def root_condition(R: F8, f: F8, v: F8, u: F8, noise: float) -> float:
+    """Potter's update: R <- R - v u' / (s + sqrt(s noise)), with v = R f and u = R'v = A f. Returns
+    s.
+    """
+    s = noise
+    for i in range(f.shape[0]):
+        s += v[i] * v[i]
+    gain = 1.0 / (s + math.sqrt(s * noise))
+    for i in range(f.shape[0]):
+        vi = v[i] * gain
+        for j in range(f.shape[0]):
+            R[i, j] -= vi * u[j]
+    return s
+
+
+@kernel
+def root_product(R: F8, f: F8, v: F8, u: F8) -> None:
+    """v <- R f, u <- R'v = A f."""
+    row_products(R, f, v)
+    for j in range(f.shape[0]):
+        u[j] = R[0, j] * v[0]
+    for i in range(1, f.shape[0]):
+        for j in range(f.shape[0]):
+            u[j] += R[i, j] * v[i]
+
+
+@kernel
+def condition_sqrt(noise: float, state: State, fixed: Fixed) -> None:
+    """As condition_standard, on the root; the time update waits for every p[QR_EVERY]-th label, in
+    `gap`.
+    """
+    m, R, _, outputs, s = state
+    p, _, work = fixed
+    D = R.shape[0]
+    f, u, v = work[_F, :D], work[_U, :D], work[_EXTRA, :D]
+    shrink = 1.0
+    s[GAP] += 1.0
+    if s[SAMPLES] % p[QR_EVERY] == 0.0:
+        loss = -math.expm1(-s[DELTA] * s[GAP])
+        if loss > 0.0:
+            g = math.sqrt(1.0 - loss)
+            root_drift(R, work[_EXTRA + 1 :, :D], g, math.sqrt(loss * p[S_W]))
+            root_product(R, f, v, u)
+            shrink = g if p[DECAY_MEAN] > 0.0 else 1.0
+        s[GAP] = 0.0
+    S = root_condition(R, f, v, u, noise)
+    correct(m, outputs, work, u, shrink, S)
+
+
+@kernel
+def walk_sqrt(rows: Rows, state: State, fixed: Fixed, out: Out) -> int:
+    """As walk_standard, with the square root of A in its place."""
+    D = state[1].shape[0]
+    f, u, v = fixed[2][_F, :D], fixed[2][_U, :D], fixed[2][_EXTRA, :D]
+    for t in range(rows[0].shape[0]):
+        c = prepare(t, rows, state, fixed, out)
+        if c == _WRONG:
+            return t
+        if c != _SKIP:
+            root_product(state[1], f, v, u)
+            noise = settle(t, c, rows, state, fixed, out)
+            if noise > 0.0:
+                condition_sqrt(noise, state, fixed)
+    return -1
+
+
+# -- widening ------------------------------------------------------------------------------------
+
+
+@kernel
+def cholesky(B: F8, L: F8) -> None:
+    """L <- the lower factor of B = L L', symmetric positive definite. O(D^3)."""
+    D = B.shape[0]
+    for i in range(D):
+        for j in range(i + 1):
+            total = B[i, j]
+            for k in range(j):
+                total -= L[i, k] * L[j, k]
+            L[i, j] = math.sqrt(total) if i == j else total / L[j, j]
+
+
+@kernel
+def inflate_covariance(A: F8, factor: float, s_w: float) -> None:
+    """A <- ((A^-1 - I / s_w) / factor + I / s_w)^-1 = factor A (I + (factor - 1) A / s_w)^-1.
+    O(D^3).
+    """
+    D = A.shape[0]
+    B, L = np.empty((D, D)), np.zeros((D, D))
+    for i in range(D):
+        for j in range(D):
+            B[i, j] = (factor - 1.0) * A[i, j] / s_w
+        B[i, i] += 1.0
+    cholesky(B, L)
+    for i in range(D):  # rows of B <- rows of A, then B <- L^-1 B and B <- L'^-1 B
+        B[i, :] = factor * A[i, :]
+    for i in range(D):
+        for k in range(i):
+            B[i, :] -= L[i, k] * B[k, :]
+        B[i, :] /= L[i, i]
+    for i in range(D - 1, -1, -1):
+        for k in range(i + 1, D):
+            B[i, :] -= L[k, i] * B[k, :]
+        B[i, :] /= L[i, i]
+    for i in range(D):
+        for j in range(D):
+            A[i, j] = 0.5 * (B[i, j] + B[j, i])
+
+
+@kernel
+def inflate_root(R: F8, factor: float, s_w: float) -> None:
+    """As inflate_covariance, for A = R'R: R <- sqrt(factor) L^-1 R, L L' = I + (factor - 1) R R' /
+    s_w. O(D^3).
+    """
+    D = R.shape[0]
+    B, L = np.empty((D, D)), np.zeros((D, D))
+    for i in range(D):
+        for j in range(D):
+            total = 0.0
+            for k in range(D):
+                total += R[i, k] * R[j, k]
+            B[i, j] = (factor - 1.0) * total / s_w
+        B[i, i] += 1.0
+    cholesky(B, L)
+    for i in range(D):
+        R[i, :] *= math.sqrt(factor)
+    for i in range(D):
+        for k in range(i):
+            R[i, :] -= L[i, k] * R[k, :]
+        R[i, :] /= L[i, i]
