@@ -4,7 +4,14 @@ A new operator adds its one line to the imports; `X as X` exports it, also for t
 """
 
 from streamlearn.operators._base import Operator as _Operator
+from streamlearn.operators.adaptive import Adaptive as Adaptive
+from streamlearn.operators.adaptive import AdaptiveClassifier as AdaptiveClassifier
+from streamlearn.operators.adaptive import AdaptiveRegressor as AdaptiveRegressor
 from streamlearn.operators.adwin import ADWIN as ADWIN
+from streamlearn.operators.baselines import MajorityClassifier as MajorityClassifier
+from streamlearn.operators.baselines import MeanRegressor as MeanRegressor
+from streamlearn.operators.baselines import NoChangeClassifier as NoChangeClassifier
+from streamlearn.operators.baselines import NoChangeRegressor as NoChangeRegressor
 from streamlearn.operators.impute import Imputer as Imputer
 from streamlearn.operators.kalman import KalmanClassifier as KalmanClassifier
 from streamlearn.operators.kalman import KalmanRegressor as KalmanRegressor
