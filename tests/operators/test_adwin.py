@@ -37,14 +37,15 @@ def trace(detector: Any, values: F8) -> Trace:
 def stream(kind: str, n: int, seed: int) -> F8:
     """Bits, bits that change, numbers, numbers with an offset, numbers that jump, a ramp."""
     rng, t = np.random.default_rng(seed), np.arange(n)
-    return {
-        "bits": lambda: rng.integers(0, 2, n).astype(float),
-        "errors": lambda: (rng.random(n) < np.where(t < n // 2, 0.1, 0.4)).astype(float),
-        "normal": lambda: rng.normal(size=n),
-        "offset": lambda: rng.normal(1e6, 1.0, size=n),
-        "jumps": lambda: rng.normal(3.0 * (t // 300 % 2), 1.0),
-        "ramp": lambda: rng.normal(t / 300, 1.0),
-    }[kind]()
+    streams: dict[str, F8] = {
+        "bits": rng.integers(0, 2, n).astype(float),
+        "errors": (rng.random(n) < np.where(t < n // 2, 0.1, 0.4)).astype(float),
+        "normal": rng.normal(size=n),
+        "offset": rng.normal(1e6, 1.0, size=n),
+        "jumps": rng.normal(3.0 * (t // 300 % 2), 1.0),
+        "ramp": rng.normal(t / 300, 1.0),
+    }
+    return streams[kind]
 
 
 KINDS = ["bits", "errors", "normal", "offset", "jumps", "ramp"]
