@@ -52,20 +52,17 @@ def run(
     config: Annotated[str, typer.Argument(help="YAML file with source, schema and pipeline.")],
     assignments: Assignments = None,
     limit: Limit = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Refuse to go on from a checkpoint; start anew.")
-    ] = False,
     json: JsonFile = None,
 ) -> None:
     """Run a config live, resuming.
 
     Goes on from the last checkpoint; SIGINT and SIGTERM stop it gracefully, with a checkpoint.
     """
-    from streamlearn import replay as runner
+    from streamlearn import runner
     from streamlearn.config import load_config
 
-    loaded = load_config(config, assignments or ())
-    _finish(runner.run(loaded, limit=limit, fresh=fresh, progress=True), json)
+    result = runner.run(load_config(config, assignments or ()), limit=limit, progress=True)
+    _finish(result, json)
 
 
 @app.command()
@@ -105,9 +102,9 @@ def replay(
 
     Every event is scored, then learnt from; metrics, baselines and drift alarms are printed.
     """
-    from streamlearn.replay import replay as replayed
+    from streamlearn import runner
 
-    result = replayed(
+    result = runner.replay(
         data=data,
         target=target,
         features=features,
@@ -161,10 +158,9 @@ def init(
 
     The schema is inferred and declared in it. A file that is there is never overwritten.
     """
-    from streamlearn.replay import starter_config
+    from streamlearn.config import starter
 
-    text = starter_config(data, target, features, ignore, task, model)
-    _write_new(output, text)
+    _write_new(output, starter(data, target, features, ignore, task, model))
     print(f"wrote {output}; check its schema, then: streamlearn run {output}")
 
 
@@ -176,26 +172,28 @@ def validate(
 
     Everything is checked that can be before the stream is opened.
     """
-    from streamlearn.config import load_config
-    from streamlearn.replay import plan
+    from streamlearn import runner
+    from streamlearn.config import ConfigError, load_config
 
-    pipeline = plan(load_config(config, assignments or ()))
-    print(f"{config}: is valid\n{pipeline!r}")
+    try:
+        job = runner.plan(load_config(config, assignments or ()))
+    except ConfigError as error:
+        raise UserError("\n".join(error.problems)) from None
+    print(f"{config}: is valid\n{job.schema.describe()}\n{job.pipeline!r}")
 
 
 @app.command()
 def inspect(
-    checkpoint: Annotated[
-        str, typer.Argument(help="A checkpoint, a folder of them, or a saved pipeline.")
-    ],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or a folder of them.")],
 ) -> None:
     """Show what a checkpoint holds.
 
     Positions, metrics, features and arrays; no code from the file is run.
     """
-    from streamlearn.replay import described
+    from streamlearn.checkpoint import describe
+    from streamlearn.display import print_checkpoint
 
-    print(described(checkpoint))
+    print_checkpoint(describe(checkpoint))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -207,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(_status(arguments))
 
 
-_ClickException = typer.BadParameter.__mro__[2]  # click's, or the copy that newer typers carry
+_ClickException: Any = typer.BadParameter.__mro__[2]  # click's, or the copy in newer typers
 
 
 def _status(arguments: Sequence[str] | None) -> int:
@@ -219,7 +217,7 @@ def _status(arguments: Sequence[str] | None) -> int:
     except UserError as error:
         return _failed(error)
     except _ClickException as error:
-        return _failed(error.format_message())  # type: ignore[attr-defined]  # click's own
+        return _failed(error.format_message())
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:  # `streamlearn operators | head`
@@ -233,8 +231,8 @@ def _status(arguments: Sequence[str] | None) -> int:
 
 
 def _failed(message: object) -> int:
-    line = " ".join(str(message).split())
-    print(f"error: {line}", file=sys.stderr)
+    for line in str(message).splitlines():
+        print(f"error: {line}", file=sys.stderr)
     return USAGE
 
 

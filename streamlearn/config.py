@@ -14,12 +14,15 @@ from pydantic_core import ErrorDetails
 
 from streamlearn import registry, yaml12
 from streamlearn.errors import UserError
-from streamlearn.schema import Feature, Schema
+from streamlearn.schema import Feature, Schema, among
 
 if TYPE_CHECKING:
     from streamlearn.pipeline import Pipeline
 
+Names = str | Sequence[str] | None
+
 DEFAULT_MODEL = "KalmanHead"
+AROUND = ("Imputer", "OneHotEncoder", "Normalizer", "ADWIN")  # the model stands before the last
 
 Rows = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -180,7 +183,7 @@ def default_pipeline(
 
     Raises: UserError for an unknown name, an unknown argument or a value that is refused.
     """
-    around = [registry.build(name, {}) for name in ("Imputer", "OneHotEncoder", "Normalizer")]
+    *before, after = [registry.build(name, {}) for name in AROUND]
     try:
         predictor = registry.build(model, arguments or {}, task, "--set")
     except UserError as error:
@@ -189,7 +192,49 @@ def default_pipeline(
         ) from None
     if registry.task_of(predictor) is None:
         raise UserError(f"--model: {model!r} must be a classifier or a regressor")
-    return assembled([*around, predictor, registry.build("ADWIN", {})], "--model")
+    return assembled([*before, predictor, after], "--model")
+
+
+def starter(
+    data: str,
+    target: str | None,
+    features: Names = None,
+    ignore: Names = None,
+    task: str | None = None,
+    model: str = DEFAULT_MODEL,
+) -> str:
+    """A whole configuration for some data, as YAML: the inferred schema, declared, and a pipeline.
+
+    Args: as for `Schema.infer`; model: the operator of the pipeline.
+    Raises: UserError for data or names that are not there.
+    """
+    schema = Schema.infer(data, target, listed(features), listed(ignore), task)
+    check_target(schema)
+    found = registry.find(model, schema.task).__name__
+    table = {
+        "source": data,
+        "schema": schema.to_config(),
+        "pipeline": [*AROUND[:-1], found, AROUND[-1]],
+        "sink": "predictions.csv",
+        "dead_letters": "dead_letters.jsonl",
+        "checkpoint": {"path": "checkpoints"},
+    }
+    return yaml12.dump(table)
+
+
+def listed(names: Names) -> list[str] | None:
+    """Names as a list, from a list or from a text with commas."""
+    if names is None:
+        return None
+    split = names.split(",") if isinstance(names, str) else names
+    return [name.strip() for name in split]
+
+
+def check_target(schema: Schema) -> None:
+    """Refuse a schema that names nothing to predict: UserError with the columns there are."""
+    if schema.target is None:
+        columns = among(list(schema.features))
+        raise UserError(f"target: must name the column to predict (--target NAME); {columns}")
 
 
 def split_assignment(text: str) -> tuple[str, Any]:

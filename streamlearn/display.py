@@ -83,9 +83,32 @@ def print_operators(
     (console or Console()).print(table)
 
 
-def warn(line: str) -> None:
-    """A line on stderr."""
-    print(line, file=sys.stderr)
+def print_checkpoint(found: Mapping[str, Any], console: Console | None = None) -> None:
+    """What a checkpoint says of itself, then its arrays."""
+    out = console or Console()
+    for key, value in found.items():
+        if key != "arrays":
+            out.print(Text.assemble((f"{key}: ", "bold"), _brief(value)), soft_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("array", overflow="fold")
+    for name in ("dtype", "shape", "bytes"):
+        table.add_column(name, justify="right")
+    for array in found["arrays"]:
+        shape = " x ".join(map(str, array["shape"])) or "scalar"
+        table.add_row(Text(array["name"]), array["dtype"], shape, f"{array['bytes']:,}")
+    out.print(table)
+
+
+def say(text: str) -> None:
+    """Lines on stderr."""
+    print(text, file=sys.stderr)
+
+
+def _brief(value: Any) -> str:
+    """A mapping as `key value` pairs, anything else as it prints."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_brief(member)}" for key, member in value.items()) or "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _metrics_table(result: Mapping[str, Any]) -> Table:
@@ -102,9 +125,9 @@ def _metrics_table(result: Mapping[str, Any]) -> Table:
 
 def _facts(result: Mapping[str, Any]) -> list[str]:
     """Lines below the table."""
+    speed = f"{result['seconds']:.2f} s: {result['events_per_second']:,.0f} events/s"
     lines = [
-        f"{result['events']:,} events in {result['seconds']:.2f} s: "
-        f"{result['events_per_second']:,.0f} events/s, state {_bytes(result['state_bytes'])}",
+        f"{result['events']:,} events in {speed}, state {_bytes(result['state_bytes'])}",
         _alarms(result["alarms"], result.get("n_alarms", len(result["alarms"]))),
     ]
     if result.get("unanswered"):

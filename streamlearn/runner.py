@@ -1,0 +1,364 @@
+"""Replay and run: from data, or a configuration, to a pipeline that has learnt and a result.
+
+Everything that can be wrong is found before the first event is read: names, arguments, columns,
+files. Then kernels are loaded on invented rows, the clock starts, and the engine takes over.
+"""
+
+import hashlib
+import json as json_text
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from streamlearn import config as configs
+from streamlearn import connectors, display
+from streamlearn.checkpoint import CheckpointStore
+from streamlearn.config import Config
+from streamlearn.contracts import Sink, Source
+from streamlearn.engine import DeadLetters, Engine, Summary
+from streamlearn.errors import UserError
+from streamlearn.evaluation import Evaluation
+from streamlearn.pipeline import Pipeline
+from streamlearn.result import Result
+from streamlearn.schema import Schema
+
+_log = logging.getLogger(__name__)
+_CONFIG_ENDINGS = (".yaml", ".yml")
+
+Assignments = Mapping[str, Any] | Iterable[str] | None
+
+
+class Job(NamedTuple):
+    """Everything that one stream needs, built and checked, nothing opened."""
+
+    source: Source
+    schema: Schema
+    pipeline: Pipeline
+    evaluation: Evaluation
+    sink: Sink | None
+    dead_letters: DeadLetters | None
+    checkpoints: CheckpointStore | None
+    config: Config
+    name: str  # of the data, for messages
+
+
+def replay(
+    pipe: Any = None,
+    data: Any = None,
+    *,
+    target: str | None = None,
+    features: configs.Names = None,
+    ignore: configs.Names = None,
+    task: str | None = None,
+    model: str | None = None,
+    set: Assignments = None,
+    limit: int | None = None,
+    predictions: str | Path | None = None,
+    json: str | Path | None = None,
+    dead_letters: str | Path | None = None,
+    schema: Schema | Mapping[str, Any] | None = None,
+    checkpoint: str | Path | None = None,
+    pace: float | None = None,
+    window: int | None = None,
+    fading: float | None = None,
+    allow_pickle: bool = False,
+    progress: bool = False,
+) -> Result:
+    """Score every event of recorded data, then learn from it, in order; as the command line does.
+
+    `replay(pipe, "data.csv", target="y")`, or without a pipeline of one's own
+    `replay(data="data.csv", target="y", model="KalmanHead", set={"random_features": 100})`.
+
+    Args:
+        pipe: a Pipeline, or one operator or River estimator; it goes on learning, with the tables
+            of features and classes it was trained with. None builds what `model` names.
+        data: a path (CSV, JSON Lines, Parquet, compressed or not, a folder), `-` for JSON Lines on
+            stdin, `river:Name`, an Arrow table, a pandas or polars frame, an iterable of dicts, or
+            a configuration (.yaml), whose source is replayed; its sinks and checkpoints are never
+            touched.
+        target: column to predict. features, ignore: columns to learn from, to leave out; a list, or
+            names with commas between. task: classification or regression; guessed if None.
+        model: operator, family, import path, or a YAML file with a `pipeline`.
+        set: arguments of the operator, as a dict or as "name=value" texts; with a YAML file, paths
+            (`pipeline[2].r`).
+        limit: events at most. pace: events a second; None for as fast as it goes.
+        predictions: file for the answers. json: file for the result. dead_letters: file for records
+            that do not fit; without it the first ten are logged.
+        schema: declared instead of inferred.
+        checkpoint: folder from which an interrupted replay goes on.
+        window, fading: of the windowed and fading metrics; 1000 and 0.999 if None.
+        allow_pickle: needed for a checkpoint of a River or scikit-learn stage.
+        progress: show a line with events a second, rolling metric and alarms on stderr.
+
+    Raises: UserError of one line for whatever is wrong with an argument, a file or the data.
+    """
+    if data is None:
+        pipe, data = None, pipe
+    if data is None:
+        raise UserError("data: must be given: a path, a frame, an Arrow table or an iterable")
+    config, data, arguments = _settings(data, model, set, pipe)
+    names = {
+        "target": target,
+        "features": configs.listed(features),
+        "ignore": configs.listed(ignore),
+    }
+    say = display.say if progress else _log.info
+    found = _schema(data, schema, config, names | {"task": task}, say)
+    job = Job(
+        source=connectors.open_source(data, found),
+        schema=found,
+        pipeline=_pipeline(pipe, config, model, arguments, found),
+        evaluation=_evaluation(config, found, window, fading),
+        sink=None if predictions is None else connectors.open_sink(str(predictions), found),
+        dead_letters=None if dead_letters is None else connectors.open_dead_letters(dead_letters),
+        checkpoints=None,
+        config=config,
+        name=_name(data),
+    )
+    if checkpoint is not None:
+        store = _store(job, configs.Checkpoint(path=str(checkpoint)), allow_pickle)
+        job = job._replace(checkpoints=store)
+    result = _executed(job, limit, pace or config.engine.pace, progress)
+    if json is not None:
+        Path(json).write_text(result.to_json() + "\n", encoding="utf-8")
+    return result
+
+
+def run(config: Config | str | Path, *, limit: int | None = None, progress: bool = False) -> Result:
+    """Run a configuration live: from its last checkpoint, until the source ends or a signal comes.
+
+    Args:
+        config: a Config, or the path of its YAML file; needs `source`, `schema` and `pipeline`.
+        limit: events of the stream at most, those before a restart included.
+        progress: show a line with events a second, rolling metric and alarms on stderr.
+
+    Raises: UserError of one line for whatever is wrong with the configuration or the data.
+    """
+    loaded = config if isinstance(config, Config) else configs.load_config(config)
+    return _executed(plan(loaded), limit, loaded.engine.pace, progress)
+
+
+def plan(config: Config) -> Job:
+    """Everything that a configuration asks for, built and checked; no event is read.
+
+    Raises: UserError with the path of what is wrong or not there.
+    """
+    for key in ("source", "schema_", "pipeline"):
+        if getattr(config, key) is None:
+            name = key.rstrip("_")
+            raise UserError(f"{name}: must be there for a run; `streamlearn init DATA` writes it")
+    schema = _fresh(config.schema_)
+    sinks = config.sink, config.dead_letters
+    job = Job(
+        source=connectors.open_source(config.source, schema),
+        schema=schema,
+        pipeline=_pipeline(None, config, None, {}, schema),
+        evaluation=_evaluation(config, schema, None, None),
+        sink=None if sinks[0] is None else connectors.open_sink(sinks[0], schema),
+        dead_letters=None if sinks[1] is None else connectors.open_dead_letters(sinks[1]),
+        checkpoints=None,
+        config=config,
+        name=_name(config.source),
+    )
+    if config.checkpoint is None:
+        return job
+    return job._replace(checkpoints=_store(job, config.checkpoint, config.allow_pickle))
+
+
+# -- from arguments to a job -----------------------------------------------------------------------
+
+
+def _settings(
+    data: Any, model: str | None, given: Assignments, pipe: Any
+) -> tuple[Config, Any, dict[str, Any]]:
+    """The configuration, the data it or the caller names, and arguments for a named operator."""
+    pairs = _pairs(given)
+    if _is_config(data):
+        config = configs.load_config(data, () if model else pairs)
+        if config.source is None:
+            raise UserError(
+                f"source: must be there to replay {data}; or give DATA and --model {data}"
+            )
+        return config, config.source, pairs if model else {}
+    if _is_config(model):
+        return configs.load_config(str(model), pairs), data, {}
+    if pipe is not None and (model is not None or pairs):
+        raise UserError("model, set: must be left out where a pipeline is given")
+    return Config(), data, pairs
+
+
+def _is_config(name: Any) -> bool:
+    return isinstance(name, (str, Path)) and str(name).endswith(_CONFIG_ENDINGS)
+
+
+def _pairs(given: Assignments) -> dict[str, Any]:
+    """Arguments as a dict, from a dict or from "name=value" texts."""
+    if given is None or isinstance(given, Mapping):
+        return dict(given or {})
+    return dict(configs.split_assignment(text) for text in given)
+
+
+def _schema(
+    data: Any,
+    declared: Schema | Mapping[str, Any] | None,
+    config: Config,
+    asked: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> Schema:
+    """The schema that was declared, or the one that the data and the arguments suggest."""
+    if declared is None and not any(asked.values()):
+        declared = config.schema_
+    if declared is not None:
+        found = _fresh(declared)
+    else:
+        found = Schema.infer(data, **asked)
+        say(found.describe())
+    configs.check_target(found)
+    return found
+
+
+def _fresh(declared: Schema | Mapping[str, Any] | None) -> Schema:
+    """A schema with empty tables; one that was declared may be used for many streams."""
+    table = declared.to_config() if isinstance(declared, Schema) else declared
+    return Schema.from_config(table)
+
+
+def _pipeline(
+    pipe: Any, config: Config, model: str | None, arguments: Mapping[str, Any], schema: Schema
+) -> Pipeline:
+    """The pipeline that was given, configured or named, fit for the task of the schema."""
+    if pipe is not None:
+        found = pipe if isinstance(pipe, Pipeline) else configs.assembled([pipe], "pipe")
+        schema.bind(found.features, found.labels)
+    elif config.pipeline is not None and (model is None or _is_config(model)):
+        found = configs.build_pipeline(config, schema.task)
+    else:
+        name = model or configs.DEFAULT_MODEL
+        found = configs.default_pipeline(name, schema.task, arguments)
+    if found.task != schema.task:
+        does = "no model that predicts" if found.task is None else f"a model for {found.task}"
+        raise UserError(
+            f"pipeline: must fit the target {schema.target!r}, which makes this {schema.task}, "
+            f"got {does}; choose another model or say the task"
+        )
+    return found
+
+
+def _evaluation(
+    config: Config, schema: Schema, window: int | None, fading: float | None
+) -> Evaluation:
+    section = config.evaluation
+    return Evaluation(
+        str(schema.task),
+        labels=schema.labels,
+        window=section.window if window is None else window,
+        fading=section.fading if fading is None else fading,
+    )
+
+
+def _store(job: Job, section: configs.Checkpoint, allow_pickle: bool) -> CheckpointStore:
+    """The checkpoint folder, which belongs to this pipeline, schema and evaluation alone."""
+    what = [
+        repr(job.pipeline),
+        job.schema.to_config(),
+        job.evaluation.window,
+        job.evaluation.fading,
+    ]
+    digest = hashlib.blake2b(json_text.dumps(what, default=str).encode(), digest_size=8).hexdigest()
+    if job.pipeline.needs_pickle and not allow_pickle:
+        raise UserError(
+            "checkpoint: a River or scikit-learn stage can only be saved as a pickle; "
+            "set allow_pickle: true if nobody else can write to that folder"
+        )
+    return CheckpointStore(
+        section.path, section.keep, fingerprint=digest, allow_pickle=allow_pickle
+    )
+
+
+def _name(data: Any) -> str:
+    return str(data) if isinstance(data, (str, Path, dict)) else type(data).__name__
+
+
+# -- from a job to a result ------------------------------------------------------------------------
+
+
+def _executed(job: Job, limit: int | None, pace: float | None, progress: bool) -> Result:
+    """Load the kernels, run the engine, sum up."""
+    warm_up(job.pipeline, job.schema, job.evaluation)
+    section = job.config.checkpoint
+    every = (None, None) if section is None else (section.every_events, section.every_seconds)
+    engine = Engine(
+        job.source,
+        job.pipeline,
+        evaluation=job.evaluation,
+        sink=job.sink,
+        dead_letters=job.dead_letters,
+        checkpoints=job.checkpoints,
+        every_events=every[0],
+        every_seconds=every[1],
+        block_rows=job.config.engine.block_rows,
+        pace=pace,
+        limit=limit,
+    )
+    summary = _shown(engine, job.evaluation) if progress else engine.run()
+    if summary.events == 0 and not summary.stopped:
+        raise UserError(_nothing(job.name, summary.rejects))
+    return _result(job, summary)
+
+
+def _nothing(name: str, rejects: int) -> str:
+    if rejects == 0:
+        return f"{name}: has no rows; there must be at least one to learn from"
+    return f"{name}: none of its {rejects} rows fits the schema; look at the reasons, or declare it"
+
+
+def _shown(engine: Engine, evaluation: Evaluation) -> Summary:
+    """Run with the progress line."""
+    with display.Progress() as line:
+
+        def show(engine: Engine) -> None:
+            if line.due:
+                line.show(engine.events, *evaluation.rolling, engine.alarms)
+
+        engine.progress = show
+        return engine.run()
+
+
+def _result(job: Job, summary: Summary) -> Result:
+    measured = job.evaluation.result()
+    return Result(
+        **{name: value for name, value in measured.items() if name != "events"},
+        events=summary.events,
+        target=str(job.schema.target),
+        seconds=summary.seconds,
+        events_per_second=summary.events_per_second,
+        state_bytes=job.pipeline.state_bytes,
+        model=repr(job.pipeline),
+        schema=job.schema.to_config(),
+        dead_letters=summary.rejects,
+        pipeline=job.pipeline,
+    )
+
+
+def warm_up(pipeline: Pipeline, schema: Schema, evaluation: Evaluation) -> None:
+    """Load or compile every kernel that the stream will need, on clones and invented rows.
+
+    Cost: what compiling costs, the first time on a machine; some milliseconds afterwards.
+    """
+    twin, decoder = pipeline.clone(), _fresh(schema)
+    measure = Evaluation(evaluation.task, window=evaluation.window, fading=evaluation.fading)
+    block, _ = decoder.decode([_invented(schema, i) for i in range(4)])
+    for rows in (block, block.rows(0, 1)):
+        measure.update(rows, twin.run(rows))
+    _ = measure.rolling
+
+
+def _invented(schema: Schema, i: int) -> dict[str, Any]:
+    """A record that fits a schema."""
+    values: dict[str, Any] = {"number": float(i), "boolean": i % 2 == 0, "time": i, "words": ["a"]}
+    record = {name: values.get(f.kind, "a") for name, f in schema.features.items()}
+    record |= dict.fromkeys(filter(None, (schema.id, schema.key, schema.time, schema.weight)), i)
+    classes = {"text": "ab"[i % 2], "integer": i % 2, "boolean": i % 2 == 0}
+    label = classes[schema.classes] if schema.task == "classification" else float(i)
+    return record | ({} if schema.target is None else {schema.target: label})
