@@ -166,6 +166,7 @@ class Block:
 
     __slots__ = (
         "X",
+        "_plain",
         "features",
         "ids",
         "keys",
@@ -195,6 +196,7 @@ class Block:
         log_wanted: bool = False,
     ) -> None:
         self.X, self.y, self.weight, self.mode = X, y, weight, mode
+        self._plain: bool | None = None
         self.features, self.labels = features, labels
         self.ids, self.times, self.keys = ids, times, keys
         self.sparse, self.logged, self.log_wanted = sparse, logged, log_wanted
@@ -207,10 +209,9 @@ class Block:
     @property
     def plain(self) -> bool:
         """Whether every row is LABELLED: nothing to log, to recall, to ask or to hide."""
-        mode = self.mode
-        if mode.shape[0] == 1:
-            return bool(mode[0] == LABELLED)
-        return bool((mode == LABELLED).all())
+        if self._plain is None:
+            self._plain = bool((self.mode == LABELLED).all())
+        return self._plain
 
     @property
     def d(self) -> int:
@@ -235,7 +236,7 @@ class Block:
     def with_X(self, X: F8, features: Features, keep_sparse: bool = True) -> "Block":
         """This block with other features."""
         out: Block = object.__new__(Block)
-        out.X, out.features = X, features
+        out.X, out.features, out._plain = X, features, self._plain
         out.y, out.weight, out.mode, out.labels = self.y, self.weight, self.mode, self.labels
         out.ids, out.times, out.keys = self.ids, self.times, self.keys
         out.sparse = self.sparse if keep_sparse else None
@@ -244,7 +245,7 @@ class Block:
 
     def replace(self, **changes: Any) -> "Block":
         """This block with some of its columns exchanged."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "_plain"}
         return Block(**(fields | changes))
 
 

@@ -28,7 +28,7 @@ from streamlearn.operators._base import CLASSIFICATION, Detector, Operator, Row
 from streamlearn.operators.foreign import as_stage
 from streamlearn.specification import rebuilt, specification
 
-_Piece = tuple[Block, Columns]
+_Piece = tuple[Columns, int]  # outputs, and for how many rows
 
 
 class Pipeline(Operator):
@@ -98,6 +98,8 @@ class Pipeline(Operator):
     def __repr__(self) -> str:
         return f"Pipeline({', '.join(_one_line(stage) for stage in self.stages)})"
 
+    __str__ = __repr__
+
     # -- running -----------------------------------------------------------------------------------
 
     def _run(self, block: Block) -> Columns:
@@ -128,26 +130,39 @@ class Pipeline(Operator):
         return {name: column for name, column in outputs.items() if not name.startswith("log:")}
 
     def _flow(self, block: Block) -> Columns:
-        parts, lengths = [], []
-        for piece, outputs in self._transformed(0, block, {}):
-            parts.append(self._answered(piece, outputs))
-            lengths.append(piece.n)
-        return concatenate(parts, lengths)
+        done: list[_Piece] = []
+        self._advance(0, block, {}, done)
+        if len(done) == 1:
+            return done[0][0]
+        return concatenate([outputs for outputs, _ in done], [n for _, n in done])
 
-    def _transformed(self, k: int, block: Block, outputs: Columns) -> Iterator[_Piece]:
-        """Transformers from the k-th on, in pieces of one width; each piece goes all the way."""
-        if k == len(self._transformers):
-            yield block, outputs
-            return
-        stage, at = self._transformers[k], 0
-        for piece in stage.pieces(block):
-            out = self._run_stage(k, piece)
-            features = stage.output_features(piece.features)
-            done = piece.with_X(out["X"], features, keep_sparse=not stage.takes_sparse)
-            logs = {name: column[at : at + piece.n] for name, column in outputs.items()}
-            logs |= {name: column for name, column in out.items() if name.startswith("log:")}
-            yield from self._transformed(k + 1, done, logs)
-            at += piece.n
+    def _advance(self, k: int, block: Block, logs: Columns, done: list[_Piece]) -> None:
+        """Transformers from the k-th on, then the tail; a piece of one width goes all the way."""
+        while k < len(self._transformers):
+            stage = self._transformers[k]
+            if type(stage).pieces is not Operator.pieces:  # it may widen inside the block
+                at = 0
+                for piece in stage.pieces(block):
+                    cut = {name: column[at : at + piece.n] for name, column in logs.items()}
+                    ready, more = self._transformed(k, piece)
+                    self._advance(k + 1, ready, cut | more, done)
+                    at += piece.n
+                return
+            block, more = self._transformed(k, block)
+            if more:
+                logs = logs | more
+            k += 1
+        done.append((self._answered(block, logs), block.n))
+
+    def _transformed(self, k: int, block: Block) -> tuple[Block, Columns]:
+        """A block after the k-th transformer, and what that one wants to have logged."""
+        stage = self._transformers[k]
+        out = self._run_stage(k, block)
+        features = stage.output_features(block.features)
+        done = block.with_X(out["X"], features, keep_sparse=not stage.takes_sparse)
+        if not block.log_wanted:
+            return done, {}
+        return done, {name: column for name, column in out.items() if name.startswith("log:")}
 
     def _answered(self, block: Block, logs: Columns) -> Columns:
         """Predictor and detectors over a block of transformed features."""
