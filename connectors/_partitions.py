@@ -1,0 +1,141 @@
+"""What all sources share: partitions read one after the other, chunks handed out in blocks of any size."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from streamlearn.contracts import Batch, Json, Positions, Reject
+from streamlearn.errors import UserError
+from streamlearn.schema import Schema
+from streamlearn.schema_columns import Decoded
+
+log = logging.getLogger(__name__)
+
+
+class Chunk:
+    """Decoded rows, and the records between them that did not fit.
+
+    rejects: (number of accepted rows of the chunk before it, the reject), in order.
+    after: position after the first b rows, for 0 < b < n. end: position after the whole chunk.
+    """
+
+    __slots__ = ("after", "decoded", "end", "rejects")
+
+    def __init__(
+        self,
+        decoded: Decoded,
+        rejects: list[tuple[int, Reject]],
+        after: Callable[[int], Json],
+        end: Json,
+    ) -> None:
+        self.decoded, self.rejects, self.after, self.end = decoded, rejects, after, end
+
+    def rejects_between(self, start: int, stop: int) -> list[Reject]:
+        """Those after row start - 1 and before row stop - 1; the last part takes what follows too."""
+        last = stop == self.decoded.n
+        return [r for before, r in self.rejects if start <= before and (last or before < stop)]
+
+
+class Reader(Protocol):
+    """One partition, read from a position on."""
+
+    finished: bool
+
+    def read(self, max_wait: float) -> Chunk | None:
+        """The next chunk, None when none came within max_wait seconds or the partition has ended."""
+
+    def close(self) -> None:
+        """Release what is open."""
+
+
+class Partition(NamedTuple):
+    """A name that positions keep, and how to open a reader at a position (None: the beginning)."""
+
+    name: str
+    open: Callable[[Json], Reader]
+
+
+class PartitionedSource:
+    """A `Source` over partitions, in order, one after the other."""
+
+    def __init__(
+        self, schema: Schema, partitions: Sequence[Partition], where: str, guarantee: str
+    ) -> None:
+        self.schema, self.guarantee = schema, guarantee
+        self._partitions, self._where = list(partitions), where
+        self._reader: Reader | None = None
+        self._positions: Positions = {}
+        self._next = 0  # partition to open next
+        self._chunk: Chunk | None = None
+        self._taken = 0  # rows of the chunk that were handed out
+        self._fresh, self._seen = True, False
+
+    def open(self, positions: Positions) -> None:
+        """Go to these positions; an empty dict means the beginning."""
+        self.close()
+        known = [partition.name for partition in self._partitions]
+        for name in positions:
+            if name not in known:
+                raise UserError(
+                    f"{self._where}: the checkpoint has read {name!r}, which is not there now; "
+                    f"put it back or start with a new checkpoint folder"
+                )
+        self._positions = dict(positions)
+        self._next, self._chunk, self._taken = 0, None, 0
+        self._fresh, self._seen = not positions, False
+        self._advance()
+
+    def _advance(self) -> None:
+        """Open the next partition, if there is one."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None
+        if self._next < len(self._partitions):
+            partition = self._partitions[self._next]
+            self._reader = partition.open(self._positions.get(partition.name))
+            self._next += 1
+
+    def poll(self, max_events: int, max_wait: float) -> Batch | None:
+        """At most max_events rows that are ready; None when nothing came within max_wait seconds.
+
+        Raises: UserError where the data break off, and at the end of data without a single row.
+        """
+        while self._chunk is None:
+            if self._reader is None:
+                self._refuse_nothing()
+                return None
+            self._chunk, self._taken = self._reader.read(max_wait), 0
+            if self._chunk is None:
+                if not self._reader.finished:
+                    return None
+                self._advance()
+        return self._part(self._chunk, max_events)
+
+    def _refuse_nothing(self) -> None:
+        if self._fresh and not self._seen:
+            self._fresh = False
+            raise UserError(f"{self._where}: there are no rows; give data with at least one row")
+
+    def _part(self, chunk: Chunk, max_events: int) -> Batch:
+        start, n = self._taken, chunk.decoded.n
+        stop = min(n, start + max(1, max_events))
+        name = self._partitions[self._next - 1].name
+        self._positions[name] = chunk.end if stop == n else chunk.after(stop)
+        rejects = chunk.rejects_between(start, stop)
+        self._seen = self._seen or stop > start or bool(rejects)
+        self._taken = stop
+        if stop == n:
+            self._chunk = None
+        return Batch(chunk.decoded.take(start, stop), rejects, dict(self._positions))
+
+    @property
+    def finished(self) -> bool:
+        """True when every partition was read to its end (and the emptiness of them all was told)."""
+        done = self._chunk is None and self._reader is None and self._next > 0
+        return done and (self._seen or not self._fresh)
+
+    def close(self) -> None:
+        """Release the open file; may be called twice."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None

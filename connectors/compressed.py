@@ -1,0 +1,172 @@
+"""Bytes of files, plain or packed with gzip or zstd (told by their first bytes), and of pipes."""
+
+import os
+import select
+import zlib
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import pyarrow as pa
+
+from streamlearn.errors import UserError
+
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+PIECE = 1 << 18  # compressed bytes read at a time
+
+
+class Bytes(Protocol):
+    """A stream of bytes; offsets count unpacked bytes."""
+
+    def read(self, size: int, max_wait: float) -> bytes | None:
+        """Up to size bytes; b"" at the end, None when a pipe gave nothing within max_wait seconds."""
+
+    def seek(self, offset: int) -> None:
+        """Go to an offset from the beginning."""
+
+    def close(self) -> None:
+        """Release the file."""
+
+
+class PlainBytes:
+    """A file as it is; seeking costs nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115  # closed by close()
+
+    def read(self, size: int, max_wait: float) -> bytes | None:
+        """Up to size bytes."""
+        return self._file.read(size)
+
+    def seek(self, offset: int) -> None:
+        """Go to an offset."""
+        self._file.seek(offset)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class PackedBytes:
+    """An unpacked view of a packed file; seeking unpacks and drops everything before the offset."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115  # closed by close()
+        self._restart()
+
+    def _restart(self) -> None:
+        """Begin to unpack at the first byte of the file."""
+        raise NotImplementedError
+
+    def _unpack(self, size: int) -> bytes:
+        """Up to size unpacked bytes; b"" at the end; UserError where the data break off."""
+        raise NotImplementedError
+
+    def read(self, size: int, max_wait: float) -> bytes | None:
+        """Up to size unpacked bytes."""
+        return self._unpack(size)
+
+    def seek(self, offset: int) -> None:
+        """Unpack and drop offset bytes from the beginning."""
+        self._restart()
+        while offset > 0:
+            dropped = len(self._unpack(min(offset, PIECE)))
+            if dropped == 0:
+                raise UserError(
+                    f"{self._path}: ends before the position of the checkpoint; "
+                    f"give the file that was read then"
+                )
+            offset -= dropped
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _broken(self, what: str) -> UserError:
+        return UserError(
+            f"{self._path}: the {what}; the rows before were read, get the whole file for the rest"
+        )
+
+
+class GzipBytes(PackedBytes):
+    """A gzip file of one or more members."""
+
+    def _restart(self) -> None:
+        self._file.seek(0)
+        self._member = zlib.decompressobj(31)
+        self._begun = False  # this member has had input
+        self._left = b""
+
+    def _unpack(self, size: int) -> bytes:
+        while True:
+            packed = self._left or self._file.read(PIECE)
+            if not packed:
+                if self._begun:
+                    raise self._broken("gzip data end too early")
+                return b""
+            try:
+                out = self._member.decompress(packed, size)
+            except zlib.error:
+                raise self._broken("gzip data are damaged") from None
+            self._begun, self._left = True, self._member.unconsumed_tail
+            if self._member.eof:
+                self._left = self._member.unused_data.lstrip(b"\0")  # gzip allows zero padding
+                self._member, self._begun = zlib.decompressobj(31), False
+            if out:
+                return out
+
+
+class ZstdBytes(PackedBytes):
+    """A zstd file of one or more frames; where it is cut off, up to 16 KiB before may be lost."""
+
+    def _restart(self) -> None:
+        self._file.seek(0)
+        self._stream = pa.CompressedInputStream(pa.PythonFile(self._file, "r"), "zstd")
+
+    def _unpack(self, size: int) -> bytes:
+        try:
+            out: bytes = self._stream.read(min(size, 1 << 14))
+        except OSError:
+            raise self._broken("zstd data end too early or are damaged") from None
+        return out
+
+
+class PipeBytes:
+    """Standard input or another descriptor: seeking reads and drops, so it must be fed anew."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._at = 0
+
+    def read(self, size: int, max_wait: float) -> bytes | None:
+        """What is there, after at most max_wait seconds."""
+        ready, _, _ = select.select([self._descriptor], [], [], max_wait)
+        if not ready:
+            return None
+        data = os.read(self._descriptor, size)
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int) -> None:
+        """Read and drop up to the offset."""
+        while self._at < offset:
+            if self.read(min(offset - self._at, PIECE), 3600.0) == b"":
+                raise UserError(
+                    "-: the input ends before the position of the checkpoint; "
+                    "feed the same input from its beginning"
+                )
+
+    def close(self) -> None:
+        """Leave the descriptor to its owner."""
+
+
+def open_bytes(path: Path) -> Bytes:
+    """The unpacked bytes of a file; how it is packed is told by its first bytes."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4)
+        if head.startswith(GZIP):
+            return GzipBytes(path)
+        return ZstdBytes(path) if head == ZSTD else PlainBytes(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None

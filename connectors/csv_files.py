@@ -1,0 +1,259 @@
+"""CSV: RFC 4180 with a header; pyarrow decodes whole pieces, Python the pieces that have a bad line."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
+
+from streamlearn.connectors._decode_lines import PIECE, LineReader, Place, Split, lines_of
+from streamlearn.connectors.compressed import Bytes, open_bytes
+from streamlearn.contracts import Json
+from streamlearn.errors import UserError
+from streamlearn.schema import Schema
+from streamlearn.schema_cells import BOOLEANS, Misfit
+from streamlearn.schema_columns import Decoded, decode_columns
+
+BOM = b"\xef\xbb\xbf"
+DELIMITERS = (",", ";", "\t", "|")
+MOST_LINES = 64  # a quoted field may span this many lines; else its first line is at fault
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+_BROKEN = re.compile("[\udc80-\udcff]")
+
+
+class Unfinished(Misfit):
+    """A quoted field that is still open at the end of the text."""
+
+
+def fields_of(text: str, delimiter: str) -> list[str]:
+    """The fields of one record. A quote counts only as the first character of a field.
+
+    Raises: Unfinished for an open quote; Misfit for text behind a closing quote.
+    """
+    if '"' not in text:
+        return text.split(delimiter)
+    fields, at = [], 0
+    while True:
+        if text.startswith('"', at):
+            match = _QUOTED.match(text, at)
+            if match is None:
+                raise Unfinished(f"a quoted field must be closed within {MOST_LINES} lines")
+            fields.append(match[1].replace('""', '"'))
+            at = match.end()
+            if at < len(text) and text[at] != delimiter:
+                raise Misfit(f"a quoted field must end before the delimiter {delimiter!r}")
+        else:
+            stop = text.find(delimiter, at)
+            stop = len(text) if stop < 0 else stop
+            fields.append(text[at:stop])
+            at = stop
+        if at >= len(text):
+            return fields
+        at += 1
+
+
+def _line(data: bytes, place: Place) -> str:
+    """A line as text, without its end; bytes that are no UTF-8 stay visible as surrogates."""
+    return data[place.start : place.stop].removesuffix(b"\n").decode("utf-8", "surrogateescape")
+
+
+class CsvDecoder:
+    """The records of one header: `whole` by pyarrow with declared types, `split` line by line."""
+
+    def __init__(self, schema: Schema, names: Sequence[str], delimiter: str) -> None:
+        self.schema, self.names, self.delimiter = schema, list(names), delimiter
+        wanted = schema.wanted()
+        types = {name: _arrow_type(schema, name) for name in wanted}
+        self._places = {name: self.names.index(name) for name in wanted}
+        self._parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=False)
+        self._convert = csv.ConvertOptions(
+            column_types=types, include_columns=wanted, null_values=list(schema.missing),
+            true_values=[t for t, v in BOOLEANS.items() if v],
+            false_values=[t for t, v in BOOLEANS.items() if not v],
+            strings_can_be_null=True, quoted_strings_can_be_null=True,
+        )  # fmt: skip
+
+    # -- whole pieces ------------------------------------------------------------------------------
+
+    def whole(self, data: bytes) -> Decoded | None:
+        """All records at once; None for unusual quotes or line ends, and for any record that misfits."""
+        if not data.strip(b"\r\n") or not self._ordinary(data):
+            return None
+        read = csv.ReadOptions(column_names=self.names, use_threads=False, block_size=len(data) + 1)
+        try:
+            table = csv.read_csv(
+                pa.BufferReader(data), read_options=read, parse_options=self._parse,
+                convert_options=self._convert,
+            )  # fmt: skip
+        except (pa.ArrowInvalid, pa.ArrowKeyError):
+            return None
+        columns = {name: _joined(table.column(name)) for name in table.column_names}
+        decoded, misfits = decode_columns(self.schema, columns, table.num_rows)
+        return None if misfits else decoded
+
+    def _ordinary(self, data: bytes) -> bool:
+        """True when every line is a record: proper quotes, none of them around a line end."""
+        if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
+            return False
+        return b'"' not in data or self._proper_quotes(data)
+
+    def _proper_quotes(self, data: bytes) -> bool:
+        raw = np.frombuffer(b"\n" + data + b"\n", dtype=np.uint8)
+        quotes = np.flatnonzero(raw == 34)
+        if len(quotes) % 2:
+            return False
+        openers, closers = quotes[::2], quotes[1::2]
+        around = np.frombuffer(b'\r\n"' + self.delimiter.encode(), dtype=np.uint8)
+        if not (
+            np.isin(raw[openers - 1], around[1:]).all() and np.isin(raw[closers + 1], around).all()
+        ):
+            return False
+        ends = np.flatnonzero(raw == 10)
+        return bool((np.searchsorted(quotes, ends) % 2 == 0).all())
+
+    # -- line by line ------------------------------------------------------------------------------
+
+    def split(self, data: bytes, line: int, final: bool) -> Split:
+        """The same records by a plain reading of each line."""
+        lines = lines_of(data, line)
+        rows: list[list[str]] = []
+        places: list[Place] = []
+        refused: list[tuple[Place, str]] = []
+        i, used, next_line = 0, len(data), line + data.count(b"\n")
+        while i < len(lines):
+            try:
+                fields, taken = self._record(data, lines, i)
+                rows.append(fields)
+                places.append(_merged(lines[i : i + taken]))
+                i += taken
+            except Misfit as reason:
+                if isinstance(reason, Unfinished) and not final and len(lines) - i < MOST_LINES:
+                    used, next_line = lines[i].start, lines[i].line
+                    break
+                refused.append((lines[i], str(reason)))
+                i += 1
+        columns = {name: [row[at] for row in rows] for name, at in self._places.items()}
+        return Split(columns, places, refused, used, next_line)
+
+    def _record(self, data: bytes, lines: Sequence[Place], i: int) -> tuple[list[str], int]:
+        """Fields of the record that begins with line i, and how many lines it takes."""
+        for taken in range(1, min(MOST_LINES, len(lines) - i) + 1):
+            place = _merged(lines[i : i + taken])
+            try:
+                fields = fields_of(_line(data, place).removesuffix("\r"), self.delimiter)
+            except Unfinished:
+                continue
+            self._check(fields, taken)
+            return fields, taken
+        raise Unfinished(f"a quoted field must be closed within {MOST_LINES} lines")
+
+    def _check(self, fields: Sequence[str], taken: int) -> None:
+        if len(fields) != len(self.names):
+            lines = f" over {taken} lines" if taken > 1 else ""
+            raise Misfit(f"must have {len(self.names)} fields, got {len(fields)}{lines}")
+        for name, at in self._places.items():
+            if not fields[at].isascii() and _BROKEN.search(fields[at]):
+                raise Misfit(f"column {name!r} must be UTF-8, got {fields[at]!r}")
+
+
+def _merged(lines: Sequence[Place]) -> Place:
+    return Place(lines[0].line, lines[0].start, lines[-1].stop, lines[-1].next_line)
+
+
+def _joined(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _arrow_type(schema: Schema, name: str) -> pa.DataType:
+    """The type under which pyarrow reads a column; text where more than one use needs it."""
+    kind = schema.features[name].kind if name in schema.features else None
+    roles = {role for role, column in schema.roles().items() if column == name}
+    if kind == "number" or (kind is None and roles == {"weight"}):
+        return pa.float64()
+    if kind == "boolean":
+        return pa.bool_()
+    if roles == {"target"}:
+        codes = schema.task == "classification"
+        return pa.dictionary(pa.int32(), pa.string()) if codes else pa.float64()
+    return pa.dictionary(pa.int32(), pa.string()) if kind == "category" else pa.string()
+
+
+# -- the header and the file -----------------------------------------------------------------------
+
+
+def read_header(stream: Bytes, where: str) -> tuple[list[str], str, int, bytes]:
+    """Names, delimiter, bytes up to the first record, and what was read beyond them.
+
+    Raises: UserError for an empty file, a header that names a column twice or has none.
+    """
+    head = b""
+    while b"\n" not in head:
+        more = stream.read(PIECE, 3600.0)
+        if not more:
+            break
+        head += more
+    line, newline, rest = head.partition(b"\n")
+    if not line.strip():
+        raise UserError(f"{where}: is empty; a CSV file begins with a line of column names")
+    try:
+        text = line.removeprefix(BOM).removesuffix(b"\r").decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: line 1 must be UTF-8; save the file as UTF-8") from None
+    names, delimiter = _names(text, where)
+    return names, delimiter, len(line) + len(newline), rest
+
+
+def _names(text: str, where: str) -> tuple[list[str], str]:
+    bare = _QUOTED.sub("", text)
+    delimiter = max(DELIMITERS, key=bare.count)  # the first of equals: the comma
+    try:
+        fields = fields_of(text, delimiter)
+    except Misfit as reason:
+        raise UserError(f"{where}: line 1: {reason}") from None
+    names = [name.strip() or f"column_{i + 1}" for i, name in enumerate(fields)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{where}: line 1 names {twice!r} twice; give every column its own name")
+    if all(_looks_numeric(name) for name in names):
+        raise UserError(f"{where}: line 1 must name the columns, got {text[:60]!r}; add a header")
+    return names, delimiter
+
+
+def _looks_numeric(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
+
+
+def open_csv(path: Path, partition: str, schema: Schema, position: Json) -> LineReader:
+    """A reader of one CSV file from a position on; UserError where a wanted column is not there."""
+    stream = open_bytes(path)
+    names, delimiter, start, _ = read_header(stream, str(path))
+    schema.check_present(names, str(path))
+    at = position or {"offset": start, "line": 2}
+    stream.seek(at["offset"])
+    decoder = CsvDecoder(schema, names, delimiter)
+    return LineReader(stream, decoder, partition, at["offset"], at["line"])
+
+
+def sample_csv(path: Path, rows: int) -> dict[str, list[Any]]:
+    """The first rows as text by column; lines that are no record are left out."""
+    stream = open_bytes(path)
+    try:
+        names, delimiter, _, data = read_header(stream, str(path))
+        final = False
+        while data.count(b"\n") < rows * 2 and not final:
+            more = stream.read(PIECE, 3600.0)
+            data, final = data + (more or b""), not more
+    finally:
+        stream.close()
+    everything = Schema.from_config({"features": dict.fromkeys(names, "category")})
+    if not final:
+        data = data[: data.rfind(b"\n") + 1]
+    split = CsvDecoder(everything, names, delimiter).split(data, 2, final)
+    return {name: values[:rows] for name, values in split.columns.items()}

@@ -1,0 +1,141 @@
+"""Parquet files and Arrow tables: columns in, columns out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streamlearn.connectors._partitions import Chunk
+from streamlearn.contracts import Json, Reject
+from streamlearn.errors import UserError
+from streamlearn.schema import Schema
+from streamlearn.schema_columns import decode_columns, raw_record
+
+ROWS = 16_384  # decoded at a time: what fits into the second-level cache
+
+
+def open_parquet_file(path: Path) -> pq.ParquetFile:
+    """An open file; UserError where it is no Parquet or is cut off."""
+    try:
+        return pq.ParquetFile(path, memory_map=True, pre_buffer=False)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except pa.ArrowInvalid:
+        raise UserError(
+            f"{path}: is not a whole Parquet file (its footer is absent or damaged); "
+            f"write it again or get a complete copy"
+        ) from None
+
+
+class BatchReader:
+    """Record batches from a row on; positions are row numbers from 0."""
+
+    def __init__(
+        self, batches: Iterator[pa.RecordBatch], schema: Schema, partition: str, row: int
+    ) -> None:
+        self._batches, self._schema = batches, schema
+        self._partition, self._row = partition, row
+        self.finished = False
+
+    def read(self, max_wait: float) -> Chunk | None:
+        """The next batch of rows, decoded."""
+        for batch in self._batches:
+            if batch.num_rows:
+                return self._chunk(batch)
+        self.finished = True
+        return None
+
+    def _chunk(self, batch: pa.RecordBatch) -> Chunk:
+        n, row = batch.num_rows, self._row
+        columns = {name: _plain(batch.column(name)) for name in self._schema.wanted()}
+        decoded, misfits = decode_columns(self._schema, columns, n)
+        self._row += n
+        accepted = [i for i in range(n) if i not in misfits] if misfits else range(n)
+        rejects = [
+            (i - k, Reject(self._partition, row + i, misfits[i], _raw(batch, i)))
+            for k, i in enumerate(sorted(misfits))
+        ]
+        return Chunk(
+            decoded, rejects, lambda b: {"row": row + accepted[b - 1] + 1}, {"row": self._row}
+        )
+
+    def close(self) -> None:
+        """Let go of the batches."""
+        self._batches = iter(())
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """A column in a type that decoding knows."""
+    return column.cast(pa.string()) if str(column.type) == "string_view" else column
+
+
+def _raw(batch: pa.RecordBatch, i: int) -> bytes:
+    return raw_record(batch.slice(i, 1).to_pylist()[0])
+
+
+class ParquetReader(BatchReader):
+    """One Parquet file from a row on."""
+
+    def __init__(self, path: Path, partition: str, schema: Schema, position: Json) -> None:
+        self._path, self._file = path, open_parquet_file(path)
+        schema.check_present(self._file.schema_arrow.names, str(path))
+        row = 0 if position is None else int(position["row"])
+        super().__init__(self._from(row, schema.wanted()), schema, partition, row)
+
+    def _from(self, row: int, wanted: list[str]) -> Iterator[pa.RecordBatch]:
+        """Batches from a row on; row groups before it are not read."""
+        skip, groups = row, []
+        for group in range(self._file.metadata.num_row_groups):
+            rows = self._file.metadata.row_group(group).num_rows
+            if skip >= rows and not groups:
+                skip -= rows
+            else:
+                groups.append(group)
+        names = [name for name in self._file.schema_arrow.names if name in wanted]
+        batches = self._file.iter_batches(ROWS, groups, names, use_threads=False)
+        for batch in batches:
+            yield batch.slice(min(skip, batch.num_rows))
+            skip -= min(skip, batch.num_rows)
+
+    def read(self, max_wait: float) -> Chunk | None:
+        """The next rows; UserError where the file is damaged inside."""
+        try:
+            return super().read(max_wait)
+        except (OSError, pa.ArrowInvalid) as error:
+            first = str(error).splitlines()[0]
+            raise UserError(
+                f"{self._path}: is damaged after row {self._row}: {first}; get a whole copy"
+            ) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        super().close()
+        self._file.close()
+
+
+def sample_parquet(path: Path, rows: int) -> dict[str, list[Any]]:
+    """The first rows by column."""
+    file = open_parquet_file(path)
+    try:
+        batches = file.iter_batches(rows, use_threads=False)
+        table = pa.Table.from_batches([b for _, b in zip(range(1), batches, strict=False)],
+                                      file.schema_arrow)  # fmt: skip
+        return sample_table(table, rows)
+    finally:
+        file.close()
+
+
+def sample_table(table: pa.Table, rows: int) -> dict[str, list[Any]]:
+    """The first rows of an Arrow table by column."""
+    return {name: table.column(name).slice(0, rows).to_pylist() for name in table.column_names}
+
+
+def open_table(table: pa.Table, partition: str, schema: Schema, position: Json) -> BatchReader:
+    """A reader of an Arrow table from a row on."""
+    schema.check_present(table.column_names, partition)
+    row = 0 if position is None else int(position["row"])
+    wanted = [name for name in table.column_names if name in schema.wanted()]
+    batches = iter(table.select(wanted).slice(row).to_batches(ROWS))
+    return BatchReader(batches, schema, partition, row)

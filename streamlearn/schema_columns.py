@@ -1,0 +1,433 @@
+"""Columns of records to the columns of blocks: whole columns where their type allows, else cell by cell.
+
+A column is a list of Python values or an Arrow array; None stands for a column that is not there. The
+fast ways must agree with `streamlearn.schema_cells` on every value; what they do not know goes there.
+"""
+
+import json
+import math
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from streamlearn import schema_cells as cells
+from streamlearn.block import F8, I8, LABELLED, SCORED, Block, Csr, Vocabulary
+from streamlearn.schema_cells import Misfit
+
+if TYPE_CHECKING:
+    from streamlearn.schema import Feature, Schema
+
+Column = Any  # list of values, pyarrow.Array, or None
+Misfits = dict[int, str]  # row of the columns -> the first reason against it
+NO_TIME = np.iinfo(np.int64).min
+_PLAIN = {float, int, bool, type(None)}
+_WORD = re.compile(r"\w+")
+
+
+def raw_record(record: Mapping[str, Any]) -> bytes:
+    """A record as JSON text, for the dead-letter sink."""
+    return json.dumps(dict(record), default=str, ensure_ascii=False).encode()
+
+
+# -- numbers ---------------------------------------------------------------------------------------
+
+
+def _by_cell(
+    column: Column, cell: Callable[[Any], Any], empty: Any, misfits: Misfits, owner: str
+) -> list[Any]:
+    """Every value by its cell function; a misfit is noted under its row."""
+    values = column if isinstance(column, list) else column.to_pylist()
+    out = []
+    for i, value in enumerate(values):
+        try:
+            out.append(cell(value))
+        except Misfit as reason:
+            misfits.setdefault(i, f"{owner} {reason}")
+            out.append(empty)
+    return out
+
+
+def _arrow_numbers(column: pa.Array) -> F8 | None:
+    """An Arrow column of numbers or booleans as float64; None for other types."""
+    kind = column.type
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.uint8())
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+        return None
+    if not pa.types.is_float64(column.type):
+        column = column.cast(pa.float64(), safe=False)
+    values: F8 = column.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _listed_numbers(column: list[Any]) -> F8 | None:
+    """A list of nothing but Python's numbers, booleans and None as float64; else None."""
+    if not set(map(type, column)) <= _PLAIN:
+        return None
+    try:
+        return np.array(column, dtype=np.float64)
+    except OverflowError:  # an integer beyond 1e308: its row is refused cell by cell
+        return None
+
+
+def numbers(column: Column, missing: frozenset[str], misfits: Misfits, owner: str) -> F8:
+    """A column of numbers, NaN for missing; infinite values and what is no number are misfits."""
+    fast = _listed_numbers(column) if isinstance(column, list) else _arrow_numbers(column)
+    if fast is not None and not np.isinf(fast).any():
+        return fast
+    cell = partial(cells.number, missing=missing)
+    return np.array(_by_cell(column, cell, math.nan, misfits, owner), dtype=np.float64)
+
+
+def booleans(column: Column, missing: frozenset[str], misfits: Misfits, owner: str) -> F8:
+    """A column of booleans as 1, 0 and NaN."""
+    if not isinstance(column, list) and pa.types.is_boolean(column.type):
+        fast = _arrow_numbers(column)
+        if fast is not None:
+            return fast
+    cell = partial(cells.boolean, missing=missing)
+    return np.array(_by_cell(column, cell, math.nan, misfits, owner), dtype=np.float64)
+
+
+# -- times -----------------------------------------------------------------------------------------
+
+
+def times(column: Column, missing: frozenset[str], unit: str, misfits: Misfits, owner: str) -> I8:
+    """A column of times as nanoseconds since 1970, NO_TIME for missing."""
+    fast = None if isinstance(column, list) else _arrow_times(column)
+    if fast is not None:
+        return fast
+    cell = partial(cells.time, missing=missing, unit=unit)
+    listed = _by_cell(column, cell, None, misfits, owner)
+    return np.array([NO_TIME if t is None else t for t in listed], dtype=np.int64)
+
+
+def _arrow_times(column: pa.Array) -> I8 | None:
+    """Arrow's timestamps and ISO text, if every value fits; else None."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        tries = [pa.timestamp("ns"), pa.timestamp("ns", "UTC")]
+    elif pa.types.is_timestamp(kind):
+        tries = [pa.timestamp("ns", kind.tz)]
+    elif pa.types.is_date(kind):
+        tries = [pa.timestamp("ns")]
+    else:
+        return None
+    for target in tries:
+        try:
+            cast = column.cast(target).cast(pa.int64()).fill_null(NO_TIME)
+        except pa.ArrowInvalid:
+            continue
+        values: I8 = cast.to_numpy(zero_copy_only=False)
+        return values
+    return None
+
+
+def _cycle(period: int) -> F8:
+    """Sine and cosine of k / period of a turn, by Python's math: a table, so that bits never vary."""
+    turns = [2.0 * math.pi * k / period for k in range(period)]
+    return np.array([[math.sin(t) for t in turns], [math.cos(t) for t in turns]])
+
+
+_CYCLES = {
+    "hour_cyclic": _cycle(1440), "weekday_cyclic": _cycle(7), "month_cyclic": _cycle(12)
+}  # fmt: skip
+
+
+def time_part(stamps: I8, part: str) -> list[F8]:
+    """The one or two columns that a part of a time fills, NaN for missing."""
+    seconds = stamps // 10**9
+    months = stamps.astype("datetime64[ns]").astype("datetime64[M]").astype(np.int64)
+    index: I8 = {
+        "epoch": lambda: stamps,
+        "hour": lambda: seconds // 3600 % 24,
+        "hour_cyclic": lambda: seconds // 60 % 1440,
+        "weekday": lambda: (seconds // 86_400 + 3) % 7,
+        "weekday_cyclic": lambda: (seconds // 86_400 + 3) % 7,
+        "day": lambda: _day_of_month(stamps, months),
+        "month": lambda: months % 12 + 1,
+        "month_cyclic": lambda: months % 12,
+    }[part]()
+    if part in _CYCLES:
+        columns = [table[index] for table in _CYCLES[part]]
+    else:
+        columns = [index / 1e9 if part == "epoch" else index.astype(np.float64)]
+    return [np.where(stamps == NO_TIME, np.nan, column) for column in columns]
+
+
+def _day_of_month(stamps: I8, months: I8) -> I8:
+    start = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+    return stamps // (86_400 * 10**9) - start + 1
+
+
+# -- categories and classes ------------------------------------------------------------------------
+
+
+class Coded:
+    """A column of categories or classes by local codes, in order of first appearance; -1 is missing.
+
+    A value enters its vocabulary when the first row that shows it is taken, never before.
+    """
+
+    def __init__(self, codes: I8, values: list[Any]) -> None:
+        self.codes, self.values = codes, values
+        self._known = 0
+        self._table = np.full(len(values) + 1, np.nan)  # [0] is missing
+
+    def keep(self, rows: NDArray[np.intp]) -> "Coded":
+        """The codes of some rows alone, numbered anew."""
+        codes = self.codes[rows]
+        present, first = np.unique(codes, return_index=True)
+        order = [c for c in present[np.argsort(first)] if c >= 0]
+        renumber = np.full(len(self.values) + 1, -1, dtype=np.int64)
+        renumber[order] = np.arange(len(order))
+        return Coded(renumber[codes], [self.values[c] for c in order])
+
+    def take(self, start: int, stop: int, vocabulary: Vocabulary) -> F8:
+        """Rows start to stop by the codes of a vocabulary, which learns the values new in them."""
+        local = self.codes[start:stop]
+        top = int(local.max(initial=-1)) + 1
+        for i in range(self._known, top):
+            self._table[i + 1] = vocabulary.code(self.values[i])
+        self._known = max(self._known, top)
+        return self._table[local + 1]
+
+
+def _arrow_codes(column: pa.Array) -> tuple[I8, list[Any]]:
+    """Codes in order of first appearance (-1 is null) and the values they stand for."""
+    dictionary = None
+    if pa.types.is_dictionary(column.type):
+        column, dictionary = column.indices, column.dictionary
+    encoded = column.dictionary_encode()
+    codes = encoded.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+    values = encoded.dictionary
+    return codes, (values if dictionary is None else dictionary.take(values)).to_pylist()
+
+
+def _listed_codes(column: list[Any]) -> tuple[I8, list[Any]]:
+    """The same for a list: 1, 1.0 and True are told apart, and what cannot be hashed stands alone."""
+    table: dict[Any, int] = {}
+    values: list[Any] = []
+    codes = np.empty(len(column), dtype=np.int64)
+    for i, value in enumerate(column):
+        key = (type(value), value) if not isinstance(value, (list, dict, set)) else (list, i)
+        code = table.setdefault(key, len(values))
+        if code == len(values):
+            values.append(value)
+        codes[i] = code
+    return codes, values
+
+
+def coded(column: Column, convert: Callable[[Any], Any], misfits: Misfits, owner: str) -> Coded:
+    """A column by codes; each distinct value is converted once."""
+    codes, raw = _listed_codes(column) if isinstance(column, list) else _arrow_codes(column)
+    vocabulary = Vocabulary()
+    renumber = np.full(len(raw) + 1, -1, dtype=np.int64)  # [-1] is missing
+    for i, value in enumerate(raw):
+        try:
+            final = convert(value)
+        except Misfit as reason:
+            for row in np.flatnonzero(codes == i):
+                misfits.setdefault(int(row), f"{owner} {reason}")
+            continue
+        if final is not None:
+            renumber[i] = vocabulary.code(final)
+    return Coded(renumber[codes], vocabulary.values)
+
+
+def identities(
+    column: Column, missing: frozenset[str], misfits: Misfits, owner: str
+) -> NDArray[Any]:
+    """A column of ids or keys: an object array of integers, text and None."""
+    cell = partial(cells.identity, missing=missing)
+    out = np.empty(len(column), dtype=object)
+    out[:] = _by_cell(column, cell, None, misfits, owner)
+    return out
+
+
+# -- text and bags of words ------------------------------------------------------------------------
+
+
+def _bag(value: Any, kind: str, missing: frozenset[str]) -> Iterator[tuple[Any, float]]:
+    """Tokens and their counts."""
+    if cells.is_missing(value):
+        return
+    if kind == "text":
+        text = cells.category(value, missing)
+        yield from ((word, 1.0) for word in _WORD.findall((text or "").lower()))
+    elif isinstance(value, Mapping):
+        yield from ((token, cells.number(count, missing)) for token, count in value.items())
+    elif isinstance(value, (list, tuple)):
+        yield from ((token, 1.0) for token in value)
+    elif isinstance(value, str):
+        yield from ((token, 1.0) for token in value.split() if value not in missing)
+    else:
+        raise Misfit(f"must be a list of tokens or a table of counts, got {cells.shown(value)}")
+
+
+def _bucket(token: Any, buckets: int) -> int:
+    if isinstance(token, int) and 0 <= token < buckets:
+        return int(token)
+    return zlib.crc32(str(token).encode("utf-8", "surrogatepass")) % buckets
+
+
+def bag(value: Any, feature: "Feature", missing: frozenset[str]) -> dict[int, float]:
+    """One value as counts per bucket; a count that is missing is 0."""
+    counts: dict[int, float] = {}
+    for token, count in _bag(value, feature.kind, missing):
+        if not math.isnan(count):
+            column = _bucket(token, feature.buckets)
+            counts[column] = counts.get(column, 0.0) + count
+    return counts
+
+
+def _sparse(bags: list[tuple[int, list[dict[int, float]]]], width: int, n: int) -> Csr:
+    """Bags of several features, each at its offset, as sorted sparse rows."""
+    values: list[float] = []
+    columns: list[int] = []
+    pointers = np.zeros(n + 1, dtype=np.int64)
+    for i in range(n):
+        for offset, rows in bags:
+            for column in sorted(rows[i]):
+                columns.append(offset + column)
+                values.append(rows[i][column])
+        pointers[i + 1] = len(values)
+    return Csr(np.array(values, np.float64), np.array(columns, np.int64), pointers, width)
+
+
+# -- a chunk of columns ----------------------------------------------------------------------------
+
+
+class Decoded:
+    """The accepted rows of one chunk, still to be handed out in blocks of any size."""
+
+    def __init__(self, schema: "Schema", n: int) -> None:
+        self.schema, self.n = schema, n
+        self.X: F8 = np.empty((n, len(schema.columns)))
+        self.y: F8 | Coded = np.full(n, np.nan)
+        self.weight: F8 = np.ones(n)
+        self.mode = np.full(n, SCORED, dtype=np.uint8)
+        self.categories: dict[str, Coded] = {}
+        self.bags: list[tuple[int, list[dict[int, float]]]] = []
+        self.sparse: Csr | None = None
+        self.ids: NDArray[Any] | None = None
+        self.keys: NDArray[Any] | None = None
+        self.times: I8 | None = None
+
+    def keep(self, rows: NDArray[np.intp]) -> None:
+        """Go on with these rows alone."""
+        self.n = int(rows.shape[0])
+        self.X, self.weight = self.X[rows], self.weight[rows]
+        self.y = self.y.keep(rows) if isinstance(self.y, Coded) else self.y[rows]
+        self.categories = {name: c.keep(rows) for name, c in self.categories.items()}
+        self.bags = [(offset, [bags[i] for i in rows]) for offset, bags in self.bags]
+        self.ids = None if self.ids is None else self.ids[rows]
+        self.keys = None if self.keys is None else self.keys[rows]
+        self.times = None if self.times is None else self.times[rows]
+
+    def finish(self) -> None:
+        """Set the modes and lay out the sparse part, once the rows are settled."""
+        known = self.y.codes >= 0 if isinstance(self.y, Coded) else ~np.isnan(self.y)
+        self.mode = np.where(known, np.uint8(LABELLED), np.uint8(SCORED))
+        if self.bags:
+            self.sparse = _sparse(self.bags, self.schema.sparse_width, self.n)
+
+    def take(self, start: int, stop: int) -> Block:
+        """Rows start to stop as a block; each row is taken once, in order, as vocabularies grow here."""
+        features, labels = self.schema.columns, self.schema.labels
+        X = self.X[start:stop]
+        for name, column in self.categories.items():
+            X[:, features.index(name)] = column.take(start, stop, features.categories[name])
+        if isinstance(self.y, Coded):
+            y = self.y.take(start, stop, labels if labels is not None else Vocabulary())
+        else:
+            y = self.y[start:stop]
+        return Block(
+            X, y, self.weight[start:stop], self.mode[start:stop], features, labels,
+            None if self.ids is None else self.ids[start:stop],
+            None if self.times is None else self.times[start:stop],
+            None if self.keys is None else self.keys[start:stop],
+            None if self.sparse is None else self.sparse.rows(start, stop),
+        )  # fmt: skip
+
+
+def decode_columns(
+    schema: "Schema", columns: Mapping[str, Column], n: int
+) -> tuple[Decoded, Misfits]:
+    """Columns of n records to the rows that fit and, by row, the reasons against those that do not.
+
+    An absent column is missing in every row. Reasons are looked for feature by feature, then in
+    target, weight, time, id, key: the first one counts. Cost: 3 to 6 ns a number from Arrow.
+    """
+    decoded, misfits = Decoded(schema, n), {}
+    nothing: Column = [None] * n if any(columns.get(c) is None for c in schema.wanted()) else None
+    offset = 0
+    for name, feature in schema.features.items():
+        column = columns.get(name)
+        _feature(decoded, name, feature, nothing if column is None else column, offset, misfits)
+        offset += feature.buckets if feature.kind in ("text", "words") else 0
+    for role, name in schema.roles().items():
+        column = columns.get(name)
+        _role(decoded, role, name, nothing if column is None else column, misfits)
+    if misfits:
+        decoded.keep(np.array([i for i in range(n) if i not in misfits], dtype=np.intp))
+    decoded.finish()
+    return decoded, misfits
+
+
+def _feature(
+    decoded: Decoded, name: str, feature: "Feature", column: Column, offset: int, misfits: Misfits
+) -> None:
+    """Fill the columns of one feature."""
+    missing, X, at = frozenset(decoded.schema.missing), decoded.X, decoded.schema.columns.index
+    owner = f"feature {name!r}"
+    if feature.kind == "number":
+        X[:, at(name)] = numbers(column, missing, misfits, owner)
+    elif feature.kind == "boolean":
+        X[:, at(name)] = booleans(column, missing, misfits, owner)
+    elif feature.kind == "category":
+        convert = partial(cells.category, missing=missing)
+        decoded.categories[name] = coded(column, convert, misfits, owner)
+    elif feature.kind == "time":
+        stamps = times(column, missing, feature.unit, misfits, owner)
+        parts = [values for part in feature.parts for values in time_part(stamps, part)]
+        for (target, _), values in zip(feature.columns(name), parts, strict=True):
+            X[:, at(target)] = values
+    else:
+        cell = partial(bag, feature=feature, missing=missing)
+        decoded.bags.append((offset, _by_cell(column, cell, {}, misfits, owner)))
+
+
+def _role(decoded: Decoded, role: str, name: str, column: Column, misfits: Misfits) -> None:
+    """Fill the column of one role."""
+    schema, missing = decoded.schema, frozenset(decoded.schema.missing)
+    owner = f"{role} {name!r}"
+    if role == "target" and schema.task == "classification":
+        convert = partial(cells.class_of, missing=missing, classes=schema.classes)
+        decoded.y = coded(column, convert, misfits, owner)
+    elif role == "target":
+        decoded.y = numbers(column, missing, misfits, owner)
+    elif role == "weight":
+        decoded.weight = _weights(column, missing, misfits, owner)
+    elif role == "time":
+        decoded.times = times(column, missing, schema.time_unit, misfits, owner)
+        for row in np.flatnonzero(decoded.times == NO_TIME):
+            misfits.setdefault(int(row), f"{owner} must be there, got no value")
+    else:
+        values = identities(column, missing, misfits, owner)
+        decoded.ids, decoded.keys = (
+            (values, decoded.keys) if role == "id" else (decoded.ids, values)
+        )
+
+
+def _weights(column: Column, missing: frozenset[str], misfits: Misfits, owner: str) -> F8:
+    values = numbers(column, missing, misfits, owner)
+    for row in np.flatnonzero(values < 0):
+        misfits.setdefault(int(row), f"{owner} must be >= 0, got {float(values[row])!r}")
+    return np.where(np.isnan(values), 1.0, values)
