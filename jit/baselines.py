@@ -91,6 +91,18 @@ def majority_run(
 
 
 @kernel
+def mean_learn(stats: F8, y: float, weight: float, follows: bool) -> None:
+    """Take one target into the weighted mean, or take it as the last (follows).
+
+    stats (2,) in/out: mean, sum of weights. O(1).
+    """
+    stats[1] += weight
+    gain = 1.0 if follows else weight / stats[1]
+    moved = stats[0] + gain * deviation(y, stats[0])
+    stats[0] = y if follows else moved
+
+
+@kernel
 def mean_run(
     y: F8, weight: F8, mode: U1, plan: U1, follows: bool, stats: F8, prediction: F8
 ) -> None:
@@ -103,7 +115,4 @@ def mean_run(
         answers = (mode[t] & 1) != 0 and plan[t] != MUTE and stats[1] > 0.0
         prediction[t] = stats[0] if answers else np.nan
         if plan[t] == LEARNS:
-            stats[1] += weight[t]
-            gain = 1.0 if follows else weight[t] / stats[1]
-            moved = stats[0] + gain * deviation(y[t], stats[0])
-            stats[0] = y[t] if follows else moved
+            mean_learn(stats, y[t], weight[t], follows)

@@ -14,6 +14,7 @@ import math
 from typing import NamedTuple
 
 from streamlearn.jit._compile import F8, I8, U1, kernel
+from streamlearn.jit.baselines import mean_learn
 
 PREDICT, LEARN_ONLY = (
     1,
@@ -178,18 +179,9 @@ def _remember_class(y: float, label_counts: F8, memory: F8) -> None:
     label_counts[k] += 1.0
     memory[LAST] = y
     memory[LABELS] += 1.0
-    usual = y if math.isnan(memory[USUAL]) else memory[USUAL]
+    usual = y if memory[LABELS] == 1.0 else memory[USUAL]
     count, most = label_counts[k], label_counts[int(usual)]
     memory[USUAL] = y if count > most or (count == most and y < usual) else usual
-
-
-@kernel
-def _remember_target(y: float, memory: F8) -> None:
-    """The baselines learn a target: last value and running mean."""
-    memory[LAST] = y
-    memory[LABELS] += 1.0
-    mean = y if memory[LABELS] == 1.0 else memory[USUAL]
-    memory[USUAL] = mean + (y - mean) / memory[LABELS]
 
 
 @kernel
@@ -272,7 +264,8 @@ def regression_run(y: F8, mode: U1, prediction: F8, alarm: U1, book: Book) -> No
             if counters[SCORED] == 0:
                 memory[ANCHOR] = y[t]
             recent[i, 0], recent[i, 1] = y[t], prediction[t]
-            recent[i, 3], recent[i, 5] = memory[LAST], memory[USUAL]
+            recent[i, 3] = memory[LAST]
+            recent[i, 5] = memory[USUAL] if memory[LABELS] > 0.0 else math.nan
             for who in range(3):
                 regression_add(sums, CUMULATIVE, who, 1.0, recent, i, memory[ANCHOR])
                 regression_add(sums, FADING, who, memory[UNIT], recent, i, memory[ANCHOR])
@@ -283,4 +276,5 @@ def regression_run(y: F8, mode: U1, prediction: F8, alarm: U1, book: Book) -> No
                 memory[UNIT], due = _renewed(memory[UNIT], sums, classes, MEAN), book.renewal
         elif asked:
             counters[UNANSWERED] += 1
-        _remember_target(y[t], memory)
+        memory[LAST] = y[t]
+        mean_learn(memory[USUAL : LABELS + 1], y[t], 1.0, False)

@@ -128,7 +128,7 @@ class Evaluation:
             recent=np.full((self.window, jit.ROW), math.nan),
             alarms=np.zeros(MAX_ALARMS, dtype=np.int64),
             counters=np.zeros(jit.N_COUNTERS, dtype=np.int64),
-            memory=np.array([math.nan, math.nan, 0.0, 0.0, 1.0]),
+            memory=np.array([math.nan, 0.0, 0.0, 0.0, 1.0]),
             growth=1.0 / self.fading,
             renewal=min(max(renewal, 1), 1024),
         )
