@@ -170,14 +170,19 @@ class Operator(base.Base):
 
     def _open_columns(self, x: Row) -> None:
         """Give every new name of x that has a value a column."""
-        fresh = [k for k, value in x.items() if value is not None and self._features.index(k) < 0]
-        if not fresh:
-            return
+        features = self._with_names_of(x)
+        if features is not self._features:
+            self.meet(features)
+
+    def _with_names_of(self, x: Row) -> Features:
+        """The features and, after them, the names of x that have a value and no column yet."""
+        known = self._features
+        fresh = [name for name, value in x.items() if value is not None and known.index(name) < 0]
         for name in fresh:
             if not isinstance(name, (str, int)):
                 owner = type(self).__name__
                 raise TypeError(f"{owner}: feature names must be str or int, got {name!r}")
-        self.meet(self._features.plus(fresh, [kind_of(x[name]) for name in fresh]))
+        return known.plus(fresh, [kind_of(x[name]) for name in fresh]) if fresh else known
 
     def _row(self, x: Row) -> F8:
         """x as a (1, d) array: a missing key is NaN, an unknown one is left out."""
@@ -226,19 +231,19 @@ class Operator(base.Base):
 
     @contextmanager
     def _aware_of(self, x: Row) -> Iterator[None]:
-        """Within, categories of x that were never learnt have codes; after, nothing has changed."""
-        known = self._features
-        unseen = [
-            name
-            for name, table in known.categories.items()
+        """Within, names and categories of x never learnt have a place; after, nothing is new."""
+        features = self._with_names_of(x)
+        unseen = {
+            name: [x[name]]
+            for name, table in features.categories.items()
             if x.get(name) is not None and table.find(x[name]) < 0
-        ]
-        if not unseen:
+        }
+        if features is self._features and not unseen:
             yield
             return
         before = self.snapshot()
         try:
-            self.meet(known.with_categories({name: [x[name]] for name in unseen}))
+            self.meet(features.with_categories(unseen))
             yield
         finally:
             self.restore(before)
