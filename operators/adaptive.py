@@ -24,10 +24,10 @@ class _Adaptive(Operator):
 
     def __init__(
         self,
-        model: Operator,
-        detector: Detector,
+        model: Operator | Any,
+        detector: Detector | Any,
         policy: str = "reset",
-        warning: Detector | None = None,
+        warning: Detector | Any = None,
         factor: float = 10.0,
     ) -> None:
         owner = type(self).__name__
@@ -278,10 +278,10 @@ class AdaptiveRegressor(_Adaptive, Regressor):
 
 
 def Adaptive(
-    model: Operator,
-    detector: Detector,
+    model: Operator | Any,
+    detector: Detector | Any,
     policy: str = "reset",
-    warning: Detector | None = None,
+    warning: Detector | Any = None,
     factor: float = 10.0,
 ) -> AdaptiveClassifier | AdaptiveRegressor:
     """`AdaptiveClassifier` or `AdaptiveRegressor`, as the task of the model says."""
@@ -289,7 +289,7 @@ def Adaptive(
     return family(model, detector, policy, warning, factor)
 
 
-def _listener(owner: str, name: str, given: Detector) -> Detector:
+def _listener(owner: str, name: str, given: Any) -> Detector:
     found = as_stage(given)
     if not isinstance(found, Detector):
         raise ValueError(f"{owner}: {name} must be a drift detector, got {type(given).__name__}")
