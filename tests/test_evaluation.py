@@ -283,7 +283,7 @@ def test_three_views_equal_slow_twins_after_every_row(window: int, fading: float
         measured.update(block_of(y[n - 1 : n]), answers(said[n - 1 : n], proba[n - 1 : n]))
         if n < 12:
             continue
-        age = np.arange(n - 1, -1, -1)
+        age = np.arange(n - 1.0, -1.0, -1.0)
         found = measured.result()
         views: dict[str, F8] = {
             "metrics": np.ones(n),
