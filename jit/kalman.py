@@ -13,7 +13,7 @@ less a call
 than a record):
     rows  = X (n, d), y (n, 1 or K), weight (n,), mode (n,) uint8
     state = m (K, D) | A (D, D) | inputs (2, d) | outputs (3, K) | s (len(SCALARS),)
-    fixed = settings p | W (1 + d, h) random weights | work (5 + more, max(D, K)) scratch
+    fixed = settings p | W (1 + d, h) random weights | work (6 or more, max(D, K)) scratch
     out   = answer (n, K) | side (n, 1 or K): probabilities and class, or mean and variance
 inputs: weight seen and running mean of each feature. outputs: rows (classes) or weight (targets)
     learnt, running
@@ -24,7 +24,7 @@ import math
 
 import numpy as np
 
-from streamlearn.jit._compile import F8, U1, kernel
+from streamlearn.jit._compile import F8, U1, kernel, part
 from streamlearn.jit.random_features import hidden_features
 
 # places in the state vector s
@@ -37,20 +37,14 @@ N_SETTINGS = 12
 
 _PREDICT, _LEARN, _OBSERVE = 1, 2, 4
 _LOG_ALPHA_MIN, _LOG_ALPHA_MAX = math.log(0.1), math.log(100.0)
-_REJECT, _EMPTY, _TARGET, _SKIP, _WRONG = (
-    -1,
-    -2,
-    -3,
-    -4,
-    -5,
-)  # what a row brings when it is not a class
+# what a row brings when it is not a class
+_REJECT, _EMPTY, _TARGET, _SKIP, _WRONG = -1, -2, -3, -4, -5
 _CHECK_EVERY = 1000  # updates between two looks at the diagonal of A
 _MEMORY = 1000.0  # rows over which the variance scale of a target is remembered
 _LARGEST = 1e300  # targets beyond it would overflow the weights
 _REFUSED_RATIO = 1e12  # b / s2 beyond it leaves no correct digit in A
-_F, _U, _NU, _P, _Z, _EXTRA = range(
-    6
-)  # rows of work: features, A f, m'f, probabilities or targets, scratch
+# rows of work: features, A f, m'f, probabilities, targets, scratch
+_F, _U, _NU, _P, _Y, _Z, _EXTRA = range(7)
 
 Rows = tuple[F8, F8, F8, U1]
 State = tuple[F8, F8, F8, F8, F8]
@@ -60,13 +54,13 @@ Out = tuple[F8, F8]
 
 def work_rows(form: str, D: int) -> int:
     """Rows of scratch that a form needs."""
-    return {"standard": 5, "joseph": 6, "sqrt": 6 + 2 * D}[form]
+    return {"standard": 6, "joseph": 7, "sqrt": 7 + 2 * D}[form]
 
 
 # -- features ------------------------------------------------------------------------------------
 
 
-@kernel
+@part
 def _rescale(f: F8, norm2: float) -> None:
     """f <- f sqrt(norm2 / f'f); a row whose square overflows is first divided by its largest entry."""
     total = 0.0
@@ -85,7 +79,7 @@ def _rescale(f: F8, norm2: float) -> None:
         f[i] *= factor
 
 
-@kernel
+@part
 def lift(t: int, X: F8, inputs: F8, p: F8, W: F8, work: F8) -> int:
     """Features of row t into work: 1, tanh(W x + b), x, rescaled to squared norm p[NORM2]. O(d h +
     D).
@@ -112,7 +106,7 @@ def lift(t: int, X: F8, inputs: F8, p: F8, W: F8, work: F8) -> int:
     return _EMPTY if missing == d else missing
 
 
-@kernel
+@part
 def observe(t: int, X: F8, w: float, inputs: F8) -> None:
     """Running mean of every feature that row t has; the form of the step cannot overflow. O(d)."""
     for i in range(X.shape[1]):
@@ -126,14 +120,16 @@ def observe(t: int, X: F8, w: float, inputs: F8) -> None:
 # -- answers -------------------------------------------------------------------------------------
 
 
-@kernel
+@part
 def drift(s: F8) -> tuple[float, float]:
     """gamma and 1 - gamma^2 of all time updates that are due: gamma^2 = exp(-delta (gap + 1))."""
+    if s[DELTA] == 0.0:
+        return 1.0, 0.0
     loss = -math.expm1(-s[DELTA] * (s[GAP] + 1.0))
     return math.sqrt(1.0 - loss), loss
 
 
-@kernel
+@part
 def latent(f: F8, u: F8, s_w: float, loss: float) -> tuple[float, float]:
     """Latent variance v = g^2 a + (1 - g^2) b, and a - b; u = A f (for either form of A)."""
     a = 0.0
@@ -146,7 +142,7 @@ def latent(f: F8, u: F8, s_w: float, loss: float) -> tuple[float, float]:
     return (1.0 - loss) * a + loss * b, a - b
 
 
-@kernel
+@part
 def project(m: F8, f: F8, nu: F8) -> None:
     """nu <- m f, (K,): the means before the time update that is due. O(K D)."""
     for k in range(m.shape[0]):
@@ -156,11 +152,9 @@ def project(m: F8, f: F8, nu: F8) -> None:
         nu[k] = total
 
 
-@kernel
+@part
 def softmax(nu: F8, outputs: F8, factor: float, prob: F8) -> int:
-    """prob <- softmax(factor nu) over the known classes, 0 for others; the class of the largest nu,
-    or -1.
-    """
+    """prob <- softmax(factor nu) over the known classes, 0 for others. Returns argmax nu, or -1."""
     best = -1
     for k in range(outputs.shape[1]):
         if outputs[0, k] > 0.0 and (best < 0 or nu[k] > nu[best]):
@@ -172,127 +166,58 @@ def softmax(nu: F8, outputs: F8, factor: float, prob: F8) -> int:
             prob[k] = math.exp(factor * (nu[k] - nu[best]))
             total += prob[k]
     for k in range(outputs.shape[1]):
-        prob[k] /= total
+        if best >= 0:
+            prob[k] /= total
     return best
 
 
-@kernel
-def calibration(s: F8, v: float) -> tuple[float, float, float]:
-    """alpha, q = 1 + pi alpha^2 v / 8 and kappa = alpha / sqrt(q) of the mean-field softmax."""
-    alpha = math.exp(s[LOG_ALPHA])
-    q = 1.0 + math.pi * alpha * alpha * v / 8.0
-    return alpha, q, alpha / math.sqrt(q)
-
-
-@kernel
-def blank(t: int, outputs: F8, classify: bool, out: Out) -> None:
-    """No answer: NaN, but 0 for a class that is not known, as it will be for one that is not even
-    there.
-    """
-    answer, side = out
+@part
+def blank(t: int, outputs: F8, classify: bool, answer: F8, side: F8) -> None:
+    """No answer: NaN, but 0 for a class that is not known, as in a column that is not there yet."""
     for k in range(answer.shape[1]):
         answer[t, k] = 0.0 if classify and outputs[0, k] == 0.0 else math.nan
     for k in range(side.shape[1]):
         side[t, k] = math.nan
 
 
-@kernel
-def reply(t: int, state: State, fixed: Fixed, out: Out, shrink: float, v: float) -> None:
-    """Write the answer for row t; shrink is what the due time update makes of the means (g, or 1)."""
-    _, _, _, outputs, s = state
-    p, _, work = fixed
-    answer, side = out
-    K = outputs.shape[1]
-    if p[CLASSIFY] > 0.0:
-        _, _, kappa = calibration(s, v)
-        prob = work[_P, :K]
-        best = softmax(work[_NU, :K], outputs, kappa * shrink, prob)
-        side[t, 0] = math.nan if best < 0 else float(best)
-        for k in range(K):
-            answer[t, k] = prob[k] if best >= 0 else 0.0
-        return
-    for k in range(K):
-        answer[t, k] = outputs[1, k] + shrink * work[_NU, k]
-        side[t, k] = outputs[2, k] * (v + p[S2])
-
-
 # -- the drift coefficient and the calibration ---------------------------------------------------
 
 
-@kernel
-def softmax_slopes(
-    c: int, nu: F8, outputs: F8, s: F8, prob: F8, g: float, v: float, a_b: float, decay: bool
-) -> tuple[float, float]:
-    """d log p_c / d delta and d log p_c / d log_alpha of the mean-field softmax (spec L1). O(K)."""
-    alpha, q, kappa = calibration(s, v)
-    shrink = g if decay else 1.0
-    softmax(nu, outputs, kappa * shrink, prob)
-    lead = nu[c]
-    for k in range(outputs.shape[1]):
-        lead -= prob[k] * nu[k]
-    dkappa = -(math.pi / 16.0) * alpha * alpha * alpha / (q * math.sqrt(q)) * 2.0 * g * a_b
-    by_g = dkappa * shrink * lead
-    if decay:
-        by_g += kappa * lead
-    return -0.5 * (s[GAP] + 1.0) * g * by_g, (kappa / q) * shrink * lead
-
-
-@kernel
+@part
 def gaussian_slope(
-    target: F8, nu: F8, outputs: F8, s: F8, s2: float, g: float, v: float, a_b: float, decay: bool
+    y: F8, nu: F8, outputs: F8, S: float, g: float, slope_S: float, decay: bool
 ) -> float:
-    """d L / d delta of the Gaussian log predictive density, over the known outputs (spec L1). O(K)."""
+    """dL/dg of the Gaussian log predictive density, over the known outputs (spec L1). O(K)."""
     shrink = g if decay else 1.0
-    S = v + s2
-    slope_S = 2.0 * g * a_b
-    by_g = 0.0
+    slope = 0.0
     for k in range(outputs.shape[1]):
         if outputs[0, k] > 0.0:
-            r = target[k] - outputs[1, k] - shrink * nu[k]
-            by_g += 0.5 * (r * r / outputs[2, k] / S - 1.0) * slope_S / S
+            r = y[k] - outputs[1, k] - shrink * nu[k]
+            slope += 0.5 * (r * r / outputs[2, k] / S - 1.0) * slope_S / S
             if decay:
-                by_g += r * nu[k] / outputs[2, k] / S
-    return -0.5 * (s[GAP] + 1.0) * g * by_g
+                slope += r * nu[k] / outputs[2, k] / S
+    return slope
 
 
-@kernel
-def _step(value: float, slope: float, rate: float, low: float, high: float) -> float:
+@part
+def step(value: float, slope: float, rate: float, low: float, high: float) -> float:
     """value + rate clip(slope, -1, 1), clipped to [low, high]; a slope that is NaN is no step."""
     if slope != slope:
         return value
     return min(max(value + rate * min(max(slope, -1.0), 1.0), low), high)
 
 
-@kernel
-def adapt(c: int, state: State, fixed: Fixed, g: float, v: float, a_b: float) -> None:
-    """One clipped gradient step on delta and log_alpha; targets are in work[_P] for c < 0, else
-    one-hot.
-    """
-    _, _, _, outputs, s = state
-    p, _, work = fixed
-    K = outputs.shape[1]
-    nu, target, decay = work[_NU, :K], work[_P, :K], p[DECAY_MEAN] > 0.0
-    slope = 0.0
-    if c >= 0:
-        slope, slope_alpha = softmax_slopes(c, nu, outputs, s, target, g, v, a_b, decay)
-        s[LOG_ALPHA] = _step(s[LOG_ALPHA], slope_alpha, p[LR_ALPHA], _LOG_ALPHA_MIN, _LOG_ALPHA_MAX)
-        one_hot(c, target)
-    if c < 0 or p[SOFTMAX] == 0.0:
-        slope = gaussian_slope(target, nu, outputs, s, p[S2], g, v, a_b, decay)
-    s[DELTA] = _step(s[DELTA], slope, p[LR_DELTA], 0.0, p[DELTA_MAX])
-
-
-@kernel
-def one_hot(c: int, target: F8) -> None:
-    """target <- 1 at c, else 0."""
-    target[:] = 0.0
-    target[c] = 1.0
+@part
+def step_delta(s: F8, p: F8, g: float, slope_g: float) -> None:
+    """One step of delta, given the slope in g; dg/ddelta = -(gap + 1) g / 2."""
+    slope = -0.5 * (s[GAP] + 1.0) * g * slope_g
+    s[DELTA] = step(s[DELTA], slope, p[LR_DELTA], 0.0, p[DELTA_MAX])
 
 
 # -- one row: what all forms share ---------------------------------------------------------------
 
 
-@kernel
+@part
 def read_label(t: int, y: F8, classify: bool, target: F8) -> int:
     """The class of row t, or _TARGET with the targets in `target`, or _EMPTY, or _REJECT."""
     for k in range(y.shape[1]):
@@ -308,7 +233,7 @@ def read_label(t: int, y: F8, classify: bool, target: F8) -> int:
     return _TARGET
 
 
-@kernel
+@part
 def prepare(t: int, rows: Rows, state: State, fixed: Fixed, out: Out) -> int:
     """Features of row t into work, and what its label is; _SKIP (counted) when x cannot be taken."""
     X, y, weight, mode = rows
@@ -319,20 +244,20 @@ def prepare(t: int, rows: Rows, state: State, fixed: Fixed, out: Out) -> int:
         return _WRONG
     found = lift(t, X, inputs, p, W, work)
     if found == _REJECT or (p[NORM2] == 0.0 and too_large(work[_F, : A.shape[0]], p)):
-        blank(t, outputs, p[CLASSIFY] > 0.0, out)
+        blank(t, outputs, p[CLASSIFY] > 0.0, out[0], out[1])
         if learn:
             s[REJECTED if found == _REJECT else REFUSED] += 1.0
         return _SKIP
     if not learn:
         return _EMPTY
-    c = read_label(t, y, p[CLASSIFY] > 0.0, work[_P, : outputs.shape[1]])
+    c = read_label(t, y, p[CLASSIFY] > 0.0, work[_Y, : outputs.shape[1]])
     if c == _REJECT:
         return c
     s[IMPUTED] += float(X.shape[1] if found == _EMPTY else found)
     return _EMPTY if found == _EMPTY or weight[t] == 0.0 else c
 
 
-@kernel
+@part
 def too_large(f: F8, p: F8) -> bool:
     """Whether s_w f'f / s2 leaves no correct digit in A."""
     total = 0.0
@@ -341,11 +266,9 @@ def too_large(f: F8, p: F8) -> bool:
     return not total * p[S_W] <= _REFUSED_RATIO * p[S2]
 
 
-@kernel
+@part
 def settle(t: int, c: int, rows: Rows, state: State, fixed: Fixed, out: Out) -> float:
-    """Answer row t, observe it, adapt; the noise variance of its label, 0 if there is nothing to
-    learn.
-    """
+    """Answer row t, observe it, adapt. Returns the noise variance of its label, 0 if there is none."""
     X, _, weight, mode = rows
     m, A, inputs, outputs, s = state
     p, _, work = fixed
@@ -353,10 +276,10 @@ def settle(t: int, c: int, rows: Rows, state: State, fixed: Fixed, out: Out) -> 
     g, loss = drift(s)
     v, a_b = latent(f, work[_U, : A.shape[0]], p[S_W], loss)
     project(m, f, nu)
-    if mode[t] & _PREDICT:
-        reply(t, state, fixed, out, g if p[DECAY_MEAN] > 0.0 else 1.0, v)
+    if p[CLASSIFY] > 0.0:
+        settle_class(t, c, mode[t], outputs, s, p, work, out, g, v, a_b)
     else:
-        blank(t, outputs, p[CLASSIFY] > 0.0, out)
+        settle_target(t, c, mode[t], weight[t], outputs, s, p, work, out, g, v, a_b)
     if c == _REJECT:
         s[REJECTED] += 1.0
         return 0.0
@@ -365,58 +288,99 @@ def settle(t: int, c: int, rows: Rows, state: State, fixed: Fixed, out: Out) -> 
     if c == _EMPTY:
         s[GAP] += 1.0 if mode[t] & _LEARN else 0.0
         return 0.0
-    if c == _TARGET:
-        meet_target(weight[t], g, v, a_b, state, fixed)
-    else:
-        meet_class(c, g, v, a_b, state, fixed)
     s[SAMPLES] += 1.0
     return p[S2] / weight[t]
 
 
-@kernel
-def meet_class(c: int, g: float, v: float, a_b: float, state: State, fixed: Fixed) -> None:
-    """Know class c from now on (its zero column is exact), adapt, leave the one-hot targets in
-    work.
+@part
+def settle_class(
+    t: int, c: int, bits: int, outputs: F8, s: F8, p: F8, work: F8, out: Out,
+    g: float, v: float, a_b: float,
+) -> None:  # fmt: skip
+    """Answer with probabilities; for c >= 0 know the class (its zero column is exact) and adapt.
+
+    Mean field: p = softmax(kappa mu), kappa = alpha / sqrt(q), q = 1 + pi alpha^2 v / 8 (spec P5,
+    L1).
+    Leaves the one-hot targets in work.
     """
-    outputs, s = state[3], state[4]
+    K, answer, side = outputs.shape[1], out[0], out[1]
+    nu, prob, y = work[_NU, :K], work[_P, :K], work[_Y, :K]
+    shrink = g if p[DECAY_MEAN] > 0.0 else 1.0
+    alpha = math.exp(s[LOG_ALPHA])
+    q = 1.0 + math.pi * alpha * alpha * v / 8.0
+    kappa = alpha / math.sqrt(q)
+    best = softmax(nu, outputs, kappa * shrink, prob)
+    if bits & _PREDICT:
+        side[t, 0] = math.nan if best < 0 else float(best)
+        for k in range(K):
+            answer[t, k] = prob[k]
+    else:
+        blank(t, outputs, True, answer, side)
+    if c < 0:
+        return
     outputs[0, c] += 1.0
-    s[CLASSES] = max(s[CLASSES], c + 1.0)
-    adapt(c, state, fixed, g, v, a_b)
+    if outputs[0, c] == 1.0:
+        s[CLASSES] = max(s[CLASSES], c + 1.0)
+        softmax(nu, outputs, kappa * shrink, prob)
+    lead = nu[c]
+    for k in range(K):
+        lead -= prob[k] * nu[k]
+        y[k] = 1.0 if k == c else 0.0
+    slope_S = 2.0 * g * a_b
+    if p[SOFTMAX] > 0.0:
+        slope = -(math.pi / 16.0) * alpha * alpha * kappa / q * slope_S * shrink * lead
+        slope += kappa * lead if p[DECAY_MEAN] > 0.0 else 0.0
+    else:
+        slope = gaussian_slope(y, nu, outputs, v + p[S2], g, slope_S, p[DECAY_MEAN] > 0.0)
+    step_delta(s, p, g, slope)
+    slope = kappa / q * shrink * lead
+    s[LOG_ALPHA] = step(s[LOG_ALPHA], slope, p[LR_ALPHA], _LOG_ALPHA_MIN, _LOG_ALPHA_MAX)
 
 
-@kernel
-def meet_target(w: float, g: float, v: float, a_b: float, state: State, fixed: Fixed) -> None:
-    """Adapt, then let the running mean and variance scale of every target take in its new value.
+@part
+def settle_target(
+    t: int, c: int, bits: int, w: float, outputs: F8, s: F8, p: F8, work: F8, out: Out,
+    g: float, v: float, a_b: float,
+) -> None:  # fmt: skip
+    """Answer with mean and variance; for a label adapt, then let running mean and scale take it in.
 
     The first two labels only set mean and scale: before them a residual has no unit.
     """
-    outputs, s = state[3], state[4]
-    p, work = fixed[0], fixed[2]
-    if s[SAMPLES] >= 2.0:
-        adapt(_TARGET, state, fixed, g, v, a_b)
+    K, answer, side = outputs.shape[1], out[0], out[1]
+    nu, y, S = work[_NU, :K], work[_Y, :K], v + p[S2]
     shrink = g if p[DECAY_MEAN] > 0.0 else 1.0
-    for k in range(outputs.shape[1]):
-        value = work[_P, k]
+    if bits & _PREDICT:
+        for k in range(K):
+            answer[t, k] = outputs[1, k] + shrink * nu[k]
+            side[t, k] = outputs[2, k] * S
+    else:
+        blank(t, outputs, False, answer, side)
+    if c != _TARGET:
+        return
+    if s[SAMPLES] >= 2.0:
+        slope = gaussian_slope(y, nu, outputs, S, g, 2.0 * g * a_b, p[DECAY_MEAN] > 0.0)
+        step_delta(s, p, g, slope)
+    for k in range(K):
         if p[RESCALE] > 0.0 and s[SAMPLES] >= 1.0:
-            r = value - outputs[1, k] - shrink * work[_NU, k]
-            outputs[2, k] += (r * r / (v + p[S2]) - outputs[2, k]) / min(s[SAMPLES], _MEMORY)
+            r = y[k] - outputs[1, k] - shrink * nu[k]
+            outputs[2, k] += (r * r / S - outputs[2, k]) / min(s[SAMPLES], _MEMORY)
         outputs[0, k] += w
         if p[CENTRE] > 0.0:
             share = w / outputs[0, k]
-            outputs[1, k] += value * share - outputs[1, k] * share
+            outputs[1, k] += y[k] * share - outputs[1, k] * share
 
 
-@kernel
+@part
 def correct(m: F8, outputs: F8, work: F8, u: F8, shrink: float, S: float) -> None:
     """m <- shrink m + (A f / S) e', with e the innovations; targets and m'f stand in work. O(K D)."""
     for k in range(m.shape[0]):
         if outputs[0, k] > 0.0:
-            e = (work[_P, k] - outputs[1, k] - shrink * work[_NU, k]) / S
+            e = (work[_Y, k] - outputs[1, k] - shrink * work[_NU, k]) / S
             for i in range(u.shape[0]):
                 m[k, i] = shrink * m[k, i] + u[i] * e
 
 
-@kernel
+@part
 def guard(A: F8, s: F8, s_w: float) -> None:
     """Every 1000 updates: a diagonal that is not positive everywhere gets 1e-10 s_w, which is
     counted.
@@ -434,7 +398,7 @@ def guard(A: F8, s: F8, s_w: float) -> None:
 # -- standard form -------------------------------------------------------------------------------
 
 
-@kernel
+@part
 def symmetric_product(A: F8, f: F8, u: F8) -> None:
     """u <- A f. Row j of a symmetric A is its column j: vectorises across i, each u a chain in
     order of j.
@@ -456,7 +420,7 @@ def symmetric_product(A: F8, f: F8, u: F8) -> None:
         j += 1
 
 
-@kernel
+@part
 def condition_standard(noise: float, state: State, fixed: Fixed) -> None:
     """Time update with the new delta and measurement update, fused: A <- g^2 A + (1 - g^2) s_w I -
     z z'.
@@ -503,7 +467,7 @@ def walk_standard(rows: Rows, state: State, fixed: Fixed, out: Out) -> int:
     return -1
 
 
-@kernel
+@part
 def row_products(M: F8, x: F8, out: F8) -> None:
     """out <- M x, four rows at a time; each entry is one chain in order of the columns."""
     n = M.shape[0]
@@ -528,7 +492,7 @@ def row_products(M: F8, x: F8, out: F8) -> None:
 # -- Joseph form ---------------------------------------------------------------------------------
 
 
-@kernel
+@part
 def condition_joseph(noise: float, state: State, fixed: Fixed) -> None:
     """As condition_standard, with A <- (I - k f') A (I - k f')' + noise k k', then symmetrised.
     O(D^2 + K D).
@@ -582,7 +546,7 @@ def walk_joseph(rows: Rows, state: State, fixed: Fixed, out: Out) -> int:
 # R is the transpose of the specification's S: rows of R are then what both updates walk along.
 
 
-@kernel
+@part
 def root_drift(R: F8, M: F8, keep: float, fresh: float) -> None:
     """R <- the triangular factor of the stack of keep R and fresh I: A <- keep^2 A + fresh^2 I.
 
@@ -602,7 +566,7 @@ def root_drift(R: F8, M: F8, keep: float, fresh: float) -> None:
             R[i, j] = M[i, j] if j >= i else 0.0
 
 
-@kernel
+@part
 def _reflect(M: F8, c: int, stop: int) -> None:
     """One Householder step: rows c to stop of column c become (-+norm, 0, ...), the columns after
     it follow.
@@ -626,7 +590,7 @@ def _reflect(M: F8, c: int, stop: int) -> None:
     M[c, c] = top
 
 
-@kernel
+@part
 def root_condition(R: F8, f: F8, v: F8, u: F8, noise: float) -> float:
     """Potter's update: R <- R - v u' / (s + sqrt(s noise)), with v = R f and u = R'v = A f. Returns
     s.
@@ -642,7 +606,7 @@ def root_condition(R: F8, f: F8, v: F8, u: F8, noise: float) -> float:
     return s
 
 
-@kernel
+@part
 def root_product(R: F8, f: F8, v: F8, u: F8) -> None:
     """v <- R f, u <- R'v = A f."""
     row_products(R, f, v)
@@ -653,7 +617,7 @@ def root_product(R: F8, f: F8, v: F8, u: F8) -> None:
             u[j] += R[i, j] * v[i]
 
 
-@kernel
+@part
 def condition_sqrt(noise: float, state: State, fixed: Fixed) -> None:
     """As condition_standard, on the root; the time update waits for every p[QR_EVERY]-th label, in
     `gap`.
@@ -696,7 +660,7 @@ def walk_sqrt(rows: Rows, state: State, fixed: Fixed, out: Out) -> int:
 # -- widening ------------------------------------------------------------------------------------
 
 
-@kernel
+@part
 def cholesky(B: F8, L: F8) -> None:
     """L <- the lower factor of B = L L', symmetric positive definite. O(D^3)."""
     D = B.shape[0]

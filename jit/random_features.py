@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from streamlearn.jit._compile import F8, kernel
+from streamlearn.jit._compile import F8, part
 from streamlearn.jit.counter import key_of, normals
 
 _LOG2_E = 1.4426950408889634
@@ -28,7 +28,7 @@ def random_weights(seed: int, names: tuple[str, ...], m: int, scale: float) -> F
     return scale * np.array([normals(key, m) for key in keys])
 
 
-@kernel
+@part
 def _exp_taylor(r: float) -> float:
     """exp(r) for |r| <= ln(2) / 2, by its series to r^13: the first term left out is below 5e-18."""
     p = 1.0 + r * (1.0 / 13.0)
@@ -46,7 +46,7 @@ def _exp_taylor(r: float) -> float:
     return 1.0 + r * p
 
 
-@kernel
+@part
 def tanh_inplace(z: F8, scratch: F8) -> None:
     """z <- tanh(z). z (m,) in/out, not NaN | scratch (m,). Absolute error below 4e-16, allocates
     nothing.
@@ -67,7 +67,7 @@ def tanh_inplace(z: F8, scratch: F8) -> None:
         z[j] = math.copysign((1.0 - t) / (1.0 + t), z[j])
 
 
-@kernel
+@part
 def hidden_features(x: F8, W: F8, h: F8, scratch: F8) -> None:
     """h <- tanh(W x + b). x (d,) finite | W (1 + d, m), biases first | h (m,) out | scratch (m,).
 
