@@ -57,6 +57,8 @@ def disk_errors(path: Path | str) -> Iterator[None]:
     """Errors of the system while writing `path`, as one line for the user."""
     try:
         yield
+    except BrokenPipeError:  # whoever read has enough
+        raise
     except OSError as error:
         if error.errno in _FULL:
             raise UserError(

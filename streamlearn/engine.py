@@ -154,7 +154,7 @@ class Engine:
     # -- one run -----------------------------------------------------------------------------------
 
     def run(self) -> Summary:
-        """Go on from the last checkpoint, or begin; ends with the source, at the limit, or by `stop`.
+        """Go on from the last checkpoint, or begin; end with the source, at the limit or by `stop`.
 
         SIGINT and SIGTERM finish the block, save and return (main thread only); a second one raises
         KeyboardInterrupt. Any exception leaves the last checkpoint as it is.

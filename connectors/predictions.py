@@ -1,0 +1,114 @@
+"""The rows of a predictions file: `row`, the id, `prediction`, and `p_<class>` for classifiers.
+
+Which classes have a column must not depend on how the stream was cut into blocks. So a class counts
+as known from the row after the one that taught it, or from the first row that gives it a
+probability; the classes that were known before the stream began count from the start.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlearn.block import F8, I8, LEARN, OBSERVE, PREDICT, Block, Columns, Vocabulary
+from streamlearn.contracts import Answers
+
+_EVENT = PREDICT | OBSERVE
+
+
+class Rows(NamedTuple):
+    """Answered events. row: (n,) int64, the number of the event in the stream, from 0.
+
+    ids: (n,) or None. prediction: (n,) float64, class codes or values; NaN: no answer was given.
+    labels: what codes stand for; None for regression. proba: (n, K), 0 for a class unknown at that
+    row, NaN where no answer was given. known: (n,) int64, classes known at each row, at most K;
+    None where all K are known at every row.
+    """
+
+    row: I8
+    ids: NDArray[Any] | None
+    prediction: F8
+    labels: Sequence[Any] | None
+    proba: F8
+    known: I8 | None
+
+
+class PredictionRows:
+    """Turns answers into rows; counts the classes that have a column.
+
+    labels: classes that are known before the first event.
+    """
+
+    def __init__(self, labels: Vocabulary | None) -> None:
+        self.classes = 0 if labels is None else len(labels)
+
+    def take(self, answers: Answers) -> Rows:
+        """The rows of a block that were to be answered."""
+        block, outputs, first = answers
+        asked = (block.mode & PREDICT) != 0
+        row = first + np.arange(block.n)
+        if not asked.all():
+            row = first + np.cumsum((block.mode & _EVENT) != 0) - 1
+        labels = None if block.labels is None else block.labels.values
+        prediction = np.asarray(outputs["prediction"], dtype=np.float64)
+        proba, known = self._probabilities(block, outputs, prediction)
+        whole = Rows(row, block.ids, prediction, labels, proba, known)
+        return whole if asked.all() else _selected(whole, asked)
+
+    def _probabilities(
+        self, block: Block, outputs: Columns, prediction: F8
+    ) -> tuple[F8, I8 | None]:
+        """Probabilities of all classes known after this block, and how many each row knew."""
+        if block.labels is None:
+            return np.zeros((block.n, 0)), None
+        given: F8 = outputs.get("proba", np.zeros((block.n, 0)))
+        known = self._known(block, given)
+        missing = np.isnan(prediction)
+        if given.shape[1] == self.classes and known is None and not missing.any():
+            return given, None
+        proba = np.zeros((block.n, self.classes))
+        shared = min(self.classes, given.shape[1])
+        proba[:, :shared] = given[:, :shared]
+        proba[missing] = np.nan  # whatever the operator left there: a row without an answer
+        if known is not None:
+            proba[np.arange(self.classes) >= known[:, None]] = 0.0
+        return proba, known
+
+    def _known(self, block: Block, proba: F8) -> I8 | None:
+        """Classes known at each row; None if no class becomes known within the block."""
+        before = self.classes
+        taught = ((block.mode & LEARN) != 0) & (block.y >= before)
+        beyond = np.nan_to_num(proba[:, before:]) != 0
+        if not taught.any() and not beyond.any():
+            return None
+        known = np.full(block.n + 1, before, dtype=np.int64)
+        known[1:][taught] = block.y[taught].astype(np.int64) + 1
+        columns = np.arange(before + 1, before + 1 + beyond.shape[1])
+        shown = np.max(beyond * columns, axis=1, initial=0)
+        known[:-1] = np.maximum(known[:-1], shown)
+        known = np.maximum.accumulate(known)
+        self.classes = int(known[-1])
+        return known[:-1]
+
+
+def _selected(rows: Rows, asked: NDArray[np.bool_]) -> Rows:
+    return Rows(
+        rows.row[asked],
+        None if rows.ids is None else rows.ids[asked],
+        rows.prediction[asked],
+        rows.labels,
+        rows.proba[asked],
+        None if rows.known is None else rows.known[asked],
+    )
+
+
+def class_columns(labels: Sequence[Any], stop: int, start: int = 0) -> list[str]:
+    """Names of the probability columns of classes start to stop."""
+    return [f"p_{label}" for label in labels[start:stop]]
+
+
+def id_column(name: str | None) -> str:
+    """The column of ids; a name that another column has, or could have, is not used for it."""
+    taken = name is None or name in ("row", "prediction") or name.startswith("p_")
+    return "id" if taken else str(name)
