@@ -12,6 +12,10 @@ from streamlearn.operators.baselines import MajorityClassifier as MajorityClassi
 from streamlearn.operators.baselines import MeanRegressor as MeanRegressor
 from streamlearn.operators.baselines import NoChangeClassifier as NoChangeClassifier
 from streamlearn.operators.baselines import NoChangeRegressor as NoChangeRegressor
+from streamlearn.operators.encode import Densifier as Densifier
+from streamlearn.operators.encode import HashEncoder as HashEncoder
+from streamlearn.operators.encode import OneHotEncoder as OneHotEncoder
+from streamlearn.operators.encode import OrdinalEncoder as OrdinalEncoder
 from streamlearn.operators.impute import Imputer as Imputer
 from streamlearn.operators.kalman import KalmanClassifier as KalmanClassifier
 from streamlearn.operators.kalman import KalmanRegressor as KalmanRegressor
