@@ -38,6 +38,10 @@ class Pipeline(Operator):
     numbers) and adds the output `alarm`; it reports, and `Adaptive` acts. River and scikit-learn
     estimators may stand as stages; they run row by row.
 
+    An event that is scored without its label is logged under its id, with what every label-learning
+    stage saw and said, until a LEARN row brings the label; set `expects_labels` to False where none
+    will come.
+
     Args:
         stages: operators or estimators; their parameters are theirs.
     Raises: TypeError for a stage that is no operator, ValueError for an order that cannot be.
@@ -65,6 +69,7 @@ class Pipeline(Operator):
         self.needs_pickle = any(stage.needs_pickle for stage in self.stages)
         if self._tail and hasattr(self._tail[0], "inflate"):
             self.inflate = self._tail[0].inflate
+        self.expects_labels = True
         self._pending = EventLog()
         self._frozen = False
 
@@ -107,7 +112,7 @@ class Pipeline(Operator):
             block = block.replace(mode=block.mode & PREDICT)
         if block.logged is not None or block.log_wanted:  # an outer pipeline keeps the log
             return self._flow(block)
-        if block.plain:
+        if block.plain or not self.expects_labels:
             return self._flow(block)
         ends = cuts(block)
         if len(ends) == 1:
