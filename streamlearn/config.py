@@ -7,9 +7,9 @@ comes from a file, ends with the line. Unknown keys are errors. Words are read b
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from streamlearn import registry, yaml12
@@ -67,6 +67,23 @@ class EngineSection(_Section):
     pace: Annotated[float, Field(gt=0)] | None = None
 
 
+class SinkSection(_Section):
+    """Where answers or dead letters go; `sink: predictions.csv` is enough.
+
+    format: csv, jsonl or parquet, where the ending does not say it. overwrite: whether a run that
+    begins anew empties a file that holds something, instead of refusing.
+    """
+
+    path: str
+    format: Literal["csv", "jsonl", "parquet"] | None = None
+    overwrite: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
 class Config(_Section):
     """One pipeline with its source and sinks.
 
@@ -74,11 +91,11 @@ class Config(_Section):
     `replay DATA --model FILE` takes both from the command line.
     """
 
-    source: str | dict[str, Any] | None = None
+    source: str | None = None
     schema_: Schema | None = Field(default=None, alias="schema")
     pipeline: Annotated[list[Any], Field(min_length=1)] | None = None
-    sink: str | dict[str, Any] | None = None
-    dead_letters: str | dict[str, Any] | None = None
+    sink: SinkSection | None = None
+    dead_letters: SinkSection | None = None
     checkpoint: Checkpoint | None = None
     evaluation: EvaluationSection = EvaluationSection()
     engine: EngineSection = EngineSection()
@@ -92,6 +109,8 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "evaluation": EvaluationSection,
     "engine": EngineSection,
     "schema": Schema,
+    "sink": SinkSection,
+    "dead_letters": SinkSection,
 }
 
 _RULES = {  # pydantic's kind of error -> our rule, where its own words would not do

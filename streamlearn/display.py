@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -74,13 +75,13 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
 def print_operators(
     rows: Iterable[tuple[str, str, str, str]], console: Console | None = None
 ) -> None:
-    """Name, kind, parameters and first line of the documentation of every operator."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("operator", "kind", "parameters", "what it is"):
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    (console or Console()).print(table)
+    """Name, kind, parameters and summary of every operator, in that order in a row."""
+    out = console or Console()
+    for name, kind, parameters, summary in rows:
+        out.print(Text.assemble((name, "bold"), f"  {kind}"))
+        out.print(Padding(Text(summary), (0, 0, 0, 4)))
+        if parameters:
+            out.print(Padding(Text(parameters, style="dim"), (0, 0, 0, 4)))
 
 
 def print_checkpoint(found: Mapping[str, Any], console: Console | None = None) -> None:
@@ -131,7 +132,7 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
         _alarms(result["alarms"], result.get("n_alarms", len(result["alarms"]))),
     ]
     if result.get("unanswered"):
-        lines.append(f"{result['unanswered']:,} rows had a label but no answer yet; not measured")
+        lines.append(f"{result['unanswered']:,} with a label but no answer yet, not measured")
     if result["dead_letters"]:
         lines.append(f"{result['dead_letters']:,} records did not fit: dead letters")
     return lines
@@ -140,8 +141,9 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
 def _alarms(rows: list[int], count: int) -> str:
     if not count:
         return "no drift alarms"
-    shown = ", ".join(str(row) for row in rows[-8:])
-    return f"{count} drift alarm{'' if count == 1 else 's'}, the last at row {shown}"
+    shown = ", ".join(f"{row:,}" for row in rows[-8:])
+    which = "at" if count <= 8 else "the last at"
+    return f"{count:,} drift alarm{'' if count == 1 else 's'}, {which} row {shown}"
 
 
 def _number(value: float | None) -> str:

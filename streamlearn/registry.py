@@ -31,7 +31,7 @@ class Entry(NamedTuple):
     name: str
     kind: str  # classifier, regressor, transformer, detector, operator
     parameters: str  # "r=1.0, p0=1.0"
-    summary: str  # first line of the docstring
+    summary: str  # first paragraph of the docstring
 
 
 def names() -> list[str]:
@@ -141,8 +141,8 @@ def describe(found: type[Any]) -> Entry:
     """One operator as a line of the list."""
     parameters = parameters_of(found) or {}
     shown = ", ".join(_shown(p) for p in parameters.values())
-    summary = (inspect.getdoc(found) or "").partition("\n")[0]
-    return Entry(found.__name__, _kind(found), shown, summary)
+    summary = (inspect.getdoc(found) or "").partition("\n\n")[0]
+    return Entry(found.__name__, _kind(found), shown, " ".join(summary.split()))
 
 
 def entries() -> list[Entry]:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from streamlearn import config as configs
-from streamlearn import connectors, display
+from streamlearn import connectors, display, stdin
 from streamlearn.checkpoint import CheckpointStore
 from streamlearn.config import Config
+from streamlearn.connectors.sinks import open_dead_letters, open_sink
 from streamlearn.contracts import Sink, Source
 from streamlearn.engine import DeadLetters, Engine, Summary
 from streamlearn.errors import UserError
@@ -22,6 +23,7 @@ from streamlearn.evaluation import Evaluation
 from streamlearn.pipeline import Pipeline
 from streamlearn.result import Result
 from streamlearn.schema import Schema
+from streamlearn.specification import specification
 
 _log = logging.getLogger(__name__)
 _CONFIG_ENDINGS = (".yaml", ".yml")
@@ -103,15 +105,16 @@ def replay(
         "features": configs.listed(features),
         "ignore": configs.listed(ignore),
     }
-    say = display.say if progress else _log.info
-    found = _schema(data, schema, config, names | {"task": task}, say)
+    asked = names | {"task": task}
+    declared = config.schema_ if schema is None and not any(asked.values()) else schema
+    source, found = _source(data, declared, asked, display.say if progress else _log.info)
     job = Job(
-        source=connectors.open_source(data, found),
+        source=source,
         schema=found,
         pipeline=_pipeline(pipe, config, model, arguments, found),
         evaluation=_evaluation(config, found, window, fading),
-        sink=None if predictions is None else connectors.open_sink(str(predictions), found),
-        dead_letters=None if dead_letters is None else connectors.open_dead_letters(dead_letters),
+        sink=_sink(data, predictions, found, checkpoint is not None),
+        dead_letters=_dead_letters(data, dead_letters),
         checkpoints=None,
         config=config,
         name=_name(data),
@@ -149,14 +152,15 @@ def plan(config: Config) -> Job:
             name = key.rstrip("_")
             raise UserError(f"{name}: must be there for a run; `streamlearn init DATA` writes it")
     schema = _fresh(config.schema_)
-    sinks = config.sink, config.dead_letters
+    sink = config.sink and config.sink.model_dump(exclude_none=True)
+    dead = config.dead_letters and config.dead_letters.model_dump(exclude_none=True)
     job = Job(
-        source=connectors.open_source(config.source, schema),
+        source=connectors.open_source(str(config.source), schema),
         schema=schema,
         pipeline=_pipeline(None, config, None, {}, schema),
         evaluation=_evaluation(config, schema, None, None),
-        sink=None if sinks[0] is None else connectors.open_sink(sinks[0], schema),
-        dead_letters=None if sinks[1] is None else connectors.open_dead_letters(sinks[1]),
+        sink=open_sink(sink, schema, recoverable=config.checkpoint is not None) if sink else None,
+        dead_letters=open_dead_letters(dead) if dead else None,
         checkpoints=None,
         config=config,
         name=_name(config.source),
@@ -199,23 +203,22 @@ def _pairs(given: Assignments) -> dict[str, Any]:
     return dict(configs.split_assignment(text) for text in given)
 
 
-def _schema(
+def _source(
     data: Any,
     declared: Schema | Mapping[str, Any] | None,
-    config: Config,
     asked: Mapping[str, Any],
     say: Callable[[str], None],
-) -> Schema:
-    """The schema that was declared, or the one that the data and the arguments suggest."""
-    if declared is None and not any(asked.values()):
-        declared = config.schema_
-    if declared is not None:
-        found = _fresh(declared)
-    else:
-        found = Schema.infer(data, **asked)
+) -> tuple[Source, Schema]:
+    """The data as a source, with the schema that was declared, or that data and names suggest."""
+    schema = None if declared is None else _fresh(declared)
+    if schema is None and str(data) == "-":
+        schema = Schema.infer(stdin.look_ahead(connectors.SAMPLE), **asked)
+        say(schema.describe())
+    source, found = connectors.as_source(data, schema, **({} if schema else asked))
+    if schema is None:
         say(found.describe())
     configs.check_target(found)
-    return found
+    return source, found
 
 
 def _fresh(declared: Schema | Mapping[str, Any] | None) -> Schema:
@@ -259,12 +262,8 @@ def _evaluation(
 
 def _store(job: Job, section: configs.Checkpoint, allow_pickle: bool) -> CheckpointStore:
     """The checkpoint folder, which belongs to this pipeline, schema and evaluation alone."""
-    what = [
-        repr(job.pipeline),
-        job.schema.to_config(),
-        job.evaluation.window,
-        job.evaluation.fading,
-    ]
+    stages = [(repr(stage), specification(stage)) for stage in job.pipeline.stages]
+    what = [stages, job.schema.to_config(), job.evaluation.window, job.evaluation.fading]
     digest = hashlib.blake2b(json_text.dumps(what, default=str).encode(), digest_size=8).hexdigest()
     if job.pipeline.needs_pickle and not allow_pickle:
         raise UserError(
@@ -274,6 +273,31 @@ def _store(job: Job, section: configs.Checkpoint, allow_pickle: bool) -> Checkpo
     return CheckpointStore(
         section.path, section.keep, fingerprint=digest, allow_pickle=allow_pickle
     )
+
+
+def _sink(
+    data: Any, predictions: str | Path | None, schema: Schema, recoverable: bool
+) -> Sink | None:
+    """The file for the answers of a replay; what an earlier one left there is replaced."""
+    if predictions is None:
+        return None
+    _keep_apart(data, predictions, "predictions")
+    return open_sink(predictions, schema, overwrite=True, recoverable=recoverable)
+
+
+def _dead_letters(data: Any, path: str | Path | None) -> DeadLetters | None:
+    if path is None:
+        return None
+    _keep_apart(data, path, "dead_letters")
+    found: DeadLetters = open_dead_letters(path, overwrite=True)
+    return found
+
+
+def _keep_apart(data: Any, output: str | Path, name: str) -> None:
+    """Refuse to write over the data that is read."""
+    same = isinstance(data, (str, Path)) and Path(data).exists() and Path(output).exists()
+    if same and Path(data).samefile(output):
+        raise UserError(f"{name}: {output} is the data that is read; name another file")
 
 
 def _name(data: Any) -> str:
