@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from river import base
@@ -83,15 +83,20 @@ class OneHotEncoder(Transformer, base.Transformer):
         if CATEGORY not in block.features.kinds:
             return {"X": block.X}
         self._look_up(block.features)
-        parts, lengths = [], []
-        for piece in self.pieces(block):
-            opening, _ = self._next_opening(piece, 0)
-            if opening:
-                self._open(piece.X[0], piece.features)
-            out = np.empty((piece.n, self.layout_.shape[0]))
-            one_hot_run(piece.X, self.layout_, self._cats, self._slots, self._shared, out)
+        parts: list[Columns] = []
+        lengths: list[int] = []
+        start, stop = 0, -1
+        while stop < block.n:
+            fresh, stop = self._next_opening(block, start)
+            if fresh:
+                self._open(block.X[start], block.features)
+            out = np.empty((stop - start, self.layout_.shape[0]))
+            one_hot_run(
+                block.X[start:stop], self.layout_, self._cats, self._slots, self._shared, out
+            )
             parts.append({"X": out})
-            lengths.append(piece.n)
+            lengths.append(stop - start)
+            start = stop
         return concatenated(parts, lengths)
 
     def _next_opening(self, block: Block, start: int) -> tuple[bool, int]:
@@ -192,6 +197,17 @@ class OrdinalEncoder(Transformer, base.Transformer):
         return {"X": block.X}
 
 
+class _Places(NamedTuple):
+    """Where HashEncoder puts things: output columns; (d,) the output column of each number, or
+    -1 - c for the c-th category; the column of bucket 0; names of the categories.
+    """
+
+    named: Features
+    targets: I8
+    first: int
+    categories: list[Any]
+
+
 class HashEncoder(Transformer, base.Transformer):
     """All categories hashed into a fixed number of columns; numbers are passed on.
 
@@ -220,21 +236,20 @@ class HashEncoder(Transformer, base.Transformer):
         self._table: I8 = np.zeros((0, 0), dtype=np.int64)
         self._signs: F8 = np.zeros((0, 0))
         self._hashed: list[list[Any]] = []  # of each category the values that the tables hold
-        self._placed: tuple[Features, Features, I8] | None = None
+        self._placed: tuple[Features, _Places] | None = None
 
     def output_features(self, features: Features) -> Features:
         """The numbers, and the hash columns in the place of the first category."""
-        return self._place(features)[0] if CATEGORY in features.kinds else features
+        return self._place(features).named if CATEGORY in features.kinds else features
 
     def _run(self, block: Block) -> Columns:
         features = block.features
         if CATEGORY not in features.kinds:
             return {"X": block.X}
-        named, targets = self._place(features)
-        self._hash_new(features)
-        out = np.empty((block.n, len(named)))
-        first = features.kinds.index(CATEGORY)  # all before are numbers
-        hash_run(block.X, targets, self._table, self._signs, first, out)
+        to = self._place(features)
+        self._hash_new(features, to.categories)
+        out = np.empty((block.n, len(to.named)))
+        hash_run(block.X, to.targets, self._table, self._signs, to.first, out)
         return {"X": out}
 
     def load(self, state: State) -> None:
@@ -242,11 +257,8 @@ class HashEncoder(Transformer, base.Transformer):
         super().load(state)
         self._hashed = []
 
-    def _hash_new(self, features: Features) -> None:
+    def _hash_new(self, features: Features, names: list[Any]) -> None:
         """Bring the tables up to date with the values of all categories."""
-        names = [
-            n for n, kind in zip(features.names, features.kinds, strict=True) if kind == CATEGORY
-        ]
         self._hashed += [[] for _ in names[len(self._hashed) :]]
         for c, name in enumerate(names):
             values, done = features.categories[name].values, self._hashed[c]
@@ -275,23 +287,23 @@ class HashEncoder(Transformer, base.Transformer):
         number = int.from_bytes(digest, "little")
         return (number & (2**63 - 1)) % self.buckets, -1.0 if number >> 63 else 1.0
 
-    def _place(self, features: Features) -> tuple[Features, I8]:
-        """Output columns, and for each input column its place or, of the c-th category, -1 - c."""
+    def _place(self, features: Features) -> _Places:
+        """Where the columns go; worked out once for each table of features."""
         if self._placed is not None and self._placed[0] is features:
-            return self._placed[1:]
-        first = features.kinds.index(CATEGORY)
-        rest = [j for j, kind in enumerate(features.kinds) if kind != CATEGORY]
-        targets = np.zeros(len(features), dtype=np.int64)
-        for at, j in enumerate(rest):
-            targets[j] = at if j < first else at + self.buckets
+            return self._placed[1]
         cats = [j for j, kind in enumerate(features.kinds) if kind == CATEGORY]
+        rest = [j for j, kind in enumerate(features.kinds) if kind != CATEGORY]
+        first = cats[0]  # so many numbers stand before
+        targets = np.zeros(len(features), dtype=np.int64)
         targets[cats] = -1 - np.arange(len(cats))
+        targets[rest] = [at if at < first else at + self.buckets for at in range(len(rest))]
         names = [features.names[j] for j in rest]
         kinds = [features.kinds[j] for j in rest]
         names[first:first] = [f"hash_{b}" for b in range(self.buckets)]
         kinds[first:first] = [NUMBER] * self.buckets
-        self._placed = (features, Features(names, kinds), targets)
-        return self._placed[1:]
+        places = _Places(Features(names, kinds), targets, first, [features.names[j] for j in cats])
+        self._placed = (features, places)
+        return places
 
 
 class Densifier(Transformer, base.Transformer):
