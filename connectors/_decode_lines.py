@@ -51,7 +51,7 @@ def decode_piece(
     """The chunk of a piece of complete lines, the bytes used, and the number of the next line."""
     decoded = decoder.whole(data)
     if decoded is not None:
-        end_line = line + data.count(b"\n")
+        end_line = line + int(np.count_nonzero(np.frombuffer(data, dtype=np.uint8) == 10))
         after = _after_lines(data, offset, line)
         end = {"offset": offset + len(data), "line": end_line}
         return Chunk(decoded, [], after, end), len(data), end_line

@@ -80,7 +80,7 @@ class CsvDecoder:
 
     def whole(self, data: bytes) -> Decoded | None:
         """All records at once; None for unusual quotes or line ends, and for any record that misfits."""
-        if not data.strip(b"\r\n") or not self._ordinary(data):
+        if not self._ordinary(data):
             return None
         read = csv.ReadOptions(column_names=self.names, use_threads=False, block_size=len(data) + 1)
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from streamlearn.connectors._decode_lines import PIECE, LineReader, Place, Split, lines_of
 from streamlearn.connectors.compressed import Bytes, PipeBytes, open_bytes
@@ -16,6 +17,7 @@ from streamlearn.schema_cells import Misfit
 from streamlearn.schema_columns import Decoded, decode_columns
 
 BOM = b"\xef\xbb\xbf"
+_NUMBER = float | None
 _SCALAR = str | int | float | bool | None
 
 
@@ -35,6 +37,7 @@ class JsonDecoder:
         types = [_json_type(schema, name) for name in self.names]
         self._typed = msgspec.json.Decoder(_record_type(self.names, types))
         self._loose = msgspec.json.Decoder(_record_type(self.names, [Any] * len(self.names)))
+        self._floats = {n for n, kind in zip(self.names, types, strict=True) if kind == _NUMBER}
         self._slots = {name: attrgetter(f"f{i}") for i, name in enumerate(self.names)}
 
     def whole(self, data: bytes) -> Decoded | None:
@@ -46,7 +49,8 @@ class JsonDecoder:
             return None
         columns: dict[str, Any] = {}
         for name, slot in self._slots.items():
-            columns[name] = list(map(slot, records))
+            listed = list(map(slot, records))
+            columns[name] = np.array(listed, np.float64) if name in self._floats else listed
         decoded, misfits = decode_columns(self.schema, columns, len(records))
         return None if misfits else decoded
 
@@ -79,7 +83,7 @@ def _json_type(schema: Schema, name: str) -> Any:
     if kind in ("text", "words"):
         return Any
     number = schema.task == "regression" and name == schema.target
-    return float | None if kind == "number" or number or name == schema.weight else _SCALAR
+    return _NUMBER if kind == "number" or number or name == schema.weight else _SCALAR
 
 
 def loose_object(text: bytes) -> dict[str, Any]:

