@@ -394,26 +394,32 @@ class RiverClassifier(_River, _RowClassifier):
     def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
         """Members for River's checks and the conformance suite."""
         yield {"estimator": _river("naive_bayes").GaussianNB()}
-        scaler = _river("preprocessing").StandardScaler()
-        yield {"estimator": scaler | _river("linear_model").LogisticRegression()}
+        many = _river("multiclass").OneVsRestClassifier(_river("linear_model").LogisticRegression())
+        yield {"estimator": _river("preprocessing").StandardScaler() | many}
 
     def _label_of(self, block: Block, t: int) -> Any:
         code = int(block.y[t])
-        value = code if block.labels is None else block.labels.values[code]
-        if self.model_._multiclass or value in (0, 1):
-            return value if self.model_._multiclass else bool(value)
-        if code > 1:
+        return self._taught(code, code if block.labels is None else block.labels.values[code])
+
+    def _taught(self, code: int, value: Any) -> Any:
+        """The class of this code and label as the estimator is told."""
+        if self.model_._multiclass:
+            return value
+        if value not in (0, 1) and code > 1:
             raise ValueError(
                 f"RiverClassifier: {type(self.estimator).__name__} must have two classes, got the "
                 f"third, {value!r}; wrap it in river.multiclass.OneVsRestClassifier"
             )
-        return bool(code)
+        return bool(value if value in (0, 1) else code)
 
     def _code(self, label: Any, table: Vocabulary | None) -> int:
+        """The code of a class that the estimator speaks of, or -1."""
         if table is None:
             return int(label)
-        code = table.find(label)
-        return int(label) if code < 0 and isinstance(label, bool) else code
+        if self.model_._multiclass:
+            return table.find(label)
+        told = [self._taught(code, value) for code, value in enumerate(table.values[:2])]
+        return told.index(label) if label in told else -1
 
     def _ask(self, x: Row, table: Vocabulary | None) -> tuple[int, dict[int, float]]:
         try:
