@@ -17,7 +17,7 @@ from streamlearn.durable import disk_errors, replacing, sync_folder, write_all
 from streamlearn.errors import UserError
 
 _CHUNK = 1 << 20
-_GZIP_LEVEL = 3  # of 1 to 9; 2.5 times the speed of zlib's default at 5 % more bytes
+_GZIP_LEVEL = 1  # of 1 to 9: 5 times as fast as the usual 6, at 8 % more bytes
 _FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0)
 
 Data = bytes | memoryview
@@ -137,11 +137,12 @@ class AppendFile:
     def _go_back(self, length: int, text: int) -> None:
         """Keep what was committed and nothing more."""
         size = os.fstat(self._descriptor).st_size
-        if self.compression is not None and not self._fits(length, text):
+        whole = size >= length
+        if self.compression is not None and not (whole and self._fits(length, text)):
             self.replace(self.chunks(text))  # a rewritten file: the same text in other frames
             if self.text != text:
                 raise changed(self.path, f"holds {self.text} bytes of text, {text} were written")
-        elif size < length:
+        elif not whole:
             raise changed(self.path, f"has {size} bytes, {length} were written")
         else:
             self._cut(length, text)

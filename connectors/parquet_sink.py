@@ -4,11 +4,12 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from streamlearn.block import Vocabulary
 from streamlearn.connectors.predictions import PredictionRows, Rows, class_columns, id_column
@@ -50,6 +51,7 @@ class ParquetSink:
     def open(self, position: Json) -> None:
         """Begin after what `commit` once returned; None means an empty output."""
         self._rows = PredictionRows(self._table)
+        self._wide: _Wide | None = None
         self._n_parts = 0
         with disk_errors(self.path):
             self._make_room(position is None)
@@ -68,18 +70,20 @@ class ParquetSink:
     def write(self, answers: Answers) -> None:
         """Take one block of outputs; not durable before `commit`."""
         rows = self._rows.take(answers)
+        self._wide = _Wide.of(rows)
         if not len(rows.row):
             return
         if self._part is None:
             self._part = _Part(self.path / f".part-{self._n_parts:06d}.parquet.tmp")
-        self._part.write(_table(rows, self._id_name))
+        self._part.write(_table(rows, self._id_name, self._wide))
 
     def commit(self) -> Json:
         """Make all that was written durable, and say how to come back to here."""
-        if self._part is not None:
+        if self._wide is not None:
             for older in self._parts().values():
-                _widen(older, self._part.schema)
-            self._part.finish(self.path / f"part-{self._n_parts:06d}.parquet")
+                _widen(older, self._wide)
+        if self._part is not None and self._wide is not None:
+            self._part.finish(self.path / f"part-{self._n_parts:06d}.parquet", self._wide)
             self._part = None
             self._n_parts += 1
         return {"parts": self._n_parts, "classes": self._rows.classes}
@@ -140,6 +144,7 @@ class ParquetFileSink:
                 f"{self.path}: is there already; move it away, or allow to overwrite it"
             )
         self._rows = PredictionRows(self._table)
+        self._wide = _Wide((), pa.float64())
         self._part = _Part(self.path.with_name(f".{self.path.name}.tmp"))
 
     def write(self, answers: Answers) -> None:
@@ -147,13 +152,14 @@ class ParquetFileSink:
         rows = self._rows.take(answers)
         if self._part is None:
             raise RuntimeError("ParquetFileSink: nothing can be written after a commit")
+        self._wide = _Wide.of(rows)
         if len(rows.row):
-            self._part.write(_table(rows, self._id_name))
+            self._part.write(_table(rows, self._id_name, self._wide))
 
     def commit(self) -> Json:
         """Write the end of the file and put it in its place; nothing can be written after it."""
         if self._part is not None:
-            self._part.finish(self.path)
+            self._part.finish(self.path, self._wide)
             self._part = None
         return None
 
@@ -164,12 +170,32 @@ class ParquetFileSink:
             self._part = None
 
 
+class _Wide(NamedTuple):
+    """What grows in the columns: the names for the classes, the type of the prediction."""
+
+    names: Sequence[str]
+    prediction: Any
+
+    @classmethod
+    def of(cls, rows: Rows) -> "_Wide":
+        """As it is after these rows."""
+        if rows.labels is None:
+            return cls((), pa.float64())
+        return cls(class_columns(rows.labels, rows.proba.shape[1]), _values(rows.labels).type)
+
+    def schema(self, narrow: Any) -> Any:
+        """An Arrow schema with these columns."""
+        at = narrow.get_field_index("prediction")
+        fields = [*list(narrow)[:at], pa.field("prediction", self.prediction)]
+        return pa.schema([*fields, *(pa.field(name, pa.float64()) for name in self.names)])
+
+
 class _Part:
     """One Parquet file while it is written; it becomes wider when a class is born."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.schema: Any = None
+        self._schema: Any = None
         self._writer: Any = None
         self._waiting: list[Any] = []
 
@@ -177,14 +203,14 @@ class _Part:
         """Take rows; they go to the file a row group at a time."""
         self._waiting.append(table)
         if sum(len(waiting) for waiting in self._waiting) >= _GROUP:
-            self._drain()
+            with disk_errors(self.path):
+                self._drain(table.schema)
 
-    def finish(self, place: Path) -> None:
+    def finish(self, place: Path, wide: _Wide) -> None:
         """Make the file durable and give it its name."""
-        self._drain()
         with disk_errors(place):
-            if self._writer is None:  # no row at all
-                self._open(pa.schema([("row", pa.int64()), ("prediction", pa.float64())]))
+            narrow = self._waiting[-1].schema if self._waiting else self._schema or _EMPTY
+            self._drain(wide.schema(narrow))
             self._writer.close()
             with self.path.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -197,45 +223,46 @@ class _Part:
             self._writer.close()
         self.path.unlink(missing_ok=True)
 
-    def _drain(self) -> None:
-        if not self._waiting:
-            return
-        schema = self._waiting[-1].schema  # the widest
-        tables = [_as(table, schema) for table in self._waiting]
-        self._waiting = []
-        with disk_errors(self.path):
-            if schema != self.schema:
-                self._widen(schema)
+    def _drain(self, schema: Any) -> None:
+        """Write what waits, with the columns of a schema."""
+        if schema != self._schema:
+            self._widen(schema)
+        tables, self._waiting = [_as(table, schema) for table in self._waiting], []
+        if tables:
             self._writer.write_table(pa.concat_tables(tables), row_group_size=_GROUP)
 
     def _widen(self, schema: Any) -> None:
         """Go on with more columns; what is in the file already is written again with them."""
-        if self._writer is None:
-            self._open(schema)
-            return
-        self._writer.close()
+        narrow, self._schema = self._writer, schema
         old = self.path.with_suffix(".old.tmp")
-        os.replace(self.path, old)
-        self._open(schema)
-        with pq.ParquetFile(old) as file:
-            for k in range(file.num_row_groups):
-                self._writer.write_table(_as(file.read_row_group(k), schema))
-        old.unlink()
-
-    def _open(self, schema: Any) -> None:
-        self.schema = schema
+        if narrow is not None:
+            narrow.close()
+            os.replace(self.path, old)
         self._writer = pq.ParquetWriter(self.path, schema)
+        if narrow is not None:
+            _copy(old, self._writer, schema)
+            old.unlink()
 
 
-def _table(rows: Rows, id_name: str) -> Any:
+_EMPTY = pa.schema([("row", pa.int64()), ("prediction", pa.float64())])
+
+
+def _table(rows: Rows, id_name: str, wide: _Wide) -> Any:
     """Rows as an Arrow table."""
     columns: dict[str, Any] = {"row": pa.array(rows.row)}
     if rows.ids is not None:
-        columns[id_name] = _values(rows.ids.tolist())
+        columns[id_name] = _ids(rows.ids)
     columns["prediction"] = _predictions(rows)
-    for k, name in enumerate(class_columns(rows.labels or (), rows.proba.shape[1])):
+    for k, name in enumerate(wide.names):
         columns[name] = pa.array(np.ascontiguousarray(rows.proba[:, k]), from_pandas=True)
     return pa.table(columns)
+
+
+def _ids(ids: NDArray[Any]) -> Any:
+    """Ids as whole numbers where their array is one of them, else as text."""
+    if ids.dtype.kind in "iu":
+        return pa.array(ids)
+    return _texts(ids.tolist())
 
 
 def _predictions(rows: Rows) -> Any:
@@ -246,12 +273,16 @@ def _predictions(rows: Rows) -> Any:
     return _values(rows.labels).take(pa.array(codes, mask=missing))
 
 
-def _values(values: Sequence[Any]) -> Any:
-    """Values of one kind as they are, of several kinds as text."""
+def _values(labels: Sequence[Any]) -> Any:
+    """Labels of one kind as they are, of several kinds as text."""
     try:
-        return pa.array(values)
+        return pa.array(labels)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([None if value is None else str(value) for value in values])
+        return _texts(labels)
+
+
+def _texts(values: Sequence[Any]) -> Any:
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
 def _as(table: Any, schema: Any) -> Any:
@@ -266,12 +297,23 @@ def _as(table: Any, schema: Any) -> Any:
     return pa.table(columns, schema=schema)
 
 
-def _widen(part: Path, schema: Any) -> None:
+def _copy(path: Path, writer: Any, schema: Any) -> None:
+    """All row groups of a file, with the columns of a wider schema."""
+    with pq.ParquetFile(path) as file:
+        for k in range(file.num_row_groups):
+            writer.write_table(_as(file.read_row_group(k), schema))
+
+
+def _widen(part: Path, wide: _Wide) -> None:
     """Give a finished part the columns that came after it; whole or not at all."""
-    if pq.read_schema(part).equals(schema):
+    with disk_errors(part):
+        narrow = pq.read_schema(part)
+    schema = wide.schema(narrow)
+    if schema == narrow:
         return
-    with pq.ParquetFile(part) as old, replacing(part) as descriptor:
-        file = os.fdopen(os.dup(descriptor), "wb")
-        with file, pq.ParquetWriter(file, schema) as new:
-            for k in range(old.num_row_groups):
-                new.write_table(_as(old.read_row_group(k), schema))
+    with (
+        replacing(part) as descriptor,
+        os.fdopen(os.dup(descriptor), "wb") as file,
+        pq.ParquetWriter(file, schema) as writer,
+    ):
+        _copy(part, writer, schema)
