@@ -64,7 +64,8 @@ def kernel(function: Function) -> Function:
 
 
 def part(function: Function) -> Function:
-    """Compile a piece of a kernel: inlined where it is called, without reference counts or wrappers.
+    """Compile a piece of a kernel: inlined where it is called, without reference counts or
+    wrappers.
 
     It cannot be called from Python and must not allocate. Measured on the 25 pieces of the Kalman
     walker as kernels: counting references took 60 % of an event, wrappers half of the compile time.

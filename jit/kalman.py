@@ -1,120 +1,52 @@
-"""Kalman heads: weights that drift, one covariance for all outputs, a drift coefficient that is
-learned.
+"""Kalman heads: weights that drift, one covariance for all outputs, a learned drift coefficient.
 
 Letters as in Titsias et al. (2023), arXiv 2306.08448: m means of the weights, A their shared
-covariance,
-g = gamma, s_w = prior variance, s2 = noise variance, f = features, a = f'Af, b = s_w f'f, v =
-latent variance.
-D features of the head (1 bias, h random ones, d raw ones, in this order), K classes or targets, n
-rows.
+covariance, g = gamma, s_w = prior variance, s2 = noise variance, f = features, a = f'Af,
+b = s_w f'f, v = latent variance. D features of the head, K classes or targets, n rows.
 
-A walker takes four tuples of arrays, all float64 and C-contiguous unless said (a plain tuple costs
-less a call
-than a record):
-    rows  = X (n, d), y (n, 1 or K), weight (n,), mode (n,) uint8
-    state = m (K, D) | A (D, D) | inputs (2, d) | outputs (3, K) | s (len(SCALARS),)
-    fixed = settings p | W (1 + d, h) random weights | work (6 or more, max(D, K)) scratch
+A walker takes four tuples of arrays, float64 and C-contiguous unless said (a plain tuple costs less
+a call than a record):
+    rows  = F (n, D) features | codes (n,) int64, from `lift` | y (n, 1 or K) | weight (n,) | mode
+    (n,)
+    state = m (K, D) | A (D, D) | outputs (3, K) | s (N_SCALARS,)
+    fixed = settings p (N_SETTINGS,) | work (work_rows, max(D, K)) scratch
     out   = answer (n, K) | side (n, 1 or K): probabilities and class, or mean and variance
-inputs: weight seen and running mean of each feature. outputs: rows (classes) or weight (targets)
-    learnt, running
-mean, running variance scale. K is a capacity for classes: those known have outputs[0] > 0.
+outputs: rows (classes) or weight (targets) learnt, running mean, running variance scale.
+K is a capacity for classes: those known have outputs[0] > 0.
 """
 
 import math
 
 import numpy as np
 
-from streamlearn.jit._compile import F8, U1, kernel, part
-from streamlearn.jit.random_features import hidden_features
+from streamlearn.jit import lift
+from streamlearn.jit._compile import F8, I8, U1, kernel, part
 
-# places in the state vector s
-DELTA, LOG_ALPHA, GAP, SAMPLES, CLASSES, REJECTED, IMPUTED, REFUSED, REPAIRED = range(9)
+# places in the state vector s, after the counters of `lift`
+DELTA, LOG_ALPHA, GAP, SAMPLES, CLASSES, REPAIRED = range(3, 9)
 N_SCALARS = 9
-# places in the settings p
-(S_W, S2, LR_DELTA, DELTA_MAX, LR_ALPHA, NORM2, DECAY_MEAN, SOFTMAX, CLASSIFY, CENTRE, RESCALE,
- QR_EVERY) = range(12)  # fmt: skip
-N_SETTINGS = 12
+# places in the settings p, after those of `lift`
+(S_W, S2, LR_DELTA, DELTA_MAX, LR_ALPHA, DECAY_MEAN, SOFTMAX, CLASSIFY, CENTRE, RESCALE,
+ QR_EVERY) = range(2, 13)  # fmt: skip
+N_SETTINGS = 13
 
-_PREDICT, _LEARN, _OBSERVE = 1, 2, 4
+_PREDICT, _LEARN = 1, 2
 _LOG_ALPHA_MIN, _LOG_ALPHA_MAX = math.log(0.1), math.log(100.0)
-# what a row brings when it is not a class
-_REJECT, _EMPTY, _TARGET, _SKIP, _WRONG = -1, -2, -3, -4, -5
+_REJECT, _EMPTY, _TARGET, _SKIP = lift.REJECT, lift.EMPTY, lift.TARGET, lift.SKIP
 _CHECK_EVERY = 1000  # updates between two looks at the diagonal of A
 _MEMORY = 1000.0  # rows over which the variance scale of a target is remembered
-_LARGEST = 1e300  # targets beyond it would overflow the weights
-_REFUSED_RATIO = 1e12  # b / s2 beyond it leaves no correct digit in A
-# rows of work: features, A f, m'f, probabilities, targets, scratch
-_F, _U, _NU, _P, _Y, _Z, _EXTRA = range(7)
+# rows of work: A f, m'f, probabilities, targets, scratch
+_U, _NU, _P, _Y, _Z, _EXTRA = range(6)
 
-Rows = tuple[F8, F8, F8, U1]
-State = tuple[F8, F8, F8, F8, F8]
-Fixed = tuple[F8, F8, F8]
+Rows = tuple[F8, I8, F8, F8, U1]
+State = tuple[F8, F8, F8, F8]
+Fixed = tuple[F8, F8]
 Out = tuple[F8, F8]
 
 
 def work_rows(form: str, D: int) -> int:
     """Rows of scratch that a form needs."""
-    return {"standard": 6, "joseph": 7, "sqrt": 7 + 2 * D}[form]
-
-
-# -- features ------------------------------------------------------------------------------------
-
-
-@part
-def _rescale(f: F8, norm2: float) -> None:
-    """f <- f sqrt(norm2 / f'f); a row whose square overflows is first divided by its largest entry."""
-    total = 0.0
-    for i in range(f.shape[0]):
-        total += f[i] * f[i]
-    if total == math.inf:
-        top = 0.0
-        for i in range(f.shape[0]):
-            top = max(top, abs(f[i]))
-        total = 0.0
-        for i in range(f.shape[0]):
-            f[i] /= top
-            total += f[i] * f[i]
-    factor = math.sqrt(norm2 / total)
-    for i in range(f.shape[0]):
-        f[i] *= factor
-
-
-@part
-def lift(t: int, X: F8, inputs: F8, p: F8, W: F8, work: F8) -> int:
-    """Features of row t into work: 1, tanh(W x + b), x, rescaled to squared norm p[NORM2]. O(d h +
-    D).
-
-    A missing feature is imputed by its running mean. Returns how many were, _EMPTY if all, _REJECT
-    for an infinity.
-    """
-    d, h = X.shape[1], W.shape[1]
-    f = work[_F, : 1 + h + d]
-    missing = 0
-    for i in range(d):
-        value = X[t, i]
-        if abs(value) == math.inf:
-            return _REJECT
-        if value != value:
-            value = inputs[1, i]
-            missing += 1
-        f[1 + h + i] = value
-    f[0] = 1.0
-    if h > 0:
-        hidden_features(f[1 + h :], W, f[1 : 1 + h], work[_Z, :h])
-    if p[NORM2] > 0.0:
-        _rescale(f, p[NORM2])
-    return _EMPTY if missing == d else missing
-
-
-@part
-def observe(t: int, X: F8, w: float, inputs: F8) -> None:
-    """Running mean of every feature that row t has; the form of the step cannot overflow. O(d)."""
-    for i in range(X.shape[1]):
-        value = X[t, i]
-        if value == value:
-            inputs[0, i] += w
-            share = w / inputs[0, i]
-            inputs[1, i] += value * share - inputs[1, i] * share
+    return {"standard": 5, "joseph": 6, "sqrt": 6 + 2 * D}[form]
 
 
 # -- answers -------------------------------------------------------------------------------------
@@ -218,75 +150,28 @@ def step_delta(s: F8, p: F8, g: float, slope_g: float) -> None:
 
 
 @part
-def read_label(t: int, y: F8, classify: bool, target: F8) -> int:
-    """The class of row t, or _TARGET with the targets in `target`, or _EMPTY, or _REJECT."""
-    for k in range(y.shape[1]):
-        if y[t, k] != y[t, k]:
-            return _EMPTY
-        if abs(y[t, k]) > _LARGEST:
-            return _REJECT
-    if classify:
-        c = y[t, 0]
-        return int(c) if 0.0 <= c < target.shape[0] and c == math.floor(c) else _REJECT
-    for k in range(y.shape[1]):
-        target[k] = y[t, k]
-    return _TARGET
-
-
-@part
-def prepare(t: int, rows: Rows, state: State, fixed: Fixed, out: Out) -> int:
-    """Features of row t into work, and what its label is; _SKIP (counted) when x cannot be taken."""
-    X, y, weight, mode = rows
-    _, A, inputs, outputs, s = state
-    p, W, work = fixed
-    learn = mode[t] & _LEARN
-    if learn and not 0.0 <= weight[t] < math.inf:
-        return _WRONG
-    found = lift(t, X, inputs, p, W, work)
-    if found == _REJECT or (p[NORM2] == 0.0 and too_large(work[_F, : A.shape[0]], p)):
+def settle(t: int, rows: Rows, state: State, fixed: Fixed, out: Out) -> float:
+    """Answer row t and adapt. Returns the noise variance of its label, 0 if there is none to learn."""
+    F, codes, y, weight, mode = rows
+    m, _, outputs, s = state
+    p, work = fixed
+    K = m.shape[0]
+    c = codes[t]
+    if c == _SKIP:
         blank(t, outputs, p[CLASSIFY] > 0.0, out[0], out[1])
-        if learn:
-            s[REJECTED if found == _REJECT else REFUSED] += 1.0
-        return _SKIP
-    if not learn:
-        return _EMPTY
-    c = read_label(t, y, p[CLASSIFY] > 0.0, work[_Y, : outputs.shape[1]])
-    if c == _REJECT:
-        return c
-    s[IMPUTED] += float(X.shape[1] if found == _EMPTY else found)
-    return _EMPTY if found == _EMPTY or weight[t] == 0.0 else c
-
-
-@part
-def too_large(f: F8, p: F8) -> bool:
-    """Whether s_w f'f / s2 leaves no correct digit in A."""
-    total = 0.0
-    for i in range(f.shape[0]):
-        total += f[i] * f[i]
-    return not total * p[S_W] <= _REFUSED_RATIO * p[S2]
-
-
-@part
-def settle(t: int, c: int, rows: Rows, state: State, fixed: Fixed, out: Out) -> float:
-    """Answer row t, observe it, adapt. Returns the noise variance of its label, 0 if there is none."""
-    X, _, weight, mode = rows
-    m, A, inputs, outputs, s = state
-    p, _, work = fixed
-    f, nu = work[_F, : A.shape[0]], work[_NU, : m.shape[0]]
+        return 0.0
     g, loss = drift(s)
-    v, a_b = latent(f, work[_U, : A.shape[0]], p[S_W], loss)
-    project(m, f, nu)
+    v, a_b = latent(F[t], work[_U], p[S_W], loss)
+    project(m, F[t], work[_NU])
     if p[CLASSIFY] > 0.0:
         settle_class(t, c, mode[t], outputs, s, p, work, out, g, v, a_b)
     else:
+        for k in range(K):
+            work[_Y, k] = y[t, k] if c == _TARGET else 0.0
         settle_target(t, c, mode[t], weight[t], outputs, s, p, work, out, g, v, a_b)
-    if c == _REJECT:
-        s[REJECTED] += 1.0
-        return 0.0
-    if mode[t] & _OBSERVE:
-        observe(t, X, weight[t], inputs)
     if c == _EMPTY:
         s[GAP] += 1.0 if mode[t] & _LEARN else 0.0
+    if c < 0 and c != _TARGET:
         return 0.0
     s[SAMPLES] += 1.0
     return p[S2] / weight[t]
@@ -400,9 +285,7 @@ def guard(A: F8, s: F8, s_w: float) -> None:
 
 @part
 def symmetric_product(A: F8, f: F8, u: F8) -> None:
-    """u <- A f. Row j of a symmetric A is its column j: vectorises across i, each u a chain in
-    order of j.
-    """
+    """u <- A f. Row j of a symmetric A is its column j: vectorises across i, a chain in order of j."""
     D = f.shape[0]
     for i in range(D):
         u[i] = A[0, i] * f[0]
@@ -410,9 +293,10 @@ def symmetric_product(A: F8, f: F8, u: F8) -> None:
     while j + 3 < D:
         f0, f1, f2, f3 = f[j], f[j + 1], f[j + 2], f[j + 3]
         for i in range(D):
-            u[i] = (((u[i] + A[j, i] * f0) + A[j + 1, i] * f1) + A[j + 2, i] * f2) + A[
-                j + 3, i
-            ] * f3
+            total = u[i] + A[j, i] * f0
+            total += A[j + 1, i] * f1
+            total += A[j + 2, i] * f2
+            u[i] = total + A[j + 3, i] * f3
         j += 4
     while j < D:
         for i in range(D):
@@ -421,16 +305,16 @@ def symmetric_product(A: F8, f: F8, u: F8) -> None:
 
 
 @part
-def condition_standard(noise: float, state: State, fixed: Fixed) -> None:
+def condition_standard(f: F8, noise: float, state: State, fixed: Fixed) -> None:
     """Time update with the new delta and measurement update, fused: A <- g^2 A + (1 - g^2) s_w I -
     z z'.
 
     z = A f / sqrt(S), so that A stays symmetric to the last bit. One pass over A, O(D^2 + K D).
     """
-    m, A, _, outputs, s = state
-    p, _, work = fixed
+    m, A, outputs, s = state
+    p, work = fixed
     D = A.shape[0]
-    f, u, z = work[_F, :D], work[_U, :D], work[_Z, :D]
+    u, z = work[_U, :D], work[_Z, :D]
     g, loss = drift(s)
     g2, floor = 1.0 - loss, loss * p[S_W]
     S = noise
@@ -451,20 +335,13 @@ def condition_standard(noise: float, state: State, fixed: Fixed) -> None:
 
 
 @kernel
-def walk_standard(rows: Rows, state: State, fixed: Fixed, out: Out) -> int:
-    """Walk a block: predict, then learn, row by row. Returns -1, or the row whose weight is wrong."""
-    D = state[1].shape[0]
-    f, u = fixed[2][_F, :D], fixed[2][_U, :D]
+def walk_standard(rows: Rows, state: State, fixed: Fixed, out: Out) -> None:
+    """Walk a block row by row: predict, then learn."""
     for t in range(rows[0].shape[0]):
-        c = prepare(t, rows, state, fixed, out)
-        if c == _WRONG:
-            return t
-        if c != _SKIP:
-            symmetric_product(state[1], f, u)
-            noise = settle(t, c, rows, state, fixed, out)
-            if noise > 0.0:
-                condition_standard(noise, state, fixed)
-    return -1
+        symmetric_product(state[1], rows[0][t], fixed[1][_U])
+        noise = settle(t, rows, state, fixed, out)
+        if noise > 0.0:
+            condition_standard(rows[0][t], noise, state, fixed)
 
 
 @part
@@ -493,14 +370,14 @@ def row_products(M: F8, x: F8, out: F8) -> None:
 
 
 @part
-def condition_joseph(noise: float, state: State, fixed: Fixed) -> None:
+def condition_joseph(f: F8, noise: float, state: State, fixed: Fixed) -> None:
     """As condition_standard, with A <- (I - k f') A (I - k f')' + noise k k', then symmetrised.
     O(D^2 + K D).
     """
-    m, A, _, outputs, s = state
-    p, _, work = fixed
+    m, A, outputs, s = state
+    p, work = fixed
     D = A.shape[0]
-    f, u, k, b = work[_F, :D], work[_U, :D], work[_Z, :D], work[_EXTRA, :D]
+    u, k, b = work[_U, :D], work[_Z, :D], work[_EXTRA, :D]
     g, loss = drift(s)
     g2, floor = 1.0 - loss, loss * p[S_W]
     S = noise
@@ -526,20 +403,13 @@ def condition_joseph(noise: float, state: State, fixed: Fixed) -> None:
 
 
 @kernel
-def walk_joseph(rows: Rows, state: State, fixed: Fixed, out: Out) -> int:
+def walk_joseph(rows: Rows, state: State, fixed: Fixed, out: Out) -> None:
     """As walk_standard, in Joseph's form."""
-    D = state[1].shape[0]
-    f, u = fixed[2][_F, :D], fixed[2][_U, :D]
     for t in range(rows[0].shape[0]):
-        c = prepare(t, rows, state, fixed, out)
-        if c == _WRONG:
-            return t
-        if c != _SKIP:
-            symmetric_product(state[1], f, u)
-            noise = settle(t, c, rows, state, fixed, out)
-            if noise > 0.0:
-                condition_joseph(noise, state, fixed)
-    return -1
+        symmetric_product(state[1], rows[0][t], fixed[1][_U])
+        noise = settle(t, rows, state, fixed, out)
+        if noise > 0.0:
+            condition_joseph(rows[0][t], noise, state, fixed)
 
 
 # -- square root: A = R'R ------------------------------------------------------------------------
@@ -618,14 +488,14 @@ def root_product(R: F8, f: F8, v: F8, u: F8) -> None:
 
 
 @part
-def condition_sqrt(noise: float, state: State, fixed: Fixed) -> None:
+def condition_sqrt(f: F8, noise: float, state: State, fixed: Fixed) -> None:
     """As condition_standard, on the root; the time update waits for every p[QR_EVERY]-th label, in
     `gap`.
     """
-    m, R, _, outputs, s = state
-    p, _, work = fixed
+    m, R, outputs, s = state
+    p, work = fixed
     D = R.shape[0]
-    f, u, v = work[_F, :D], work[_U, :D], work[_EXTRA, :D]
+    u, v = work[_U, :D], work[_EXTRA, :D]
     shrink = 1.0
     s[GAP] += 1.0
     if s[SAMPLES] % p[QR_EVERY] == 0.0:
@@ -641,20 +511,13 @@ def condition_sqrt(noise: float, state: State, fixed: Fixed) -> None:
 
 
 @kernel
-def walk_sqrt(rows: Rows, state: State, fixed: Fixed, out: Out) -> int:
+def walk_sqrt(rows: Rows, state: State, fixed: Fixed, out: Out) -> None:
     """As walk_standard, with the square root of A in its place."""
-    D = state[1].shape[0]
-    f, u, v = fixed[2][_F, :D], fixed[2][_U, :D], fixed[2][_EXTRA, :D]
     for t in range(rows[0].shape[0]):
-        c = prepare(t, rows, state, fixed, out)
-        if c == _WRONG:
-            return t
-        if c != _SKIP:
-            root_product(state[1], f, v, u)
-            noise = settle(t, c, rows, state, fixed, out)
-            if noise > 0.0:
-                condition_sqrt(noise, state, fixed)
-    return -1
+        root_product(state[1], rows[0][t], fixed[1][_EXTRA], fixed[1][_U])
+        noise = settle(t, rows, state, fixed, out)
+        if noise > 0.0:
+            condition_sqrt(rows[0][t], noise, state, fixed)
 
 
 # -- widening ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 
 from streamlearn.block import F8, LEARN, Block, Columns, Features
 from streamlearn.contracts import State
-from streamlearn.jit import kalman
+from streamlearn.jit import kalman, lift
 from streamlearn.jit.random_features import random_weights
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Classifier, Operator, Regressor
@@ -16,6 +16,7 @@ from streamlearn.operators._base import Classifier, Operator, Regressor
 _log = logging.getLogger(__name__)
 _FORMS = ("standard", "joseph", "sqrt")
 _OBJECTIVES = ("softmax", "gaussian")
+_REFUSED = 1e12  # sigma_w2 |f|^2 / sigma2 beyond it leaves no correct digit in the covariance
 _MAX_CLASSES = 100_000  # a label beyond it is no class code
 
 
@@ -65,12 +66,14 @@ class _KalmanHead(Operator):
         """The settings as the vector that the kernel takes, and the empty state."""
         settings = {
             kalman.S_W: self.sigma_w2, kalman.S2: self.sigma2, kalman.LR_DELTA: self.lr_delta,
-            kalman.DELTA_MAX: self.delta_max, kalman.NORM2: self.feature_norm2,
+            kalman.DELTA_MAX: self.delta_max, lift.NORM2: self.feature_norm2, lift.LIMIT: _REFUSED *
+            self.sigma2 / self.sigma_w2,
             kalman.DECAY_MEAN: self.decay_mean, kalman.QR_EVERY: self.qr_every,
             kalman.CLASSIFY: self._classify,
         } | {getattr(kalman, name): value for name, value in more.items()}  # fmt: skip
         self._settings = np.array([float(settings.get(i, 0.0)) for i in range(kalman.N_SETTINGS)])
         self._walk = getattr(kalman, f"walk_{self.form}")
+        self._lift = lift.lift_random if self.random_features else lift.lift_linear
         self._clear()
 
     def _clear(self) -> None:
@@ -137,12 +140,12 @@ class _KalmanHead(Operator):
 
         or, with `feature_norm2=0`, features too large for the covariance to keep a correct digit.
         """
-        return int(self.scalars_[kalman.REJECTED] + self.scalars_[kalman.REFUSED])
+        return int(self.scalars_[lift.REJECTED] + self.scalars_[lift.REFUSED])
 
     @property
     def n_imputed(self) -> int:
         """Missing values in rows with LEARN; each was filled with the running mean of its feature."""
-        return int(self.scalars_[kalman.IMPUTED])
+        return int(self.scalars_[lift.IMPUTED])
 
     def grow(self, features: Features) -> None:
         """Make room for features: mean 0 and variance sigma_w2, exact for a feature that was always
@@ -190,32 +193,38 @@ class _KalmanHead(Operator):
         """One call of the kernel with room for K classes or targets: answers (n, K) and (n, wide)."""
         self._widen(K)
         n, troubles = block.n, self._troubles()
-        answer, side = np.empty((n, self._means.shape[0])), np.empty((n, wide))
         y = block.y if block.y.ndim == 2 else block.y[:, None]
-        bad = self._walk(
-            (_plain(block.X), _plain(y), _plain(block.weight), _plain(block.mode)),
-            (self._means, self.covariance_, self.inputs_, self._outputs, self.scalars_),
-            (self._settings, self._random, self._work),
-            (answer, side),
+        rows = (_plain(block.X), _plain(y), _plain(block.weight), _plain(block.mode))
+        F, codes = np.empty((n, self.covariance_.shape[0])), np.empty(n, dtype=np.int64)
+        room = self._means.shape[0] if self._classify else 0
+        bad = self._lift(
+            rows, self.inputs_, self.scalars_, self._settings, self._random, F, codes, room
         )
         if bad >= 0:
             raise ValueError(
                 f"{type(self).__name__}: weight must be >= 0 and finite, got {block.weight[bad]} "
                 f"in row {bad} of the block"
             )
+        answer, side = np.empty((n, self._means.shape[0])), np.empty((n, wide))
+        self._walk(
+            (F, codes, *rows[1:]),
+            (self._means, self.covariance_, self._outputs, self.scalars_),
+            (self._settings, self._work),
+            (answer, side),
+        )
         if self._troubles() != troubles:
             self._report()
         return answer, side
 
     def _troubles(self) -> float:
         """A count that rises when there is something to log."""
-        return float(self.scalars_[kalman.REFUSED] + self.scalars_[kalman.REPAIRED])
+        return float(self.scalars_[lift.REFUSED] + self.scalars_[kalman.REPAIRED])
 
     def _report(self) -> None:
         _log.warning(
             "%s: refused %d rows with features too large (set feature_norm2, or put Normalizer() before it), "
             "repaired the covariance %d times",
-            type(self).__name__, self.scalars_[kalman.REFUSED], self.scalars_[kalman.REPAIRED],
+            type(self).__name__, self.scalars_[lift.REFUSED], self.scalars_[kalman.REPAIRED],
         )  # fmt: skip
 
 
