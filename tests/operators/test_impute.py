@@ -112,3 +112,24 @@ def test_no_finite_input_breaks_the_state(strategy: str, X: F8) -> None:
 def test_arguments_are_checked(argument: dict[str, str], rule: str) -> None:
     with pytest.raises(ValueError, match=f"^Imputer: {rule}$"):
         Imputer(**argument)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("strategy", ["mean", "last"])
+@given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(0, 18), max_size=5))
+def test_fills_and_state_do_not_depend_on_the_cut(
+    strategy: str, seed: int, cuts: list[int]
+) -> None:
+    """All modes and weights mixed; gaps and infinities in a few rows, so that parts have none."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(rng.choice([0.0, 1e8]), 1.0, size=(18, 3))
+    X[rng.integers(0, 18, 2), rng.integers(0, 3, 2)] = rng.choice([np.nan, np.inf], 2)
+    stream = rows(X, weight=rng.choice([0.0, 1.0, 2.5], 18))
+    stream.mode[:] = rng.integers(0, 8, 18)
+    whole, parts = Imputer(strategy, indicators=True), Imputer(strategy, indicators=True)
+    expected = whole.run(stream)["X"]
+    ends = [*sorted(cuts), 18]
+    for a, b in zip([0, *ends[:-1]], ends, strict=True):
+        assert_array_equal(parts.run(stream.rows(a, b))["X"], expected[a:b])
+    assert_array_equal(whole.fill_, parts.fill_)
+    assert_array_equal(whole.mass_, parts.mass_)
+    assert whole.n_rejected == parts.n_rejected

@@ -182,3 +182,20 @@ def test_unit_norm_on_hard_rows() -> None:
     expected = [[0.6, 0.8], [0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0]]
     assert_allclose(norm.run(rows(X))["X"], expected, rtol=1e-7)
     assert norm.n_rejected == 1
+
+
+@given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(0, 18), max_size=5))
+def test_scores_and_state_do_not_depend_on_the_cut(seed: int, cuts: list[int]) -> None:
+    """All modes and weights mixed; gaps and infinities in a few rows, so that parts have none."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(rng.choice([0.0, 1e8]), 1.0, size=(18, 3))
+    X[rng.integers(0, 18, 2), rng.integers(0, 3, 2)] = rng.choice([np.nan, np.inf], 2)
+    stream = rows(X, weight=rng.choice([0.0, 1.0, 2.5], 18))
+    stream.mode[:] = rng.integers(0, 8, 18)
+    whole, parts = Normalizer(m=0.1), Normalizer(m=0.1)
+    expected = whole.run(stream)["X"]
+    ends = [*sorted(cuts), 18]
+    for a, b in zip([0, *ends[:-1]], ends, strict=True):
+        assert_array_equal(parts.run(stream.rows(a, b))["X"], expected[a:b])
+    assert_array_equal(whole.moments_, parts.moments_)
+    assert whole.n_rejected == parts.n_rejected
