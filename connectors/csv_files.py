@@ -233,10 +233,14 @@ def _looks_numeric(name: str) -> bool:
 def open_csv(path: Path, partition: str, schema: Schema, position: Json) -> LineReader:
     """A reader of one CSV file from a position on; UserError where a wanted column is not there."""
     stream = open_bytes(path)
-    names, delimiter, start, _ = read_header(stream, str(path))
-    schema.check_present(names, str(path))
-    at = position or {"offset": start, "line": 2}
-    stream.seek(at["offset"])
+    try:
+        names, delimiter, start, _ = read_header(stream, str(path))
+        schema.check_present(names, str(path))
+        at = position or {"offset": start, "line": 2}
+        stream.seek(at["offset"])
+    except UserError:
+        stream.close()
+        raise
     decoder = CsvDecoder(schema, names, delimiter)
     return LineReader(stream, decoder, partition, at["offset"], at["line"])
 

@@ -61,7 +61,7 @@ def run(
     from streamlearn import runner
     from streamlearn.config import load_config
 
-    result = runner.run(load_config(config, assignments or ()), limit=limit, progress=True)
+    result = runner.run(load_config(config, assignments), limit=limit, progress=True)
     _finish(result, json)
 
 
@@ -176,7 +176,7 @@ def validate(
     from streamlearn.config import ConfigError, load_config
 
     try:
-        job = runner.plan(load_config(config, assignments or ()))
+        job = runner.plan(load_config(config, assignments))
     except ConfigError as error:
         raise UserError("\n".join(error.problems)) from None
     print(f"{config}: is valid\n{job.schema.describe()}\n{job.pipeline!r}")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from streamlearn.pipeline import Pipeline
 
 Names = str | Sequence[str] | None
+Assignments = Mapping[str, Any] | Iterable[str] | None
 
 DEFAULT_MODEL = "KalmanHead"
 AROUND = ("Imputer", "OneHotEncoder", "Normalizer", "ADWIN")  # the model stands before the last
@@ -125,12 +126,12 @@ _RULES = {  # pydantic's kind of error -> our rule, where its own words would no
 }
 
 
-def load_config(path: str | Path, assignments: Iterable[str] = ()) -> Config:
+def load_config(path: str | Path, assignments: Assignments = None) -> Config:
     """A configuration from a YAML file.
 
     Args:
         path: the file.
-        assignments: `path=value` texts as of `--set`; they replace values of the file.
+        assignments: values that replace those of the file, by path, or as `path=value` texts.
 
     Raises: UserError for a file that cannot be read or is no YAML; ConfigError for its content.
     """
@@ -139,8 +140,8 @@ def load_config(path: str | Path, assignments: Iterable[str] = ()) -> Config:
     if not isinstance(data, dict):
         keys = ", ".join(_keys_of(Config))
         raise UserError(f"{path}: must be `key: value` pairs, got {_brief(data)}; keys are: {keys}")
-    for assignment in assignments:
-        assign(data, *split_assignment(assignment))
+    for place, value in pairs(assignments).items():
+        assign(data, place, value)
     return check(data, document)
 
 
@@ -254,6 +255,13 @@ def check_target(schema: Schema) -> None:
     if schema.target is None:
         columns = among(list(schema.features))
         raise UserError(f"target: must name the column to predict (--target NAME); {columns}")
+
+
+def pairs(given: Assignments) -> dict[str, Any]:
+    """Assignments as a dict, from a dict or from `name=value` texts; the last one counts."""
+    if given is None or isinstance(given, Mapping):
+        return dict(given or {})
+    return dict(split_assignment(text) for text in given)
 
 
 def split_assignment(text: str) -> tuple[str, Any]:

@@ -7,7 +7,7 @@ files. Then kernels are loaded on invented rows, the clock starts, and the engin
 import hashlib
 import json as json_text
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,8 +27,6 @@ from streamlearn.specification import specification
 
 _log = logging.getLogger(__name__)
 _CONFIG_ENDINGS = (".yaml", ".yml")
-
-Assignments = Mapping[str, Any] | Iterable[str] | None
 
 
 class Job(NamedTuple):
@@ -54,7 +52,7 @@ def replay(
     ignore: configs.Names = None,
     task: str | None = None,
     model: str | None = None,
-    set: Assignments = None,
+    set: configs.Assignments = None,
     limit: int | None = None,
     predictions: str | Path | None = None,
     json: str | Path | None = None,
@@ -174,33 +172,25 @@ def plan(config: Config) -> Job:
 
 
 def _settings(
-    data: Any, model: str | None, given: Assignments, pipe: Any
+    data: Any, model: str | None, given: configs.Assignments, pipe: Any
 ) -> tuple[Config, Any, dict[str, Any]]:
     """The configuration, the data it or the caller names, and arguments for a named operator."""
-    pairs = _pairs(given)
     if _is_config(data):
-        config = configs.load_config(data, () if model else pairs)
+        config = configs.load_config(data, None if model else given)
         if config.source is None:
             raise UserError(
                 f"source: must be there to replay {data}; or give DATA and --model {data}"
             )
-        return config, config.source, pairs if model else {}
+        return config, config.source, configs.pairs(given) if model else {}
     if _is_config(model):
-        return configs.load_config(str(model), pairs), data, {}
-    if pipe is not None and (model is not None or pairs):
+        return configs.load_config(str(model), given), data, {}
+    if pipe is not None and (model is not None or given):
         raise UserError("model, set: must be left out where a pipeline is given")
-    return Config(), data, pairs
+    return Config(), data, configs.pairs(given)
 
 
 def _is_config(name: Any) -> bool:
     return isinstance(name, (str, Path)) and str(name).endswith(_CONFIG_ENDINGS)
-
-
-def _pairs(given: Assignments) -> dict[str, Any]:
-    """Arguments as a dict, from a dict or from "name=value" texts."""
-    if given is None or isinstance(given, Mapping):
-        return dict(given or {})
-    return dict(configs.split_assignment(text) for text in given)
 
 
 def _source(
