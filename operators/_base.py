@@ -5,6 +5,7 @@ and `_counters`, and writes `grow` and `_run`.
 """
 
 import copy
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,6 +67,15 @@ class Operator(base.Base):
 
     _features: Features = NO_FEATURES
     _labels: Vocabulary | None = None
+
+    def __repr__(self) -> str:
+        """The class and the arguments that differ from its defaults: what to type to get it."""
+        shown = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = getattr(self, name)
+            if repr(value) != repr(parameter.default):
+                shown.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     # -- the block interface -----------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ class Pipeline(Operator):
         return [f"{i}.{type(stage).__name__}" for i, stage in enumerate(self.stages)]
 
     def __repr__(self) -> str:
-        return f"Pipeline({', '.join(_one_line(stage) for stage in self.stages)})"
+        return f"Pipeline({', '.join(map(repr, self.stages))})"
 
     __str__ = __repr__
 
@@ -332,10 +332,6 @@ def _place(stage: Operator) -> int:
     if isinstance(stage, Detector):
         return _DETECTOR
     return _PREDICTOR if stage.task is not None else _TRANSFORMER
-
-
-def _one_line(stage: Operator) -> str:
-    return " ".join(repr(stage).split())
 
 
 def _refuse_sparse(block: Block, stage: Operator) -> None:
