@@ -86,6 +86,8 @@ def has_cut(buckets: F8, counts: I8, window: F8, delta: float, least: float) -> 
     Both sides hold at least `least` values. O(number of buckets) = O(log width).
     """
     width = float(counts[WIDTH])
+    if width < 2.0 * least:
+        return False
     dp = math.log(2.0 * math.log(width) / delta)
     variance = window[SPREAD] / width
     n0, n1, u0, u1 = 0.0, width, 0.0, window[TOTAL]

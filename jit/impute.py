@@ -44,7 +44,7 @@ def follow_mean_even(x: F8, w: float, fill: F8, mass: F8) -> None:
 @kernel
 def is_even(mass: F8, frozen: U1) -> bool:
     """Whether all masses (d,) are equal and > 0, and no column is frozen. O(d)."""
-    even = mass.shape[0] > 0
+    even: bool = mass.shape[0] > 0
     for j in range(mass.shape[0]):
         even = even and mass[j] == mass[0] > 0.0 and frozen[j] == 0
     return even
@@ -74,7 +74,8 @@ def impute_run(
         if suspect and any_infinite(X[t]):
             refused += learns
             if out.size:
-                out[t] = X[t]
+                for j in range(X.shape[1]):  # `out[t] = X[t]` takes 2 s to compile
+                    out[t, j] = X[t, j]
             continue
         if out.size:
             fill_row(X[t], fill, out[t])

@@ -96,7 +96,8 @@ def test_indicators_follow_their_features_also_when_features_come_later() -> Non
 @given(X=arrays(np.float64, (20, 2), elements=st.floats(allow_nan=True, allow_infinity=False)))
 def test_no_finite_input_breaks_the_state(strategy: str, X: F8) -> None:
     imputer = Imputer(strategy)
-    out = imputer.run(rows(X))["X"]
+    with np.errstate(over="ignore"):  # it is cut; only numpy, with the JIT off, says so
+        out = imputer.run(rows(X))["X"]
     assert np.isfinite(out).all()
     assert np.isfinite(imputer.fill_).all()
 

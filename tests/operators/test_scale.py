@@ -97,7 +97,8 @@ def test_an_infinite_row_is_passed_on_not_learnt_and_counted() -> None:
 def test_no_finite_input_breaks_the_state(kappa: float, X: F8) -> None:
     """Up to the largest float: 1.8e308 next to -1.8e308."""
     scaler = Normalizer(kappa=kappa)
-    out = scaler.run(rows(X))["X"]
+    with np.errstate(over="ignore"):  # it is cut; only numpy, with the JIT off, says so
+        out = scaler.run(rows(X))["X"]
     assert np.isfinite(scaler.moments_).all()
     assert_array_equal(np.isnan(out), np.isnan(X))
     assert np.nanmax(np.abs(out), initial=0.0) <= 8.0
