@@ -1,0 +1,140 @@
+"""Whole replays, from file to metrics, beside River on the same events in the same run."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from river import drift, linear_model, metrics, preprocessing, tree
+
+from benchmarks import clock, streams
+from streamlearn import ADWIN, KalmanClassifier, Normalizer, Pipeline, Result, replay
+from streamlearn.evaluation import Evaluation
+
+REFERENCE = "River: StandardScaler, LogisticRegression"
+
+_untyped: Any = metrics  # River has no types there
+
+Event = tuple[dict[str, Any], bool]
+
+
+class Contestant(NamedTuple):
+    """One way to go through the stream. rate: events a second of one go; accuracy: on the head."""
+
+    name: str
+    rows: int
+    rate: Callable[[], float]
+    accuracy: Callable[[], float]
+
+
+class Figure(NamedTuple):
+    """Events a second of one contestant, and the accuracy on the first rows, the same for all."""
+
+    name: str
+    rows: int
+    events_per_second: float
+    least: float
+    most: float
+    times_river: float
+    accuracy: float
+
+
+def pipeline() -> Pipeline:
+    """What is measured: normaliser, linear Kalman head, drift detector on its error."""
+    return Pipeline(Normalizer(), KalmanClassifier(), ADWIN())
+
+
+def measure(folder: Path, n: int, n_text: int, n_river: int, rounds: int) -> list[Figure]:
+    """n rows of Parquet, n_text of CSV and JSON Lines, n_river as dicts through River, by turns."""
+    data = streams.table(n)
+    paths = streams.write(data, folder, n_text)
+    sizes = {name: n if name == "Parquet" else n_text for name in paths}
+    entered = [_ours(name, path, sizes[name], n_river) for name, path in paths.items()]
+    entered += [_default(paths["Parquet"], n, n_river), *_peers(data, n_river)]
+    rates = clock.by_turns({one.name: one.rate for one in entered}, rounds)
+    river = rates[REFERENCE][0]
+    return [
+        Figure(one.name, one.rows, *rates[one.name], rates[one.name][0] / river, one.accuracy())
+        for one in entered
+    ]
+
+
+# -- ours ------------------------------------------------------------------------------------------
+
+
+def _ours(name: str, path: Path, n: int, head: int) -> Contestant:
+    def run(limit: int | None = None) -> Result:
+        return replay(pipeline(), path, target="y", limit=limit)
+
+    title = f"{name}: Normalizer, KalmanClassifier, ADWIN"
+    return Contestant(title, n, lambda: run().events_per_second, lambda: _accuracy(run(head)))
+
+
+def _default(path: Path, n: int, head: int) -> Contestant:
+    def run(limit: int | None = None) -> Result:
+        return replay(path, target="y", model="KalmanHead", limit=limit)
+
+    title = "Parquet: the pipeline of --model KalmanHead"
+    return Contestant(title, n, lambda: run().events_per_second, lambda: _accuracy(run(head)))
+
+
+def _accuracy(result: Result) -> float:
+    return result.metrics["accuracy"] or 0.0
+
+
+def one_event(seconds: float) -> dict[str, float]:
+    """Microseconds of a block of one event, through the pipeline alone and with evaluation."""
+    pipe, block = pipeline(), streams.block(1000, streams.N_FEATURES, classes=True, category=False)
+    measured = Evaluation("classification", block.labels)
+    measured.update(block, pipe.run(block))
+    event = block.rows(0, 1)
+    alone = clock.repeated(lambda: pipe.run(event), seconds, at_least=100)
+    both = clock.repeated(lambda: measured.update(event, pipe.run(event)), seconds, at_least=100)
+    return {
+        f"{name}_us_{label}": clock.percentile(taken, share) / 1e3
+        for name, taken in (("pipeline", alone), ("with_evaluation", both))
+        for label, share in (("p50", 0.5), ("p99", 0.99))
+    }
+
+
+# -- River -----------------------------------------------------------------------------------------
+
+
+def _peers(data: pa.Table, n: int) -> list[Contestant]:
+    """River's models, given the events as dicts, so that its time has no decoding in it."""
+    rows = data.slice(0, n).to_pylist()
+    events: list[Event] = [(x, x.pop("y")) for x in rows]
+    return [
+        _peer(REFERENCE, _scaled_logistic, events),
+        _peer("River: HoeffdingTreeClassifier", tree.HoeffdingTreeClassifier, events),
+    ]
+
+
+def _scaled_logistic() -> Any:
+    return preprocessing.StandardScaler() | linear_model.LogisticRegression()
+
+
+def _peer(name: str, make: Callable[[], Any], events: list[Event]) -> Contestant:
+    def rate() -> float:
+        return len(events) / river_replay(make(), events)[0]
+
+    return Contestant(name, len(events), rate, lambda: river_replay(make(), events)[1])
+
+
+def river_replay(model: Any, events: list[Event]) -> tuple[float, float]:
+    """Seconds and accuracy of a prequential pass with accuracy, log loss and ADWIN.
+
+    The class is read off the probabilities, which is what River's predict_one would compute again.
+    """
+    accuracy, log_loss, adwin = _untyped.Accuracy(), _untyped.LogLoss(), drift.ADWIN()
+    start = time.perf_counter()
+    for x, y in events:
+        proba = model.predict_proba_one(x)
+        said = max(proba, key=proba.__getitem__) if proba else None
+        if said is not None:
+            accuracy.update(y, said)
+            log_loss.update(y, proba)
+        adwin.update(said != y)
+        model.learn_one(x, y)
+    return time.perf_counter() - start, accuracy.get()

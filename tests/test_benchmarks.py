@@ -1,0 +1,75 @@
+"""The benchmarks' own machinery: tables, marks, medians; and one operator measured for real."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import clock, per_operator, streams, tables
+from streamlearn import operators
+
+
+def test_tables_are_aligned_markdown() -> None:
+    text = tables.markdown(("name", "ns"), [("a", "1"), ("longer", "1,000")])
+    assert text.splitlines() == [
+        "| name   |    ns |",
+        "| ------ | ----: |",
+        "| a      |     1 |",
+        "| longer | 1,000 |",
+    ]
+
+
+def test_tables_replace_only_what_stands_between_the_marks(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+    for _ in range(2):  # again: the marks are still there
+        tables.put(readme, "new")
+        assert readme.read_text() == f"before\n{tables.BEGIN}\nnew\n{tables.END}\nafter\n"
+
+
+@pytest.mark.parametrize("text", ["", tables.BEGIN, f"{tables.END}\n{tables.BEGIN}"])
+def test_a_file_without_marks_is_left_alone(tmp_path: Path, text: str) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    with pytest.raises(ValueError, match=r"README\.md: must hold the lines <!-- bench:begin -->"):
+        tables.put(readme, "new")
+    assert readme.read_text() == text
+
+
+def test_rounds_go_by_turns_and_give_medians() -> None:
+    order: list[str] = []
+    given = {"a": iter([3.0, 1.0, 2.0]), "b": iter([6.0, 4.0, 5.0])}
+
+    def runner(name: str) -> float:
+        order.append(name)
+        return next(given[name])
+
+    found = clock.by_turns({"a": lambda: runner("a"), "b": lambda: runner("b")}, 3)
+    assert "".join(order) == "ababab"
+    assert found == {"a": (2.0, 1.0, 3.0), "b": (5.0, 4.0, 6.0)}
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.5, 51.0), (0.99, 100.0), (0.0, 1.0), (1.0, 100.0)])
+def test_percentiles_of_one_to_a_hundred(share: float, value: float) -> None:
+    assert clock.percentile(list(range(100, 0, -1)), share) == value
+
+
+def test_every_operator_is_built_and_given_a_block_it_takes() -> None:
+    for name in operators.__all__:
+        operator = per_operator.make(name)
+        block = per_operator.block_for(operator, 8).rows(0, 2)
+        assert {len(column) for column in operator.run(block).values()} == {2}
+
+
+@pytest.mark.jit
+def test_an_operator_is_measured() -> None:
+    found = per_operator.figure("MeanRegressor", 8, seconds=0.0)
+    assert (found.operator, found.d) == ("MeanRegressor", 8)
+    assert 0 < found.one_event_us_p50 <= found.one_event_us_p99
+    assert found.ns_per_event > 0
+
+
+def test_the_stream_turns_over_in_the_middle() -> None:
+    """The class follows the same score before, and its negative after."""
+    X, score = streams.numbers(400, 3, seed=0)
+    first, second = X[:200].T @ score[:200], X[200:].T @ score[200:]
+    assert first @ second < -0.9 * abs(first @ first) ** 0.5 * abs(second @ second) ** 0.5
