@@ -57,10 +57,10 @@ class Operator(base.Base):
 
     _arrays: ClassVar[tuple[str, ...]] = ()
     _counters: ClassVar[tuple[str, ...]] = ()
-    needs_label: ClassVar[bool] = True
-    takes_nan: ClassVar[bool] = True
-    takes_categories: ClassVar[bool] = False
-    takes_sparse: ClassVar[bool] = False
+    needs_label: bool = True
+    takes_nan: bool = True
+    takes_categories: bool = False
+    takes_sparse: bool = False
     cheap_snapshot: bool = True
     needs_pickle: bool = False
     task: str | None = None  # what a predictor predicts

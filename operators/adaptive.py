@@ -1,6 +1,6 @@
 """A model with a drift detector on its error, and what is done when the detector fires."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,6 @@ _SHORT, _LONG = 16, 4096  # rows of the first piece after an alarm; where doubli
 
 class _Adaptive(Operator):
     """The walk that both families share: run, listen to the errors, cut at an alarm, adapt."""
-
-    takes_categories: ClassVar[bool] = True
-    takes_sparse: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -43,6 +40,8 @@ class _Adaptive(Operator):
         if policy == "inflate" and not hasattr(self.model, "inflate"):
             name = type(self.model).__name__
             raise ValueError(f"{owner}: policy inflate needs a covariance, {name} keeps none")
+        self.takes_categories = self.model.takes_categories
+        self.takes_sparse = self.model.takes_sparse
         self.needs_pickle = self.model.needs_pickle
         self.cheap_snapshot = self.model.cheap_snapshot
         self._early = self._early_listener() if policy == "background" else None

@@ -486,7 +486,7 @@ class RiverTransformer(_River, _RowTransformer):
 
     def _begin(self) -> None:
         super()._begin()
-        self.needs_label = bool(self.model_._supervised)  # type: ignore[misc]  # by estimator
+        self.needs_label = bool(self.model_._supervised)
 
     def _ask(self, x: Row) -> Row:
         return dict(self.model_.transform_one(x))
@@ -523,7 +523,7 @@ class RiverScorer(_River, base.AnomalyDetector):
 
     def _begin(self) -> None:
         super()._begin()
-        self.needs_label = bool(self.model_._supervised)  # type: ignore[misc]  # by estimator
+        self.needs_label = bool(self.model_._supervised)
 
     def _run(self, block: Block) -> Columns:
         score = np.full(block.n, np.nan)

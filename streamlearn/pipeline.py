@@ -6,7 +6,7 @@ widens and where a label meets its event inside the block; by the block law no c
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -48,8 +48,8 @@ class Pipeline(Operator):
     Cost: the sum of its stages, and a few microseconds a block.
     """
 
-    takes_categories: ClassVar[bool] = True
-    takes_sparse: ClassVar[bool] = True
+    takes_categories = True
+    takes_sparse = True
 
     def __init__(self, *stages: Any) -> None:
         self.stages: tuple[Operator, ...] = tuple(_flattened(stages))
