@@ -4,6 +4,7 @@
 what they need when they are called.
 """
 
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, islice
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl
 
+from streamlearn.connectors.sinks import open_dead_letters as open_dead_letters
+from streamlearn.connectors.sinks import open_sink as open_sink
 from streamlearn.contracts import Batch, Positions, Source
 from streamlearn.errors import UserError
 
@@ -45,13 +48,17 @@ def data_files(location: str | Path) -> list[DataFile]:
     if path.is_dir():
         root, found = path, path.rglob("*")
     elif any(c in text for c in "*?["):
-        fixed = [p for p in chain(path.parts)]
+        fixed = path.parts
         cut = next(i for i, part in enumerate(fixed) if any(c in part for c in "*?["))
         root = Path(*fixed[:cut])
         found = root.glob(str(Path(*fixed[cut:])))
     else:
         raise UserError(f"{text}: there is no such file or folder; correct the path")
     files = sorted((p.relative_to(root).as_posix(), p) for p in found if _is_data(p))
+    for _, p in files:
+        if p.stat().st_size == 0:
+            logging.getLogger(__name__).warning("%s: is empty; it is left out", p)
+    files = [(name, p) for name, p in files if p.stat().st_size > 0]
     if not files:
         raise UserError(f"{text}: there is no CSV, JSON Lines or Parquet file; correct the path")
     return [DataFile(name, p, format_of(p)) for name, p in files]
@@ -178,7 +185,7 @@ def _sample(data: Any) -> Mapping[str, Sequence[Any]]:
         from streamlearn.connectors.parquet_files import sample_table
 
         return sample_table(table, SAMPLE)
-    return columns_of([row for row in islice(data, SAMPLE) if isinstance(row, Mapping)])  # type: ignore[arg-type,misc]  # any mapping has get
+    return columns_of([dict(row) for row in islice(data, SAMPLE) if isinstance(row, Mapping)])
 
 
 def _sample_location(text: str) -> Mapping[str, Sequence[Any]]:

@@ -1,6 +1,5 @@
 """What all sources share: partitions read one after the other, chunks handed out in blocks of any size."""
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -8,8 +7,6 @@ from streamlearn.contracts import Batch, Json, Positions, Reject
 from streamlearn.errors import UserError
 from streamlearn.schema import Schema
 from streamlearn.schema_columns import Decoded
-
-log = logging.getLogger(__name__)
 
 
 class Chunk:
@@ -104,12 +101,20 @@ class PartitionedSource:
             if self._reader is None:
                 self._refuse_nothing()
                 return None
-            self._chunk, self._taken = self._reader.read(max_wait), 0
+            self._chunk, self._taken = self._read(self._reader, max_wait), 0
             if self._chunk is None:
                 if not self._reader.finished:
                     return None
                 self._advance()
         return self._part(self._chunk, max_events)
+
+    def _read(self, reader: Reader, max_wait: float) -> Chunk | None:
+        """The next chunk; where the data break off, nothing stays open."""
+        try:
+            return reader.read(max_wait)
+        except UserError:
+            self.close()
+            raise
 
     def _refuse_nothing(self) -> None:
         if self._fresh and not self._seen:

@@ -51,11 +51,14 @@ class PackedBytes:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115  # closed by close()
         self._restart()
 
     def _restart(self) -> None:
         """Begin to unpack at the first byte of the file."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the file."""
         raise NotImplementedError
 
     def _unpack(self, size: int) -> bytes:
@@ -78,10 +81,6 @@ class PackedBytes:
                 )
             offset -= dropped
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
     def _broken(self, what: str) -> UserError:
         return UserError(
             f"{self._path}: the {what}; the rows before were read, get the whole file for the rest"
@@ -90,6 +89,14 @@ class PackedBytes:
 
 class GzipBytes(PackedBytes):
     """A gzip file of one or more members."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115  # closed by close()
+        super().__init__(path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
     def _restart(self) -> None:
         self._file.seek(0)
@@ -120,8 +127,11 @@ class ZstdBytes(PackedBytes):
     """A zstd file of one or more frames; where it is cut off, up to 16 KiB before may be lost."""
 
     def _restart(self) -> None:
-        self._file.seek(0)
-        self._stream = pa.CompressedInputStream(pa.PythonFile(self._file, "r"), "zstd")
+        self._stream = pa.CompressedInputStream(pa.OSFile(str(self._path)), "zstd")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
 
     def _unpack(self, size: int) -> bytes:
         try:

@@ -74,8 +74,9 @@ class DriftStream:
         if self.kind == "recurring":
             concept %= 2
         key = np.random.Philox(key=np.array([self.seed, 1 + concept], dtype=np.uint64))
-        w = np.random.Generator(key).standard_normal(self.d)
-        return w / np.sqrt(np.sum(w * w))
+        w: F8 = np.random.Generator(key).standard_normal(self.d)
+        w /= np.sqrt(np.sum(w * w))
+        return w
 
     def rows(self, piece: int) -> tuple[F8, F8]:
         """Features (n, d) and target (n,) of rows piece * ROWS and on."""

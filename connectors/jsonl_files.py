@@ -110,11 +110,15 @@ def _skip_bom(stream: Bytes) -> int:
 
 def open_jsonl(path: Path, partition: str, schema: Schema, position: Json) -> LineReader:
     """A reader of one JSON Lines file from a position on."""
-    stream = open_bytes(path)
     if position is None:
         check_fields(path, schema)
-        position = {"offset": _skip_bom(stream), "line": 1}
-    stream.seek(position["offset"])
+    stream = open_bytes(path)
+    try:
+        position = position or {"offset": _skip_bom(stream), "line": 1}
+        stream.seek(position["offset"])
+    except UserError:
+        stream.close()
+        raise
     return LineReader(stream, JsonDecoder(schema), partition, position["offset"], position["line"])
 
 

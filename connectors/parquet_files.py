@@ -80,13 +80,18 @@ class ParquetReader(BatchReader):
 
     def __init__(self, path: Path, partition: str, schema: Schema, position: Json) -> None:
         self._path, self._file = path, open_parquet_file(path)
-        schema.check_present(self._file.schema_arrow.names, str(path))
+        try:
+            schema.check_present(self._file.schema_arrow.names, str(path))
+        except UserError:
+            self._file.close()
+            raise
         row = 0 if position is None else int(position["row"])
         super().__init__(self._from(row, schema.wanted()), schema, partition, row)
 
     def _from(self, row: int, wanted: list[str]) -> Iterator[pa.RecordBatch]:
         """Batches from a row on; row groups before it are not read."""
-        skip, groups = row, []
+        skip = row
+        groups: list[int] = []
         for group in range(self._file.metadata.num_row_groups):
             rows = self._file.metadata.row_group(group).num_rows
             if skip >= rows and not groups:

@@ -173,7 +173,8 @@ class Schema(BaseModel):
 
     def describe(self) -> str:
         """The schema as a plain table, one column of the records a line, with what was guessed."""
-        rows = [(name, f.kind, self._notes.get(name, "")) for name, f in self.features.items()]
+        rows: list[tuple[str, str, str]] = []
+        rows += [(name, f.kind, self._notes.get(name, "")) for name, f in self.features.items()]
         rows += [(name, role, self._notes.get(name, "")) for role, name in self.roles().items()]
         rows += [(name, "ignored", self._notes.get(name, "")) for name in self.ignore]
         if self.target is not None:

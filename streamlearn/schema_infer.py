@@ -50,16 +50,16 @@ def infer_schema(
 ) -> Schema:
     """A schema for columns of sample values; `Schema.infer` says what the arguments mean."""
     present = list(sample)
-    roles = {role: name for role, name in roles.items() if name is not None}
-    _check_names(present, target, features, ignore, roles)
+    named = {role: name for role, name in roles.items() if name is not None}
+    _check_names(present, target, features, ignore, named)
     notes: dict[str, str] = {}
-    kinds, left_out = _kinds(sample, _candidates(present, target, features, ignore, roles), notes)
+    kinds, left_out = _kinds(sample, _candidates(present, target, features, ignore, named), notes)
     if features is not None:
         kinds |= {name: _readable(sample[name]) for name in features if name in left_out}
         left_out = [name for name in left_out if name not in features]
     if not kinds:
         raise UserError(f"schema: no column can serve as a feature; {among(present)}")
-    table: dict[str, Any] = dict(roles) | {"features": {n: k for n, k in kinds.items()}}
+    table: dict[str, Any] = dict(named) | {"features": dict(kinds)}
     table["ignore"] = _ignored(present, ignore, left_out)
     if target is not None:
         table |= _target(target, sample[target], task, notes)
