@@ -120,7 +120,8 @@ def normaliser_run(
         learns = (mode[t] & 4) != 0 and weight[t] > 0.0
         if suspect and any_infinite(X[t]):
             refused += learns
-            out[t] = X[t]
+            for j in range(X.shape[1]):  # `out[t] = X[t]` takes 2 s to compile
+                out[t, j] = X[t, j]
         elif learns and even and not first:  # the same bits at half the cost
             standardise_then_absorb_even(M, X[t], weight[t], q, eps, c, out[t])
         else:
@@ -146,7 +147,8 @@ def unit_norm_run(X: F8, weight: F8, mode: U1, out: F8) -> int:
             top = abs(X[t, j]) if abs(X[t, j]) > top else top
         if top == np.inf:
             refused += (mode[t] & 4) != 0 and weight[t] > 0.0
-            out[t] = X[t]
+            for j in range(X.shape[1]):
+                out[t, j] = X[t, j]
             continue
         total = 0.0
         for j in range(X.shape[1]):
