@@ -135,7 +135,11 @@ class Schema(BaseModel):
     def model_post_init(self, context: Any) -> None:
         """Make the columns of X and the class table, both without values yet."""
         pairs = [pair for name, f in self.features.items() for pair in f.columns(name)]
-        self._columns = Features([name for name, _ in pairs], [kind for _, kind in pairs])
+        names = [name for name, _ in pairs]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two features would fill a column {twice!r}; rename one of them")
+        self._columns = Features(names, [kind for _, kind in pairs])
         self._labels = Vocabulary() if self.task == "classification" else None
 
     # -- what it says ------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""Columns of records to the columns of blocks: whole columns where their type allows, else cell by cell.
+"""Columns of records to the columns of blocks: whole where their type allows, else cell by cell.
 
-A column is a list of Python values, an Arrow array, or a float64 array (numbers only); None stands for
-a column that is not there. The fast ways must agree with `streamlearn.schema_cells` on every value; what they do not know goes there.
+A column is a list of Python values, an Arrow array, or a float64 array (numbers only); None stands
+for a column that is not there. The fast ways must agree with `streamlearn.schema_cells` on every
+value; what they do not know goes there.
 """
 
 import json
@@ -210,7 +211,10 @@ def _arrow_codes(column: pa.Array) -> tuple[I8, list[Any]]:
     dictionary = None
     if pa.types.is_dictionary(column.type):
         column, dictionary = column.indices, column.dictionary
-    encoded = column.dictionary_encode()
+    try:
+        encoded = column.dictionary_encode()
+    except pa.ArrowNotImplementedError:  # lists and tables: their rows are refused one by one
+        return _listed_codes(column.to_pylist())
     codes = encoded.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
     values = encoded.dictionary
     return codes, (values if dictionary is None else dictionary.take(values)).to_pylist()
@@ -218,9 +222,7 @@ def _arrow_codes(column: pa.Array) -> tuple[I8, list[Any]]:
 
 def _listed_codes(column: list[Any]) -> tuple[I8, list[Any]]:
     """The same for a list: 1, 1.0 and True are told apart, and what cannot be hashed stands alone."""
-    if len(set(map(type, column)) - {type(None)}) == 1 and isinstance(
-        next(v for v in column if v is not None), (str, int)
-    ):
+    if set(map(type, column)) - {type(None)} in ({str}, {int}, {bool}):
         order = dict.fromkeys(column)
         places = {value: i for i, value in enumerate(order)}
         return np.fromiter(map(places.__getitem__, column), np.int64, len(column)), list(order)

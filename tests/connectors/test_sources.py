@@ -133,7 +133,10 @@ def expected() -> tuple[np.ndarray[Any, Any], list[float]]:
     X = []
     for row in ROWS:
         stamp = pd.Timestamp(row["at"])
-        turns = [2 * np.pi * (stamp.hour * 60 + stamp.minute) / 1440, 2 * np.pi * stamp.weekday() / 7]
+        turns = [
+            2 * np.pi * (stamp.hour * 60 + stamp.minute) / 1440,
+            2 * np.pi * stamp.weekday() / 7,
+        ]
         cyclic = [wave(turn) for turn in turns for wave in (np.sin, np.cos)]
         size = np.nan if row["size"] is None else row["size"]
         X.append([size, float(row["open"]), float(cities.index(row["city"])), *cyclic])
@@ -250,7 +253,10 @@ def test_long_packed_and_plain_text_is_the_same_over_many_pieces(tmp_path: Path)
     assert len(lines) > 1_500_000  # more than one piece of 1 MiB
     config = {"target": "y", "task": "classification", "features": {"a": "number"}}
     totals = []
-    for name, data in [("a.csv", b"a,y\n" + lines), ("a.csv.gz", gzip.compress(b"a,y\n" + lines, 1))]:
+    for name, data in [
+        ("a.csv", b"a,y\n" + lines),
+        ("a.csv.gz", gzip.compress(b"a,y\n" + lines, 1)),
+    ]:
         source = open_source(written(tmp_path, name, data), Schema.from_config(config))
         source.open({})
         batches = drained(source, 10**6)
