@@ -1,0 +1,54 @@
+# From a bare machine with python3 (3.11 or newer) and make: `make demo`, `make test`.
+# Everything lives in .venv; it is made again when pyproject.toml changes.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+PIP := $(RUN) pip install --quiet --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench soak clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+demo: $(VENV)/.core  ## replay real data and a drifting stream, metrics on screen
+	@sh examples/demo.sh $(VENV)/bin/streamlearn
+
+test: $(VENV)/.dev  ## run the tests
+	$(RUN) pytest
+
+soak: $(VENV)/.dev  ## run the long tests alone: millions of events, every kill
+	$(RUN) pytest -m soak
+
+lint: $(VENV)/.dev  ## check style and format
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+types: $(VENV)/.dev  ## check types
+	$(RUN) mypy streamlearn tests
+
+bench: $(VENV)/.dev  ## measure, and write the table in README.md
+	$(RUN) benchmarks
+
+clean:  ## remove what was built; the next target starts from nothing
+	rm -rf $(VENV) .venv-* build dist *.egg-info .coverage .*_cache .hypothesis
+	find . -name __pycache__ -type d -exec rm -rf {} +
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "streamlearn needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	    echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -m venv --clear $(VENV) || { \
+	    echo "$(PYTHON) cannot make an environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+	@touch $@
+
+$(VENV)/.core: pyproject.toml | $(VENV)/.made
+	@echo "Installing streamlearn into $(VENV) (a minute where nothing is cached) ..."
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.made
+	@echo "Installing streamlearn and its tools into $(VENV) (some minutes where nothing is cached) ..."
+	@$(PIP) --editable ".[dev]"
+	@touch $@ $(VENV)/.core

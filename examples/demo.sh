@@ -1,0 +1,15 @@
+#!/bin/sh
+# What `make demo` shows. usage: sh examples/demo.sh STREAMLEARN
+set -eu
+streamlearn=$1
+cd "$(dirname "$0")/.."
+
+echo "== Real data that ships inside the river package: which web sites are after passwords?"
+"$streamlearn" replay river:Phishing --target target
+echo
+echo "== A generated stream whose concept changes at rows 10,000, 20,000 and 30,000."
+echo "== First a model that learns how fast to forget; its detector only reports:"
+"$streamlearn" replay drift:abrupt --target y
+echo
+echo "== Then one that never forgets, but starts anew when its detector fires:"
+"$streamlearn" replay examples/pipeline.yaml
