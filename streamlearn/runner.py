@@ -362,13 +362,22 @@ def warm_up(pipeline: Pipeline, schema: Schema, evaluation: Evaluation) -> None:
     """
     twin, decoder = pipeline.clone(), _fresh(schema)
     measure = Evaluation(evaluation.task, window=evaluation.window, fading=evaluation.fading)
-    block, _ = decoder.decode([_invented(schema, i) for i in range(4)])
-    for rows in (block, block.rows(0, 1)):
-        measure.update(rows, twin.run(rows))
+    source, _ = connectors.as_source(_invented(schema, 4), decoder)
+    source.open({})
+    while (batch := source.poll(3, 0.0)) is not None:  # blocks of three rows and of one
+        measure.update(batch.block, twin.run(batch.block))
+    source.close()
     _ = measure.rolling
 
 
-def _invented(schema: Schema, i: int) -> dict[str, Any]:
+def _invented(schema: Schema, n: int) -> Any:
+    """An Arrow table of records that fit a schema; Arrow has much to load on its first use."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([_invented_record(schema, i) for i in range(n)])
+
+
+def _invented_record(schema: Schema, i: int) -> dict[str, Any]:
     """A record that fits a schema."""
     values: dict[str, Any] = {"number": float(i), "boolean": i % 2 == 0, "time": i, "words": ["a"]}
     record = {name: values.get(f.kind, "a") for name, f in schema.features.items()}
