@@ -89,7 +89,7 @@ def format_of(path: Path) -> str:
 def open_source(location: str | Path, schema: "Schema") -> Source:
     """The source of a location with a declared or inferred schema.
 
-    location: a CSV, JSON Lines or Parquet file (text also packed with gzip or zstd), a folder, a glob,
+    location: a CSV, JSON Lines or Parquet file (text also in gzip or zstd), a folder, a glob,
     "-" (JSON Lines on standard input), `river:Name?option=value` or `drift:abrupt?option=value`.
     Raises: UserError for what is not there.
     """
@@ -108,8 +108,8 @@ def open_source(location: str | Path, schema: "Schema") -> Source:
         return PartitionedSource(schema, [Partition("-", opened)], "-", guarantee)
     files = data_files(text)
     guarantee = (
-        "files: every row exactly once from any position, while files keep their names and what was "
-        "read of them; packed text is unpacked again up to the position"
+        "files: every row exactly once from any position, while files keep their names and what "
+        "was read of them; packed text is unpacked again up to the position"
     )
     return PartitionedSource(schema, [_partition(f, schema) for f in files], text, guarantee)
 
@@ -166,7 +166,7 @@ def _inferred(data: Any, **asked: Any) -> "Schema":
 
 
 def sample_columns(data: Any) -> Mapping[str, Sequence[Any]]:
-    """The first 1,000 rows of anything `as_source` takes, by column; UserError where there are none."""
+    """The first 1,000 rows of what `as_source` takes, by column; UserError if there are none."""
     sample = _sample(data)
     if not sample or not any(len(values) for values in sample.values()):
         where = str(data) if isinstance(data, (str, Path)) else "data"
@@ -235,8 +235,8 @@ def as_source(
 ) -> tuple[Source, "Schema"]:
     """A source over whatever Python holds, and its schema, inferred where none is given.
 
-    data: a location as `open_source` takes it, an Arrow table, a pandas or polars frame, or an iterable
-    of dicts. limit: read at most so many rows. The rest as in `Schema.infer`.
+    data: a location as `open_source` takes it, an Arrow table, a pandas or polars frame, or an
+    iterable of dicts. limit: read at most so many rows. The rest as in `Schema.infer`.
     """
     asked = {"target": target, "features": features, "ignore": ignore, "task": task} | roles
     source, schema = _source_of(data, schema, asked)

@@ -1,4 +1,4 @@
-"""Text of one record a line to chunks: the whole piece column-wise, or line by line where that is refused."""
+"""Text to chunks: a whole piece column-wise or, where that is refused, line by line."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -15,7 +15,7 @@ PIECE = 1 << 20  # bytes decoded at a time
 
 
 class Place(NamedTuple):
-    """Where a record stands in a piece: number of its first line, bytes [start, stop), next line."""
+    """Where a record stands in a piece: its first line, bytes [start, stop), the next line."""
 
     line: int
     start: int
@@ -39,7 +39,7 @@ class LineDecoder(Protocol):
     schema: Schema
 
     def whole(self, data: bytes) -> Decoded | None:
-        """Every record of complete lines at once; None when anything in them is out of the ordinary."""
+        """Every record of complete lines at once; None when anything in them is unusual."""
 
     def split(self, data: bytes, line: int, final: bool) -> Split:
         """The same line by line; not final: an unfinished record at the end may be left over."""

@@ -1,4 +1,4 @@
-"""What all sources share: partitions read one after the other, chunks handed out in blocks of any size."""
+"""What sources share: partitions read in turn, chunks handed out in blocks of any size."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -28,7 +28,7 @@ class Chunk:
         self.decoded, self.rejects, self.after, self.end = decoded, rejects, after, end
 
     def rejects_between(self, start: int, stop: int) -> list[Reject]:
-        """Those after row start - 1 and before row stop - 1; the last part takes what follows too."""
+        """Those between the rows start - 1 and stop - 1; the last part takes what follows too."""
         last = stop == self.decoded.n
         return [r for before, r in self.rejects if start <= before and (last or before < stop)]
 
@@ -39,7 +39,7 @@ class Reader(Protocol):
     finished: bool
 
     def read(self, max_wait: float) -> Chunk | None:
-        """The next chunk, None when none came within max_wait seconds or the partition has ended."""
+        """The next chunk; None when none came within max_wait seconds, and at the end."""
 
     def close(self) -> None:
         """Release what is open."""
@@ -135,7 +135,7 @@ class PartitionedSource:
 
     @property
     def finished(self) -> bool:
-        """True when every partition was read to its end (and the emptiness of them all was told)."""
+        """True when every partition was read to its end (and it was told if all were empty)."""
         done = self._chunk is None and self._reader is None and self._next > 0
         return done and (self._seen or not self._fresh)
 

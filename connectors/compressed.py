@@ -18,7 +18,7 @@ class Bytes(Protocol):
     """A stream of bytes; offsets count unpacked bytes."""
 
     def read(self, size: int, max_wait: float) -> bytes | None:
-        """Up to size bytes; b"" at the end, None when a pipe gave nothing within max_wait seconds."""
+        """Up to size bytes; b"" at the end, None when a pipe gave nothing in max_wait seconds."""
 
     def seek(self, offset: int) -> None:
         """Go to an offset from the beginning."""

@@ -1,4 +1,10 @@
-"""CSV: RFC 4180 with a header; pyarrow decodes whole pieces, Python the pieces that have a bad line."""
+"""CSV: RFC 4180 with a header; pyarrow decodes whole pieces, Python those with a bad line.
+
+A comma, semicolon, tab or bar may delimit, whichever the header has most of. Blank lines are
+skipped, a line end may be CRLF, a quoted field may span lines (Python reads such pieces, at about
+10 us a row). A record with too few or too many fields, text behind a closing quote, or bytes that
+are no UTF-8 in a wanted column is rejected with its line number.
+"""
 
 import re
 from collections.abc import Sequence
@@ -79,7 +85,7 @@ class CsvDecoder:
     # -- whole pieces ------------------------------------------------------------------------------
 
     def whole(self, data: bytes) -> Decoded | None:
-        """All records at once; None for unusual quotes or line ends, and for any record that misfits."""
+        """All records at once; None for unusual quotes or line ends and for any misfit."""
         if not self._ordinary(data):
             return None
         read = csv.ReadOptions(column_names=self.names, use_threads=False, block_size=len(data) + 1)

@@ -1,4 +1,4 @@
-"""Our own drifting streams, with the drift points known: `drift:abrupt?n=40000&at=10000,20000&seed=3`."""
+"""Our own drifting streams, with known drift points: `drift:abrupt?n=40000&at=9000,20000`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -20,13 +20,13 @@ NAMES = ("abrupt", "gradual", "recurring")
 
 @dataclass(frozen=True)
 class DriftStream:
-    """A stream of d features in [0, 1] whose target rests on a hyperplane that changes at known rows.
+    """A stream of d features in [0, 1] whose target rests on a plane that changes at known rows.
 
     Concept k has unit normal w_k. Classification: y = 1 where w_k . (x - 1/2) > 0, flipped with
     probability `noise`. Regression: y = w_k . x plus normal noise of standard deviation `noise`.
-    abrupt: the concept changes from row `at[i]` on. gradual: around at[i], row t follows the new one
-    with probability 1 / (1 + exp(-4 (t - at[i]) / width)) (the sigmoid of Bifet's MOA). recurring:
-    abrupt, between two concepts only.
+    abrupt: the concept changes from row `at[i]` on. gradual: around at[i], row t follows the new
+    one with probability 1 / (1 + exp(-4 (t - at[i]) / width)) (the sigmoid of MOA, Bifet et al.
+    2010). recurring: abrupt, between two concepts only.
     Random numbers are counter-based (Philox): row t depends on seed and t alone, whatever n is.
     Cost: about 40 ns a row and feature.
     """
@@ -42,16 +42,17 @@ class DriftStream:
 
     @property
     def drift_points(self) -> tuple[int, ...]:
-        """Rows from which (gradual: around which) another concept holds; a quarter of n each if not given."""
+        """Rows from (gradual: around) which another concept holds; quarters of n by default."""
         return self.at or tuple(self.n * k // 4 for k in (1, 2, 3))
 
     def check(self) -> "DriftStream":
         """The stream itself; UserError for a value out of range."""
         rules = [
             ("kind", self.kind in NAMES, f"one of {', '.join(NAMES)}"),
-            ("n", self.n >= 1, ">= 1"), ("d", self.d >= 1, ">= 1"), ("width", self.width >= 1, ">= 1"),
+            ("n", self.n >= 1, ">= 1"), ("d", self.d >= 1, ">= 1"),
+            ("width", self.width >= 1, ">= 1"),
             ("noise", self.noise >= 0, ">= 0"), ("seed", self.seed >= 0, ">= 0"),
-            ("at", list(self.at) == sorted(set(self.at)) and min(self.at, default=0) >= 0, "rising"),
+            ("at", list(self.at) == sorted({*self.at}) and min(self.at, default=0) >= 0, "rising"),
             ("task", self.task in ("classification", "regression"), "classification or regression"),
         ]  # fmt: skip
         for name, good, rule in rules:

@@ -1,4 +1,9 @@
-"""JSON Lines: one object a line; msgspec reads declared fields, and Python's json what that refuses."""
+"""JSON Lines: one object a line; msgspec reads declared fields, Python's json what it refuses.
+
+An absent key and null are missing; NaN and Infinity, which are no JSON, are read all the same.
+Blank lines are skipped; of a key named twice the last counts. A line that is no object is rejected
+with its number.
+"""
 
 import json
 from operator import attrgetter
@@ -123,7 +128,7 @@ def open_jsonl(path: Path, partition: str, schema: Schema, position: Json) -> Li
 
 
 def open_pipe(descriptor: int, schema: Schema, position: Json) -> LineReader:
-    """A reader of JSON Lines from standard input; a position is reached by dropping what precedes it."""
+    """A reader of JSON Lines from a pipe; a position is reached by dropping what precedes it."""
     stream = PipeBytes(descriptor)
     position = position or {"offset": 0, "line": 1}
     stream.seek(position["offset"])
@@ -142,7 +147,7 @@ def check_fields(path: Path, schema: Schema) -> None:
 
 
 def sample_jsonl(path: Path, rows: int) -> dict[str, list[Any]]:
-    """The first rows by column, None where a key is absent; lines that are no object are left out."""
+    """The first rows by column, None where a key is absent; what is no object is left out."""
     stream = open_bytes(path)
     try:
         data, final = stream.read(PIECE, 3600.0) or b"", False

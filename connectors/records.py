@@ -81,8 +81,8 @@ def _raw(row: Any) -> bytes:
 class RecordSource(PartitionedSource):
     """An in-memory source over an iterable of dicts, for tests and for Python callers.
 
-    Resume: a list is read again from the row of the position; a one-shot iterator must be given anew,
-    from its beginning, and the rows before the position are dropped.
+    Resume: a list is read again from the row of the position; a one-shot iterator must be given
+    anew, from its beginning, and the rows before the position are dropped.
     """
 
     def __init__(self, records: Iterable[Mapping[str, Any]], schema: Schema) -> None:

@@ -1,4 +1,4 @@
-"""Schemas: how records become rows of X, y and the other columns of a block, once, where they enter."""
+"""Schemas: how records become X, y and the other columns of a block, once, where they enter."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -79,11 +79,11 @@ def _part_names(name: str, part: str) -> list[str]:
 
 
 class Schema(BaseModel):
-    """Which columns of the records are features, target, weight, id, key and time, and of which kind.
+    """Which columns of the records are features, target, weight, id, key and time, and their kinds.
 
     What is in no role and not among the features is not read. The schema also owns the tables that
-    grow with the stream: `columns.categories` and `labels`, with codes in the order in which accepted
-    rows first show a value; a rejected row never adds one.
+    grow with the stream: `columns.categories` and `labels`, with codes in the order in which
+    accepted rows first show a value; a rejected row never adds one.
 
     Args:
         target: column of the target; a row without a value there is scored and not learnt.
@@ -136,8 +136,8 @@ class Schema(BaseModel):
         """Make the columns of X and the class table, both without values yet."""
         pairs = [pair for name, f in self.features.items() for pair in f.columns(name)]
         names = [name for name, _ in pairs]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
+        if len(set(names)) < len(names):
+            twice = max(names, key=names.count)
             raise ValueError(f"two features would fill a column {twice!r}; rename one of them")
         self._columns = Features(names, [kind for _, kind in pairs])
         self._labels = Vocabulary() if self.task == "classification" else None
@@ -156,7 +156,7 @@ class Schema(BaseModel):
 
     @property
     def sparse_width(self) -> int:
-        """Number of sparse columns: the buckets of all text and words; 0 means `Block.sparse` is None."""
+        """Number of sparse columns: all buckets; 0 means that `Block.sparse` is None."""
         return sum(f.buckets for f in self.features.values() if f.kind in ("text", "words"))
 
     def roles(self) -> dict[str, str]:
@@ -226,8 +226,8 @@ class Schema(BaseModel):
     ) -> "Schema":
         """The schema that the first 1,000 rows (or fewer, at the end of the data) suggest.
 
-        data: a path, `river:Name`, `drift:…`, an Arrow table, a pandas or polars frame, or a list of
-        dicts. roles: id, key, time, weight. The rules are those of `streamlearn.schema_infer`.
+        data: a path, `river:Name`, `drift:…`, an Arrow table, a pandas or polars frame, or a list
+        of dicts. roles: id, key, time, weight. The rules are those of `streamlearn.schema_infer`.
         Raises: UserError for a column that is not there, no rows, or nothing to learn from.
         """
         from streamlearn.connectors import sample_columns
@@ -284,7 +284,7 @@ class Schema(BaseModel):
     # -- decoding ----------------------------------------------------------------------------------
 
     def decode(self, records: Iterable[Mapping[str, Any]]) -> tuple[Block, list[Reject]]:
-        """Records as one block, and those that do not fit, by their place in the iterable from 0."""
+        """Records as one block, and those that do not fit, by their place from 0."""
         from streamlearn.schema_columns import decode_columns, raw_record
 
         rows = list(records)

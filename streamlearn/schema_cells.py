@@ -1,7 +1,7 @@
 """What one value means: the grammar of numbers, booleans, times, categories and classes.
 
 Every decoder, column-wise or row by row, gives what these functions give. Text follows one grammar
-wherever it comes from; a value that does not fit raises `Misfit`, whose message is the rule and the value.
+wherever it comes from; a value that does not fit raises `Misfit`: the rule and the value.
 """
 
 import datetime
@@ -44,7 +44,7 @@ def shown(value: Any) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """True for None, NaN, pandas' NA and NaT, numpy's NaT; text is judged by the schema's tokens."""
+    """True for None, NaN, pandas' NA and NaT, numpy's NaT; text is not judged here."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     if isinstance(value, np.datetime64):
@@ -99,7 +99,7 @@ def _text_number(text: str, missing: Collection[str]) -> float:
 
 
 def boolean(value: Any, missing: Collection[str]) -> float:
-    """1, 0, or NaN for missing: true, True, TRUE, 1 and false, False, FALSE, 0, as values or text."""
+    """1, 0, or NaN for missing: true, True, TRUE, 1; false, False, FALSE, 0; values or text."""
     if isinstance(value, str) and value.strip(" \t") in BOOLEANS:
         return float(BOOLEANS[value.strip(" \t")])
     try:

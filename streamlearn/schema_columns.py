@@ -137,7 +137,7 @@ def _arrow_times(column: pa.Array) -> I8 | None:
 
 
 def _cycle(period: int) -> F8:
-    """Sine and cosine of k / period of a turn, by Python's math: a table, so that bits never vary."""
+    """Sine and cosine of k / period of a turn: a table, so that bits never vary."""
     turns = [2.0 * math.pi * k / period for k in range(period)]
     return np.array([[math.sin(t) for t in turns], [math.cos(t) for t in turns]])
 
@@ -177,7 +177,7 @@ def _part_index(stamps: I8, part: str) -> I8:
 
 
 class Coded:
-    """A column of categories or classes by local codes, in order of first appearance; -1 is missing.
+    """A column of categories or classes by codes in order of first appearance; -1 is missing.
 
     A value enters its vocabulary when the first row that shows it is taken, never before.
     """
@@ -221,7 +221,7 @@ def _arrow_codes(column: pa.Array) -> tuple[I8, list[Any]]:
 
 
 def _listed_codes(column: list[Any]) -> tuple[I8, list[Any]]:
-    """The same for a list: 1, 1.0 and True are told apart, and what cannot be hashed stands alone."""
+    """The same for a list; 1, 1.0 and True are told apart, what cannot be hashed stands alone."""
     if set(map(type, column)) - {type(None)} in ({str}, {int}, {bool}):
         order = dict.fromkeys(column)
         places = {value: i for i, value in enumerate(order)}
@@ -358,7 +358,7 @@ class Decoded:
             self.sparse = _sparse(self.bags, self.schema.sparse_width, self.n)
 
     def take(self, start: int, stop: int) -> Block:
-        """Rows start to stop as a block; each row is taken once, in order, as vocabularies grow here."""
+        """Rows start to stop as a block; take rows once and in order: vocabularies grow here."""
         features, labels = self.features, self.schema.labels
         X = self.X[start:stop]
         for name, column in self.categories.items():

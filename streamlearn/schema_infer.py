@@ -6,10 +6,10 @@ CSV, JSON Lines, Parquet and dicts agree where their values do):
 - no value at all: ignored. Lists and tables: words.
 - booleans, or text of nothing but true and false: boolean. Numbers, or text of nothing but numbers
   (none with a leading zero, like a postal code): number. ISO times: time.
-- whole numbers, all different, under a name like id, row, index or …_id: ignored, they name the row.
+- whole numbers, all different, under a name like id, row, index or …_id: ignored: the row's name.
 - other text: of 4 words or more on average and mostly different, text; else, mostly different (more
   than 50 values and more than half of the rows), ignored; else category.
-- the target: numbers are classes when they are whole with at most 2 values, or with at most 20 values
+- the target: numbers are classes when they are whole with at most 2 values, or with at most 20
   and written as integers; other numbers are a regression; all else are classes.
 """
 

@@ -75,7 +75,8 @@ def test_missing_numbers(value: Any) -> None:
         ("0x1f", "must be a number"), ("1,5", "must be a number"), ("true", "must be a number"),
         ("٣", "must be a number"), ([1], r"must be a number, got \[1\]"),
         (math.inf, "must be finite, got inf"), ("-Infinity", "must be finite"),
-        ("1e400", "must be finite"), (10**400, "must be finite"), (datetime.date(2020, 1, 1), "number"),
+        ("1e400", "must be finite"), (10**400, "must be finite"),
+        (datetime.date(2020, 1, 1), "number"),
         ("x" * 100, r"got 'x{56}\.\.\."),
     ],
 )  # fmt: skip
@@ -128,7 +129,8 @@ def test_categories_by_their_text(value: Any, text: str | None) -> None:
     ("value", "classes", "expected"),
     [
         ("1", "text", "1"), (1, "text", "1"), ("1", "integer", 1), ("1.0", "integer", 1),
-        (1.0, "integer", 1), (True, "integer", 1), ("late", "integer", "late"), (2.5, "integer", "2.5"),
+        (1.0, "integer", 1), (True, "integer", 1), ("late", "integer", "late"),
+        (2.5, "integer", "2.5"),
         ("True", "boolean", True), (0, "boolean", False), ("maybe", "boolean", "maybe"),
         (math.nan, "integer", None), ("NA", "text", None),
     ],
@@ -187,7 +189,7 @@ def test_arrow_columns_mean_what_their_values_mean(kind: str, column: pa.Array) 
 def test_rejected_rows_leave_no_trace_in_the_tables() -> None:
     table = {"target": "y", "task": "classification", "features": {"a": "number", "c": "category"}}
     schema = Schema.from_config(table)
-    rows = [{"a": "bad", "c": "never", "y": "no"}, {"a": 1, "c": "z", "y": "p"},
+    rows: list[dict[str, Any]] = [{"a": "bad", "c": "never", "y": "no"}, {"a": 1, "c": "z", "y": "p"},
             {"a": math.inf, "c": "never", "y": "no"}, {"a": 2, "c": "b", "y": None},
             {"a": 3, "c": ["l"], "y": "q"}, {"a": 4, "c": "z", "y": math.inf}]  # fmt: skip
     block, rejects = schema.decode(rows)
@@ -271,7 +273,12 @@ def test_two_sparse_features_lie_side_by_side() -> None:
 def test_weight_and_time_of_the_record() -> None:
     table = {"weight": "w", "time": "t", "time_unit": "ms", "features": {"a": "number"}}
     schema = Schema.from_config(table)
-    rows = [{"w": 2, "t": 5000}, {"t": 4000}, {"w": -1, "t": 1}, {"w": 0, "t": None}]
+    rows: list[dict[str, Any]] = [
+        {"w": 2, "t": 5000},
+        {"t": 4000},
+        {"w": -1, "t": 1},
+        {"w": 0, "t": None},
+    ]
     block, rejects = schema.decode(rows)
     assert block.weight.tolist() == [2.0, 1.0]
     assert block.times is not None
@@ -338,17 +345,16 @@ def test_only_the_first_1000_rows_are_looked_at() -> None:
 
 
 def test_asking_for_what_is_not_there() -> None:
-    rows = [{"price": 1, "city": "x"}]
+    rows, there = [{"price": 1, "city": "x"}], "the columns are price, city"
     for asked, text in [
-        ({"target": "prize"}, "target: there is no column 'prize'; did you mean 'price'? the columns "
-         "are price, city"),
-        ({"features": ["q"]}, "features: there is no column 'q'; the columns are price, city"),
-        ({"ignore": ["q"]}, "ignore: there is no column 'q'; the columns are price, city"),
-        ({"id": "q"}, "id: there is no column 'q'; the columns are price, city"),
-        ({"target": "city", "task": "regression"}, "task: regression needs numbers in 'city', got 'x'"),
+        ({"target": "prize"}, f"target: there is no column 'prize'; did you mean 'price'? {there}"),
+        ({"features": ["q"]}, "features: there is no column 'q'; " + there),
+        ({"ignore": ["q"]}, "ignore: there is no column 'q'; " + there),
+        ({"id": "q"}, "id: there is no column 'q'; " + there),
+        ({"target": "city", "task": "regression"},
+         "task: regression needs numbers in 'city', got 'x'"),
         ({"target": "city", "task": "x"}, "task: must be classification or regression, got 'x'"),
-        ({"ignore": ["price", "city"]}, "schema: no column can serve as a feature; the columns are "
-         "price, city"),
+        ({"ignore": ["price", "city"]}, "schema: no column can serve as a feature; " + there),
     ]:  # fmt: skip
         with pytest.raises(UserError) as caught:
             Schema.infer(rows, **asked)  # type: ignore[arg-type]
@@ -358,8 +364,8 @@ def test_asking_for_what_is_not_there() -> None:
 # -- config, tables, state -------------------------------------------------------------------------
 
 FULL = {
-    "target": "y", "task": "classification", "classes": "integer", "id": "i", "key": "k", "time": "t",
-    "time_unit": "ms", "weight": "w", "ignore": ["z"], "missing": ["", "-"],
+    "target": "y", "task": "classification", "classes": "integer", "id": "i", "key": "k",
+    "time": "t", "time_unit": "ms", "weight": "w", "ignore": ["z"], "missing": ["", "-"],
     "features": {"a": "number", "t": {"kind": "time", "parts": ["hour"], "unit": "ms"},
                  "s": {"kind": "text", "buckets": 8}, "c": "category", "b": "boolean"},
 }  # fmt: skip

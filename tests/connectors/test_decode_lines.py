@@ -91,9 +91,13 @@ TIMES = st.one_of(
 )  # fmt: skip
 CLASSES = st.sampled_from(["0", "1", "1.0", "01", "up", "", "nan", "-1", '"2"', "NA", "1e400"])
 LINES = st.tuples(NUMBERS, BOOLEANS, WORDS, TIMES, NUMBERS, CLASSES).map(",".join)
+DATES = st.datetimes(
+    datetime(1700, 1, 1),  # noqa: DTZ001  # naive on purpose
+    datetime(2200, 1, 1),  # noqa: DTZ001
+)
 CLEAN = st.tuples(
     st.floats(allow_infinity=False).map(repr), st.sampled_from(["true", "0"]),
-    st.text("xyz", max_size=2), st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)).map(str),
+    st.text("xyz", max_size=2), DATES.map(str),
     st.floats(0, 9).map(repr), st.sampled_from("01"),
 ).map(",".join)  # fmt: skip
 
@@ -160,7 +164,8 @@ def test_json_pieces_and_lines_agree_on_any_bytes(lines: list[bytes]) -> None:
 
 def test_one_bad_line_costs_one_row_and_its_place_is_told() -> None:
     rows = [b"1,true,x,2020-01-01,1,0", b"1,true,x", b"2,maybe,new,2020-01-01,1,1",
-            b"3,0,z,2020-01-01,-2,1", b"inf,0,z,2020-01-01,2,1", b"4,0,z,2020-01-02,2,1"]  # fmt: skip
+            b"3,0,z,2020-01-01,-2,1", b"inf,0,z,2020-01-01,2,1",
+            b"4,0,z,2020-01-02,2,1"]  # fmt: skip
     chunk, block, tables = outcome(csv_decoder, b"\n".join(rows) + b"\n", by_line=False)
     assert block.X[:, 0].tolist() == [1.0, 4.0]
     assert [(before, r.position, r.reason) for before, r in chunk.rejects] == [

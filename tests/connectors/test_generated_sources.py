@@ -7,12 +7,12 @@ from streamlearn.connectors import as_source
 from streamlearn.connectors.generators import ROWS, DriftSource, DriftStream
 
 
-def all_rows(stream: DriftStream) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def all_rows(stream: DriftStream) -> tuple[np.ndarray, np.ndarray]:
     pieces = [stream.rows(k) for k in range(-(-stream.n // ROWS))]
     return np.concatenate([X for X, _ in pieces]), np.concatenate([y for _, y in pieces])
 
 
-def side(stream: DriftStream, X: np.ndarray, concept: int) -> np.ndarray:  # type: ignore[type-arg]
+def side(stream: DriftStream, X: np.ndarray, concept: int) -> np.ndarray:
     """The class by the definition: the side of the hyperplane through the middle."""
     return ((X - 0.5) @ stream.weights(concept) > 0).astype(float)
 

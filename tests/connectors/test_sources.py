@@ -332,12 +332,16 @@ def test_a_pipe_fed_again_is_resumed_by_dropping_what_was_read() -> None:
 # -- what is broken --------------------------------------------------------------------------------
 
 
+def read_all(data: Any, schema: Schema | None, **asked: Any) -> None:
+    source, _ = as_source(data, schema, **asked)
+    source.open({})
+    drained(source)
+
+
 def refused(data: Any, schema: Schema | None = None, **asked: Any) -> str:
     """The message of the UserError that reading raises, after the rows that could be read."""
     with pytest.raises(UserError) as caught:
-        source, _ = as_source(data, schema, **asked)
-        source.open({})
-        drained(source)
+        read_all(data, schema, **asked)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -383,9 +387,13 @@ def test_a_packed_file_cut_off_gives_its_whole_lines_first(packed: str, tmp_path
     source = open_source(path, A)
     source.open({})
     values: list[float] = []
-    with pytest.raises(UserError, match="data end too early.*; the rows before were read"):
+
+    def read() -> None:
         while (batch := source.poll(1000, 0.0)) is not None:
-            values += batch.block.X[:, 0].tolist()
+            values.extend(batch.block.X[:, 0].tolist())
+
+    with pytest.raises(UserError, match=r"data end too early.*; the rows before were read"):
+        read()
     assert len(values) > 25_000
     assert values == [float(line) for line in text.split(b"\n")[1 : len(values) + 1]]
 
