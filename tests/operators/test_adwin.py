@@ -135,10 +135,33 @@ def test_the_buckets_hold_sum_and_spread_of_consecutive_values() -> None:
 
 @pytest.mark.jit
 def test_one_bucket_a_level_works_where_rivers_index_runs_out() -> None:
-    detector = ADWIN(max_buckets=1, clock=1, delta=0.3)
-    alarms = detector.watch(stream("jumps", 1500, 0))
-    assert alarms.any()
-    assert detector.width == sum(n << k for k, n in enumerate(detector.counts_[SIZES:].tolist()))
+    """At every alarm the window is what it says: the newest values, in buckets that exist."""
+    values = np.random.default_rng(0).normal(np.arange(1500) // 250 % 2 * 9.0, 1.0)
+    detector = ADWIN(max_buckets=1, delta=0.3)
+    end = 0
+    while (at := detector.first_alarm(values[end:])) >= 0:
+        end += at + 1
+        sizes = detector.counts_[SIZES:].tolist()
+        assert min(sizes) >= 0
+        assert detector.width == sum(n << level for level, n in enumerate(sizes)) > 0
+        assert_allclose(detector.total, values[end - detector.width : end].sum(), atol=1e-9)
+    assert detector.n_detections > 3
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("grace_period", [21, 30, 31, 50])
+def test_the_first_test_is_in_the_first_window_longer_than_the_grace_period(
+    grace_period: int,
+) -> None:
+    values = np.repeat([0.0, 100.0], [20, 60])
+    arguments: dict[str, Any] = {
+        "grace_period": grace_period,
+        "clock": 1,
+        "min_window_length": 1,
+        "delta": 0.3,
+    }
+    river = trace(RiverADWIN(**arguments), values)
+    assert ADWIN(**arguments).first_alarm(values) == [said[0] for said in river].index(True)
 
 
 @pytest.mark.jit

@@ -125,6 +125,23 @@ def test_pieces_begin_where_a_column_opens() -> None:
     assert lengths == [2, 2, 2]
 
 
+def test_pieces_are_no_shorter_than_they_must_be() -> None:
+    """The second row opens the shared column, in which the rest finds room."""
+    encoder = OneHotEncoder(cap=1)
+    rows = block([{"colour": c} for c in ("red", "blue", "green", "pink")])
+    lengths = []
+    for piece in encoder.pieces(rows):
+        lengths.append(piece.n)
+        encoder.run(piece)
+    assert lengths == [1, 3]
+
+
+def test_a_value_called_other_takes_no_others_while_there_is_room() -> None:
+    encoder = OneHotEncoder(cap=2)
+    encoder.learn_one({"colour": "other"})
+    assert encoder.transform_one({"colour": "red"}) == {"colour=other": 0.0}
+
+
 def test_a_value_called_other_takes_the_values_without_room() -> None:
     records = [{"colour": c} for c in ("other", "red", "blue", "green", "other")]
     out, features = through(OneHotEncoder(cap=2), block(records))

@@ -73,12 +73,18 @@ def test_an_infinite_row_is_passed_on_not_learnt_and_counted() -> None:
     assert imputer.n_rejected == 1
 
 
-def test_a_missing_category_stays_missing() -> None:
-    imputer = Imputer()
+@pytest.mark.parametrize(("strategy", "size"), [("mean", 2.0), ("last", 3.0), ("constant", 0.0)])
+def test_a_missing_category_stays_missing(strategy: str, size: float) -> None:
+    imputer = Imputer(strategy)
     imputer.learn_one({"colour": "red", "size": 1.0})
-    imputer.learn_one({"size": 3.0})
-    assert imputer.transform_one({}) == {"size": 2.0}
+    imputer.learn_one({"colour": "blue", "size": 3.0})
+    assert imputer.transform_one({}) == {"size": size}
     assert imputer.output_features(imputer._features).kinds == (CATEGORY, NUMBER)
+
+
+def test_the_constant_leaves_no_trace_in_the_mean() -> None:
+    imputer = Imputer(fill=1e17)
+    assert_array_equal(imputer.run(rows(np.array([[1.0], [np.nan]])))["X"], 1.0)
 
 
 def test_indicators_follow_their_features_also_when_features_come_later() -> None:

@@ -104,6 +104,16 @@ def test_no_finite_input_breaks_the_state(kappa: float, X: F8) -> None:
     assert np.nanmax(np.abs(out), initial=0.0) <= 8.0
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_largest_floats_of_both_signs_leave_the_state_finite(sign: float) -> None:
+    """Their difference is no float; every one of them still counts."""
+    scaler = Normalizer(kappa=0.0)
+    with np.errstate(over="ignore"):  # it is cut; only numpy, with the JIT off, says so
+        scaler.run(rows(sign * np.array([[1.7e308], [-1.7e308], [1.7e308]])))
+    assert np.isfinite(scaler.moments_).all()
+    assert scaler.moments_[2, 0] == 3.0
+
+
 def test_an_offset_of_1e8_costs_no_precision_that_the_input_had() -> None:
     noise = np.random.default_rng(3).normal(size=(400, 1))
     scaler = Normalizer(kappa=0.0)
