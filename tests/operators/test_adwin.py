@@ -148,6 +148,13 @@ def test_one_bucket_a_level_works_where_rivers_index_runs_out() -> None:
     assert detector.n_detections > 3
 
 
+def test_a_drop_may_leave_levels_without_buckets() -> None:
+    """352 values are buckets of 256, 64 and 32; the first two go, with an empty level between."""
+    detector = ADWIN(max_buckets=1)
+    assert detector.first_alarm(np.repeat([0.0, 100.0], [320, 32])) == 351
+    assert (detector.width, detector.total) == (32, 3200.0)
+
+
 @pytest.mark.jit
 @pytest.mark.parametrize("grace_period", [21, 30, 31, 50])
 def test_the_first_test_is_in_the_first_window_longer_than_the_grace_period(
