@@ -143,7 +143,7 @@ def test_classes_are_what_the_schema_reads(value: Any, classes: str, expected: A
 
 def test_ids_that_read_as_integers_are_integers() -> None:
     schema = Schema.from_config({"id": "i", "key": "k", "features": {"a": "number"}})
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"i": "17", "k": 1.0},
         {"i": 17, "k": "x"},
         {"i": "017", "k": None},
@@ -189,7 +189,8 @@ def test_arrow_columns_mean_what_their_values_mean(kind: str, column: pa.Array) 
 def test_rejected_rows_leave_no_trace_in_the_tables() -> None:
     table = {"target": "y", "task": "classification", "features": {"a": "number", "c": "category"}}
     schema = Schema.from_config(table)
-    rows: list[dict[str, Any]] = [{"a": "bad", "c": "never", "y": "no"}, {"a": 1, "c": "z", "y": "p"},
+    rows: list[dict[str, Any]] = [
+            {"a": "bad", "c": "never", "y": "no"}, {"a": 1, "c": "z", "y": "p"},
             {"a": math.inf, "c": "never", "y": "no"}, {"a": 2, "c": "b", "y": None},
             {"a": 3, "c": ["l"], "y": "q"}, {"a": 4, "c": "z", "y": math.inf}]  # fmt: skip
     block, rejects = schema.decode(rows)
