@@ -170,13 +170,13 @@ def validate(
 ) -> None:
     """Check a config without reading an event.
 
-    Everything is checked that can be before the stream is opened.
+    Names, arguments, files, columns, and that every stage takes what the one before it gives.
     """
     from streamlearn import runner
     from streamlearn.config import ConfigError, load_config
 
     try:
-        job = runner.plan(load_config(config, assignments))
+        job = runner.validated(load_config(config, assignments))
     except ConfigError as error:
         raise UserError("\n".join(error.problems)) from None
     print(f"{config}: is valid\n{job.schema.describe()}\n{job.pipeline!r}")

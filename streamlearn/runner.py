@@ -4,10 +4,11 @@ Everything that can be wrong is found before the first event is read: names, arg
 files. Then kernels are loaded on invented rows, the clock starts, and the engine takes over.
 """
 
+import contextlib
 import hashlib
 import json as json_text
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,6 +169,20 @@ def plan(config: Config) -> Job:
     return job._replace(checkpoints=_store(job, config.checkpoint, config.allow_pickle))
 
 
+def validated(config: Config) -> Job:
+    """`plan`, and what can be found without an event: columns of the source, what stages take.
+
+    Raises: UserError for the first mistake.
+    """
+    job = plan(config)
+    try:
+        job.source.open({})
+    finally:
+        job.source.close()
+    rehearse(job)
+    return job
+
+
 # -- from arguments to a job -----------------------------------------------------------------------
 
 
@@ -242,12 +257,13 @@ def _evaluation(
     config: Config, schema: Schema, window: int | None, fading: float | None
 ) -> Evaluation:
     section = config.evaluation
-    return Evaluation(
-        str(schema.task),
-        labels=schema.labels,
-        window=section.window if window is None else window,
-        fading=section.fading if fading is None else fading,
-    )
+    with _user_errors():
+        return Evaluation(
+            str(schema.task),
+            labels=schema.labels,
+            window=section.window if window is None else window,
+            fading=section.fading if fading is None else fading,
+        )
 
 
 def _store(job: Job, section: configs.Checkpoint, allow_pickle: bool) -> CheckpointStore:
@@ -299,7 +315,7 @@ def _name(data: Any) -> str:
 
 def _executed(job: Job, limit: int | None, pace: float | None, progress: bool) -> Result:
     """Load the kernels, run the engine, sum up."""
-    warm_up(job.pipeline, job.schema, job.evaluation)
+    rehearse(job)
     section = job.config.checkpoint
     every = (None, None) if section is None else (section.every_events, section.every_seconds)
     engine = Engine(
@@ -355,19 +371,34 @@ def _result(job: Job, summary: Summary) -> Result:
     )
 
 
-def warm_up(pipeline: Pipeline, schema: Schema, evaluation: Evaluation) -> None:
-    """Load or compile every kernel that the stream will need, on clones and invented rows.
+def rehearse(job: Job) -> None:
+    """Walk some invented rows through clones: loads or compiles every kernel that will be needed.
 
+    What a stage does not take, such as a category without an encoder, shows before the stream does.
     Cost: what compiling costs, the first time on a machine; some milliseconds afterwards.
+
+    Raises: UserError for stages that do not fit the schema.
     """
-    twin, decoder = pipeline.clone(), _fresh(schema)
-    measure = Evaluation(evaluation.task, window=evaluation.window, fading=evaluation.fading)
-    source, _ = connectors.as_source(_invented(schema, 4), decoder)
+    twin, decoder, real = job.pipeline.clone(), _fresh(job.schema), job.evaluation
+    measure = Evaluation(real.task, window=real.window, fading=real.fading)
+    source, _ = connectors.as_source(_invented(job.schema, 4), decoder)
     source.open({})
-    while (batch := source.poll(3, 0.0)) is not None:  # blocks of three rows and of one
-        measure.update(batch.block, twin.run(batch.block))
+    with _user_errors("pipeline: "):
+        while (batch := source.poll(3, 0.0)) is not None:  # blocks of three rows and of one
+            measure.update(batch.block, twin.run(batch.block))
     source.close()
     _ = measure.rolling
+
+
+@contextlib.contextmanager
+def _user_errors(where: str = "") -> Iterator[None]:
+    """What our own checks refuse, as the user's mistake that it is."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{where}{error}") from error
 
 
 def _invented(schema: Schema, n: int) -> Any:
