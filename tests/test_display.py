@@ -1,4 +1,4 @@
-"""What is shown: the progress line on a terminal and in a log, numbers that are undefined or huge."""
+"""What is shown: the progress line on a terminal and in a log, numbers undefined or huge."""
 
 import io
 from typing import Any
