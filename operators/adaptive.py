@@ -42,6 +42,8 @@ class _Adaptive(Operator):
             raise ValueError(f"{owner}: policy inflate needs a covariance, {name} keeps none")
         self.takes_categories = self.model.takes_categories
         self.takes_sparse = self.model.takes_sparse
+        self.takes_categories = self.model.takes_categories
+        self.takes_sparse, self.takes_nan = self.model.takes_sparse, self.model.takes_nan
         self.needs_pickle = self.model.needs_pickle
         self.cheap_snapshot = self.model.cheap_snapshot
         self._early = self._early_listener() if policy == "background" else None

@@ -49,7 +49,6 @@ class Pipeline(Operator):
     """
 
     takes_categories = True
-    takes_sparse = True
 
     def __init__(self, *stages: Any) -> None:
         self.stages: tuple[Operator, ...] = tuple(_flattened(stages))
@@ -65,6 +64,7 @@ class Pipeline(Operator):
         self._transformers = self.stages[: kinds.count(_TRANSFORMER)]
         self._tail = self.stages[kinds.count(_TRANSFORMER) :]
         self.task = self._tail[0].task if self._tail else None
+        self.takes_sparse = any(stage.takes_sparse for stage in self.stages)
         self.cheap_snapshot = all(stage.cheap_snapshot for stage in self.stages)
         self.needs_pickle = any(stage.needs_pickle for stage in self.stages)
         if self._tail and hasattr(self._tail[0], "inflate"):

@@ -188,10 +188,8 @@ def test_a_frozen_pipeline_answers_and_learns_nothing() -> None:
     assert_same_state(before, pipe.unfreeze().state())
     assert not np.isnan(answers["prediction"]).any()
     pipe.run(stream(40, seed=6))
-    assert (
-        pipe.state().arrays["3.KalmanClassifier/m_"].tobytes()
-        != before.arrays["3.KalmanClassifier/m_"].tobytes()
-    )
+    with pytest.raises(AssertionError, match="differs"):
+        assert_same_state(before, pipe.state())
 
 
 def test_a_pipeline_on_dicts_learns_what_it_is_shown() -> None:
