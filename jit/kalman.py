@@ -6,8 +6,7 @@ b = s_w f'f, v = latent variance. D features of the head, K classes or targets, 
 
 A walker takes four tuples of arrays, float64 and C-contiguous unless said (a plain tuple costs less
 a call than a record):
-    rows  = F (n, D) features | codes (n,) int64, from `lift` | y (n, 1 or K) | weight (n,) | mode
-    (n,)
+    rows  = F (n, D) and codes (n,) int64 from `lift` | y (n, 1 or K) | weight (n,) | mode (n,)
     state = m (K, D) | A (D, D) | outputs (3, K) | s (N_SCALARS,)
     fixed = settings p (N_SETTINGS,) | work (work_rows, max(D, K)) scratch
     out   = answer (n, K) | side (n, 1 or K): probabilities and class, or mean and variance
@@ -151,7 +150,7 @@ def step_delta(s: F8, p: F8, g: float, slope_g: float) -> None:
 
 @part
 def settle(t: int, rows: Rows, state: State, fixed: Fixed, out: Out) -> float:
-    """Answer row t and adapt. Returns the noise variance of its label, 0 if there is none to learn."""
+    """Answer row t and adapt. Returns the noise variance of its label, 0 if it teaches nothing."""
     F, codes, y, weight, mode = rows
     m, _, outputs, s = state
     p, work = fixed
@@ -174,7 +173,7 @@ def settle(t: int, rows: Rows, state: State, fixed: Fixed, out: Out) -> float:
     if c < 0 and c != _TARGET:
         return 0.0
     s[SAMPLES] += 1.0
-    return p[S2] / weight[t]
+    return float(p[S2] / weight[t])
 
 
 @part
@@ -257,7 +256,7 @@ def settle_target(
 
 @part
 def correct(m: F8, outputs: F8, work: F8, u: F8, shrink: float, S: float) -> None:
-    """m <- shrink m + (A f / S) e', with e the innovations; targets and m'f stand in work. O(K D)."""
+    """m <- shrink m + (A f / S) e', e the innovations; targets and m'f stand in work. O(K D)."""
     for k in range(m.shape[0]):
         if outputs[0, k] > 0.0:
             e = (work[_Y, k] - outputs[1, k] - shrink * work[_NU, k]) / S
@@ -285,7 +284,7 @@ def guard(A: F8, s: F8, s_w: float) -> None:
 
 @part
 def symmetric_product(A: F8, f: F8, u: F8) -> None:
-    """u <- A f. Row j of a symmetric A is its column j: vectorises across i, a chain in order of j."""
+    """u <- A f. Row j of a symmetric A is its column j: vectorises across i, each u one chain."""
     D = f.shape[0]
     for i in range(D):
         u[i] = A[0, i] * f[0]

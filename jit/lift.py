@@ -22,7 +22,7 @@ Rows = tuple[F8, F8, F8, U1]
 
 @part
 def rescale(f: F8, norm2: float) -> None:
-    """f <- f sqrt(norm2 / f'f); a row whose square overflows is first divided by its largest entry."""
+    """f <- f sqrt(norm2 / f'f); a row whose square overflows is first divided by its largest."""
     total = 0.0
     for i in range(f.shape[0]):
         total += f[i] * f[i]
@@ -94,7 +94,7 @@ def bounded(f: F8, p: F8) -> bool:
     total = 0.0
     for i in range(f.shape[0]):
         total += f[i] * f[i]
-    return total <= p[LIMIT]
+    return bool(total <= p[LIMIT])
 
 
 @part

@@ -30,7 +30,7 @@ def random_weights(seed: int, names: tuple[str, ...], m: int, scale: float) -> F
 
 @part
 def _exp_taylor(r: float) -> float:
-    """exp(r) for |r| <= ln(2) / 2, by its series to r^13: the first term left out is below 5e-18."""
+    """exp(r) for |r| <= ln(2) / 2, by its series to r^13; the next term is below 5e-18."""
     p = 1.0 + r * (1.0 / 13.0)
     p = 1.0 + r * (1.0 / 12.0) * p
     p = 1.0 + r * (1.0 / 11.0) * p

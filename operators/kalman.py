@@ -1,4 +1,4 @@
-"""Kalman heads: linear learners whose weights drift, with the amount of forgetting adapted online."""
+"""Kalman heads: linear learners whose weights drift, and that learn how much to forget."""
 
 import logging
 import math
@@ -24,8 +24,7 @@ class _KalmanHead(Operator):
     """What both heads share: the drifting Gaussian model, its state, and the call of the kernel.
 
     The state is five arrays. Two of them have room for classes that may come; what their properties
-    give is cut
-    to the classes known, so that it does not depend on how the stream was cut into blocks.
+    give is cut to the classes known, so that it does not depend on how the stream was cut.
     """
 
     _arrays: ClassVar[tuple[str, ...]] = (
@@ -99,7 +98,7 @@ class _KalmanHead(Operator):
 
     @property
     def means_(self) -> F8:
-        """(K, D) posterior means: bias, random features, features; a row for each class or target."""
+        """(K, D) posterior means of bias, random features, features; a row a class or target."""
         return self._means[: self._n_outputs]
 
     @means_.setter
@@ -145,7 +144,7 @@ class _KalmanHead(Operator):
 
     @property
     def n_imputed(self) -> int:
-        """Missing values in rows with LEARN; each was filled with the running mean of its feature."""
+        """Missing values in rows with LEARN, filled with the running mean of their feature."""
         return int(self.scalars_[lift.IMPUTED])
 
     def grow(self, features: Features) -> None:
@@ -191,7 +190,7 @@ class _KalmanHead(Operator):
     # -- the walk ----------------------------------------------------------------------------------
 
     def _walk_block(self, block: Block, K: int, wide: int) -> tuple[F8, F8]:
-        """One call of the kernel with room for K classes or targets: answers (n, K) and (n, wide)."""
+        """Call the kernels with room for K classes or targets: answers (n, K) and (n, wide)."""
         self._widen(K)
         n = block.n
         y = block.y if block.y.ndim == 2 else block.y[:, None]
@@ -231,25 +230,19 @@ class _KalmanHead(Operator):
 
 
 def _plain(array: Any) -> Any:
-    """The array, or a copy if it is read-only, unaligned or strided: one compiled kernel serves
-    all.
-    """
+    """The array, or a copy if it is read-only or strided: one compiled kernel serves all."""
     return array if array.flags.carray else array.copy()
 
 
 class KalmanClassifier(_KalmanHead, Classifier):
-    """Linear classifier whose weights drift, with calibrated probabilities and a learned amount of
-    forgetting.
+    """Linear classifier whose weights drift, with calibrated probabilities and learned forgetting.
 
-    Model: one-hot label y_n = W_n' f_n + noise, noise ~ N(0, sigma2 I); each column of W drifts as
-    w_n = gamma w_(n-1) + N(0, (1 - gamma^2) sigma_w2 I), gamma = exp(-delta / 2). The Kalman filter
-    is exact;
-    delta climbs the predictive likelihood, one clipped gradient step a label. Probabilities are a
-    softmax of the
-    means, tempered by the latent variance (mean field) and a learned scale alpha.
-    Features: f = (1, random tanh features, x), rescaled to squared norm `feature_norm2`. Expects
-    inputs of
-    similar scale: put `Normalizer()` before it.
+    Model: one-hot label y_n = W_n' f_n + noise, noise ~ N(0, sigma2 I). Each column of W drifts as
+    w_n = gamma w_(n-1) + N(0, (1 - gamma^2) sigma_w2 I), gamma = exp(-delta / 2). Given delta the
+    Kalman filter is exact; delta climbs the predictive likelihood by one clipped gradient step a
+    label. Probabilities are a softmax of the means, tempered by the latent variance (mean field)
+    and a learned scale alpha. Features: f = (1, random tanh features, x), rescaled to squared norm
+    `feature_norm2`; inputs should be of similar scale, so put `Normalizer()` before it.
     Args:
         sigma_w2: prior variance of a weight, > 0; the covariance never exceeds it.
         sigma2: noise variance of a label, > 0; raise it (to 1, say) when labels are noisy.
@@ -275,16 +268,13 @@ class KalmanClassifier(_KalmanHead, Classifier):
         scalars_: (9,) float64, delta, log alpha, gap and counters, in the order of
             `streamlearn.jit.kalman`.
     A missing feature is imputed by its running mean from before the row. A LEARN row without a
-    label, with weight 0 or
-    without any feature adds a due time update (`gap_`). Rows with an infinity are refused
-    (`n_rejected`). A class
-    exists from the first row that teaches it; its column starts at 0, which is exact.
+    label, with weight 0 or without any feature adds a due time update (`gap_`). Rows with an
+    infinity are refused (`n_rejected`). A class exists from the first row that teaches it, with a
+    column of zeros, which is exact.
     Cost: O(D^2 + K D) time an event, no allocation in the kernel; O(D^2 + K D) memory.
-    Raises: ValueError for a parameter out of range, and for a weight that is negative or not
-    finite.
+    Raises: ValueError for a parameter out of range, and for a negative or infinite weight.
     Reference: Titsias, Galashov, Rannen-Triki, Pascanu, Teh and Bornschein (2023), Kalman Filter
-    for Online
-    Classification of Non-Stationary Data, arXiv 2306.08448.
+    for Online Classification of Non-Stationary Data, arXiv 2306.08448.
     >>> model = KalmanClassifier()
     >>> for i in range(100):
     ...     model.learn_one({"a": float(i % 2) - 0.5}, "odd" if i % 2 else "even")
@@ -347,28 +337,21 @@ class KalmanClassifier(_KalmanHead, Classifier):
 
 
 class KalmanRegressor(_KalmanHead, Regressor):
-    """Linear regression whose weights drift, with predictive variances and a learned amount of
-    forgetting.
+    """Linear regression whose weights drift, with predictive variances and learned forgetting.
 
-    Model and arguments as `KalmanClassifier`, without the softmax; targets may have several
-    columns, y (n, q).
-    delta climbs the Gaussian log predictive density. Outputs `prediction` and `variance`, (n,) or
-    (n, q).
+    Model, state and arguments as `KalmanClassifier`, without the softmax; y is (n,) or (n, q).
+    delta climbs the Gaussian log predictive density. Outputs `prediction` and `variance`.
     Args:
-        feature_norm2: squared norm of f; 0, unlike the classifier's 10, because rescaling row by row
-            bends a linear target (hourly bike rentals: mean absolute error 16.2 against 1.2); 10
-            is right with random features.
-        centre_targets: subtract the running mean of each target, because drifting weights shrink to
-            0.
-        scale_targets: estimate the scale of each target from its standardised residuals (memory
-            1000 labels), so that
-            delta and `variance` do not depend on the unit of y; the means never do.
-    State: as `KalmanClassifier`, K = q; outputs_ (3, q) holds weight, running mean and variance
-    scale of each target.
+        feature_norm2: squared norm of f; 0 (as it is), where the classifier has 10, because
+            rescaling row by row bends a linear target (hourly bike rentals: mean absolute error
+            16.2 against 1.2). With random features 10 is better.
+        centre_targets: subtract the running mean of a target, as drifting weights shrink to 0.
+        scale_targets: estimate the scale of a target from its standardised residuals (memory 1000
+            labels), so that delta and `variance` do not depend on its unit; the means never do.
+    State: outputs_ (3, q) holds weight learnt, running mean and variance scale of each target.
     A row with any target missing counts as unlabelled; a target beyond 1e300 as infinite.
     Cost: O(D^2 + q D) time an event, no allocation in the kernel; O(D^2 + q D) memory.
-    Raises: ValueError for a parameter out of range, a bad weight, or a change in the number of
-    targets.
+    Raises: ValueError for a parameter out of range, a bad weight, a changed number of targets.
     Reference: Titsias et al. (2023), arXiv 2306.08448.
     >>> model = KalmanRegressor()
     >>> for i in range(100):
