@@ -185,7 +185,7 @@ class Coded:
     def __init__(self, codes: I8, values: list[Any]) -> None:
         self.codes, self.values = codes, values
         self._known = 0
-        self._table = np.full(len(values) + 1, np.nan)  # [0] is missing
+        self._table = np.full(len(values) + 1, np.nan)  # [-1] is missing
 
     def keep(self, rows: NDArray[np.intp]) -> "Coded":
         """The codes of some rows alone, numbered anew."""
@@ -199,11 +199,12 @@ class Coded:
     def take(self, start: int, stop: int, vocabulary: Vocabulary) -> F8:
         """Rows start to stop by the codes of a vocabulary, which learns the values new in them."""
         local = self.codes[start:stop]
-        top = int(local.max(initial=-1)) + 1
-        for i in range(self._known, top):
-            self._table[i + 1] = vocabulary.code(self.values[i])
-        self._known = max(self._known, top)
-        return self._table[local + 1]
+        if self._known < len(self.values):
+            top = int(local.max(initial=-1)) + 1
+            for i in range(self._known, top):
+                self._table[i] = vocabulary.code(self.values[i])
+            self._known = max(self._known, top)
+        return self._table[local]
 
 
 def _arrow_codes(column: pa.Array) -> tuple[I8, list[Any]]:
@@ -215,7 +216,8 @@ def _arrow_codes(column: pa.Array) -> tuple[I8, list[Any]]:
         encoded = column.dictionary_encode()
     except pa.ArrowNotImplementedError:  # lists and tables: their rows are refused one by one
         return _listed_codes(column.to_pylist())
-    codes = encoded.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+    indices = encoded.indices.fill_null(-1) if encoded.null_count else encoded.indices
+    codes = indices.to_numpy(zero_copy_only=False)
     values = encoded.dictionary
     return codes, (values if dictionary is None else dictionary.take(values)).to_pylist()
 
@@ -386,15 +388,17 @@ def decode_columns(
     """
     decoded = Decoded(schema, n)
     misfits: Misfits = {}
-    nothing: Column = [None] * n if any(columns.get(c) is None for c in schema.wanted()) else None
+    absent: dict[str, Column] = {}
+    for name in schema.wanted():
+        if columns.get(name) is None:
+            absent[name] = [None] * n
+    columns = {**columns, **absent} if absent else columns
     offset = 0
     for name, feature in schema.features.items():
-        column = columns.get(name)
-        _feature(decoded, name, feature, nothing if column is None else column, offset, misfits)
+        _feature(decoded, name, feature, columns[name], offset, misfits)
         offset += feature.buckets if feature.kind in ("text", "words") else 0
     for role, name in schema.roles().items():
-        column = columns.get(name)
-        _role(decoded, role, name, nothing if column is None else column, misfits)
+        _role(decoded, role, name, columns[name], misfits)
     if misfits:
         decoded.keep(np.array([i for i in range(n) if i not in misfits], dtype=np.intp))
     decoded.finish()
