@@ -57,6 +57,9 @@ class OneHotEncoder(Transformer, base.Transformer):
         kinds = enumerate(features.kinds[known:], start=known)
         self._append([(j, PASSED) for j, kind in kinds if kind != CATEGORY])
 
+    def reset(self) -> None:
+        """Nothing: the columns that there are are names, and names stay."""
+
     def pieces(self, block: Block) -> Iterator[Block]:
         """The block, cut before each row that opens a column; each piece is run before the next."""
         if CATEGORY not in block.features.kinds or block.n == 0:

@@ -156,7 +156,9 @@ class _Foreign(Operator):
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go back to a snapshot, which may be restored again."""
-        super().restore(snapshot | {name: copy.deepcopy(snapshot[name]) for name in self._deep})
+        super().restore({k: v for k, v in snapshot.items() if k not in self._deep})
+        for name in self._deep:
+            setattr(self, name, copy.deepcopy(snapshot[name]))
 
     def state(self) -> State:
         """The estimator as given and as it has learnt, as one pickle in the array `pickle`."""
@@ -258,10 +260,8 @@ class _RowTransformer(_Foreign, Transformer):
 
     _deep = ("model_", "_made")
 
-    def _begin(self) -> None:
-        super()._begin()
-        self._made = NO_FEATURES  # the columns that go out
-        self._walked: tuple[Block, F8] | None = None  # a piece that `pieces` has walked already
+    _made = NO_FEATURES  # the columns that go out; a reset keeps them, as names are kept
+    _walked: tuple[Block, F8] | None = None  # a piece that `pieces` has walked already
 
     def _ask(self, x: Any) -> Row:
         raise NotImplementedError
