@@ -208,6 +208,14 @@ def test_rejected_rows_leave_no_trace_in_the_tables() -> None:
     assert rejects[0].raw == b'{"a": "bad", "c": "never", "y": "no"}'
 
 
+def test_codes_follow_the_accepted_rows_alone() -> None:
+    schema = Schema.from_config({"features": {"a": "number", "c": "category"}})
+    rows: list[dict[str, Any]] = [{"a": "bad", "c": "p"}, {"a": 1, "c": "q"}, {"a": 2, "c": "p"}]
+    block, _ = schema.decode(rows)
+    assert schema.columns.categories["c"].values == ["q", "p"]
+    assert block.X[:, 1].tolist() == [0.0, 1.0]
+
+
 def test_the_parts_of_a_time() -> None:
     moment = datetime.datetime(2024, 2, 29, 18, 45, 30, tzinfo=datetime.UTC)  # a Thursday
     parts = [

@@ -107,6 +107,14 @@ def test_csv_pieces_and_lines_agree(lines: list[str], end: str) -> None:
     same(csv_decoder, end.join(lines).encode())
 
 
+@given(st.lists(st.one_of(CLEAN, st.just("")), max_size=6), st.sampled_from(["\n", "\r\n"]))
+def test_blank_lines_count_as_lines_and_not_as_rows(lines: list[str], end: str) -> None:
+    chunk = same(csv_decoder, (end.join(lines) + end).encode())
+    assert chunk.decoded.n == sum(line != "" for line in lines)
+    assert chunk.end == {"offset": 100 + sum(len(x + end) for x in lines or [""]),
+                         "line": 7 + len(lines or [""])}  # fmt: skip
+
+
 @given(st.lists(CLEAN, min_size=1, max_size=5))
 def test_clean_csv_is_decoded_column_wise(lines: list[str]) -> None:
     schema = Schema.from_config(TABLE)

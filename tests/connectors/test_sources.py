@@ -268,6 +268,17 @@ def test_long_packed_and_plain_text_is_the_same_over_many_pieces(tmp_path: Path)
     assert totals[0][1] == totals[1][1] == [{"offset": 4 + len(lines), "line": 150_002}]
 
 
+def test_a_row_far_inside_a_row_group_is_found_again(tmp_path: Path) -> None:
+    n = 100_000  # several decoded pieces
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": np.arange(n)}), path, row_group_size=90_000)
+    for row in (0, 70_001, 89_999, 90_000, n - 1, n):
+        source = open_source(path, Schema.from_config({"features": {"a": "number"}}))
+        source.open({"t.parquet": {"row": row}})
+        values = [block.X[:, 0] for block, _, _ in drained(source, n)]
+        np.testing.assert_array_equal(np.concatenate([*values, []]), np.arange(row, n))
+
+
 # -- folders, globs, pipes -------------------------------------------------------------------------
 
 
