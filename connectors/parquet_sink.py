@@ -12,7 +12,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from streamlearn.block import Vocabulary
-from streamlearn.connectors.predictions import PredictionRows, Rows, class_columns, id_column
+from streamlearn.connectors.predictions import (
+    PredictionRows,
+    RowBuffer,
+    Rows,
+    class_columns,
+    id_column,
+)
 from streamlearn.contracts import Answers, Json
 from streamlearn.durable import disk_errors, replacing, sync_folder
 from streamlearn.errors import UserError
@@ -50,7 +56,7 @@ class ParquetSink:
 
     def open(self, position: Json) -> None:
         """Begin after what `commit` once returned; None means an empty output."""
-        self._rows = PredictionRows(self._table)
+        self._rows, self._buffer = PredictionRows(self._table), RowBuffer()
         self._wide: _Wide | None = None
         self._n_parts = 0
         with disk_errors(self.path):
@@ -71,14 +77,18 @@ class ParquetSink:
         """Take one block of outputs; not durable before `commit`."""
         rows = self._rows.take(answers)
         self._wide = _Wide.of(rows)
-        if not len(rows.row):
-            return
+        for ready in self._buffer.add(rows):
+            self._put(ready)
+
+    def _put(self, rows: Rows) -> None:
         if self._part is None:
             self._part = _Part(self.path / f".part-{self._n_parts:06d}.parquet.tmp")
-        self._part.write(_table(rows, self._id_name, self._wide))
+        self._part.write(_table(rows, self._id_name, _Wide.of(rows)))
 
     def commit(self) -> Json:
         """Make all that was written durable, and say how to come back to here."""
+        for ready in self._buffer.rest():
+            self._put(ready)
         if self._wide is not None:
             for older in self._parts().values():
                 _widen(older, self._wide)
@@ -143,7 +153,7 @@ class ParquetFileSink:
             raise UserError(
                 f"{self.path}: is there already; move it away, or allow to overwrite it"
             )
-        self._rows = PredictionRows(self._table)
+        self._rows, self._buffer = PredictionRows(self._table), RowBuffer()
         self._wide = _Wide((), pa.float64())
         self._part = _Part(self.path.with_name(f".{self.path.name}.tmp"))
 
@@ -153,12 +163,14 @@ class ParquetFileSink:
         if self._part is None:
             raise RuntimeError("ParquetFileSink: nothing can be written after a commit")
         self._wide = _Wide.of(rows)
-        if len(rows.row):
-            self._part.write(_table(rows, self._id_name, self._wide))
+        for ready in self._buffer.add(rows):
+            self._part.write(_table(ready, self._id_name, _Wide.of(ready)))
 
     def commit(self) -> Json:
         """Write the end of the file and put it in its place; nothing can be written after it."""
         if self._part is not None:
+            for ready in self._buffer.rest():
+                self._part.write(_table(ready, self._id_name, _Wide.of(ready)))
             self._part.finish(self.path, self._wide)
             self._part = None
         return None

@@ -5,7 +5,7 @@ as known from the row after the one that taught it, or from the first row that g
 probability; the classes that were known before the stream began count from the start.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from streamlearn.block import F8, I8, LEARN, OBSERVE, PREDICT, Block, Columns, V
 from streamlearn.contracts import Answers
 
 _EVENT = PREDICT | OBSERVE
+_ENOUGH = 1024  # rows that are written together
 
 
 class Rows(NamedTuple):
@@ -90,6 +91,48 @@ class PredictionRows:
         known = np.maximum.accumulate(known)
         self.classes = int(known[-1])
         return known[:-1]
+
+
+class RowBuffer:
+    """Puts the rows of small blocks together: Arrow costs as much for one row as for a hundred."""
+
+    def __init__(self) -> None:
+        self._held: list[Rows] = []
+        self._n = 0
+
+    def add(self, rows: Rows) -> Iterator[Rows]:
+        """Take rows; give those that are to be written now, all of one width."""
+        if not len(rows.row):
+            return
+        if self._held and self._held[0].proba.shape[1] != rows.proba.shape[1]:
+            yield from self.rest()
+        self._held.append(rows)
+        self._n += len(rows.row)
+        if self._n >= _ENOUGH:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[Rows]:
+        """All rows that wait."""
+        held, self._held, self._n = self._held, [], 0
+        if len(held) == 1:
+            yield held[0]
+        elif held:
+            yield _together(held)
+
+
+def _together(held: list[Rows]) -> Rows:
+    """Consecutive rows of one width as one."""
+    width = held[0].proba.shape[1]
+    known = [np.full(len(r.row), width) if r.known is None else r.known for r in held]
+    ids = [r.ids for r in held if r.ids is not None]
+    return Rows(
+        np.concatenate([r.row for r in held]),
+        np.concatenate(ids) if ids else None,
+        np.concatenate([r.prediction for r in held]),
+        held[-1].labels,
+        np.concatenate([r.proba for r in held]),
+        None if all(r.known is None for r in held) else np.concatenate(known),
+    )
 
 
 def _selected(rows: Rows, asked: NDArray[np.bool_]) -> Rows:

@@ -13,7 +13,13 @@ import numpy as np
 from streamlearn.block import Vocabulary
 from streamlearn.connectors.append import AppendFile, changed
 from streamlearn.connectors.column_text import csv_text, float_text, joined, json_text, whole_text
-from streamlearn.connectors.predictions import PredictionRows, Rows, class_columns, id_column
+from streamlearn.connectors.predictions import (
+    PredictionRows,
+    RowBuffer,
+    Rows,
+    class_columns,
+    id_column,
+)
 from streamlearn.contracts import Answers, Json, Reject
 from streamlearn.durable import disk_errors
 
@@ -74,7 +80,8 @@ class CsvSink:
 
     def open(self, position: Json) -> None:
         """Begin after what `commit` once returned; None means an empty output."""
-        self._rows = PredictionRows(self._table)
+        self._rows, self._buffer = PredictionRows(self._table), RowBuffer()
+        self._names: Sequence[Any] = ()
         self._header: list[str] = []
         self._n = 0
         if position is not None:
@@ -87,25 +94,29 @@ class CsvSink:
     def write(self, answers: Answers) -> None:
         """Take one block of outputs; not durable before `commit`."""
         rows = self._rows.take(answers)
-        if len(rows.row) and not self._header:
+        self._names = rows.labels or ()
+        for ready in self._buffer.add(rows):
+            self._put(ready)
+
+    def _put(self, rows: Rows) -> None:
+        classes = rows.proba.shape[1]
+        if not self._header:
             named = ["row", *([self._id_name] if rows.ids is not None else []), "prediction"]
-            self._header = named + class_columns(rows.labels or (), self._rows.classes)
+            self._header = named + class_columns(self._names, classes)
             self._file.write(_record(self._header))
-        self._widen(rows)
-        if not len(rows.row):
-            return
+        self._widen(classes)
         ids = [] if rows.ids is None else [",", csv_text(rows.ids)]
         pieces = [whole_text(rows.row), *ids, ",", self._labels.of(rows)]
-        for k in range(rows.proba.shape[1]):
+        for k in range(classes):
             pieces += [",", float_text(rows.proba[:, k])]
         self._file.write(joined(*pieces, "\n", missing=""))
         self._n += len(rows.row)
 
-    def _widen(self, rows: Rows) -> None:
-        """Give every class known now its column, in the records written before, too."""
-        if not self._header or self._rows.classes == self._n_classes:
+    def _widen(self, classes: int) -> None:
+        """Give so many classes their column, in the records written before, too."""
+        if classes == self._n_classes:
             return
-        fresh = class_columns(rows.labels or (), self._rows.classes, self._n_classes)
+        fresh = class_columns(self._names, classes, self._n_classes)
         self._header = [*self._header, *fresh]
         self._file.flush()
         old = _records(self._file.chunks(self._file.text))
@@ -138,6 +149,10 @@ class CsvSink:
 
     def commit(self) -> Json:
         """Make all that was written durable, and say how to come back to here."""
+        for ready in self._buffer.rest():
+            self._put(ready)
+        if self._header:
+            self._widen(self._rows.classes)
         where = {"rows": self._n, "classes": self._rows.classes, "columns": self._header}
         return {"file": self._file.commit()} | where
 
@@ -175,15 +190,22 @@ class JsonLinesSink:
     def open(self, position: Json) -> None:
         """Begin after what `commit` once returned; None means an empty output."""
         self._lines.begin(None if position is None else position["classes"])
+        self._buffer = RowBuffer()
         self._file.open(None if position is None else position["file"])
 
     def write(self, answers: Answers) -> None:
         """Take one block of outputs; not durable before `commit`."""
-        for text in self._lines.of(answers):
+        for ready in self._buffer.add(self._lines.take(answers)):
+            self._put(ready)
+
+    def _put(self, rows: Rows) -> None:
+        for text in self._lines.of(rows):
             self._file.write(text)
 
     def commit(self) -> Json:
         """Make all that was written durable, and say how to come back to here."""
+        for ready in self._buffer.rest():
+            self._put(ready)
         return {"file": self._file.commit(), "classes": self._lines.classes}
 
     def close(self) -> None:
@@ -220,7 +242,7 @@ class StreamSink:
     def write(self, answers: Answers) -> None:
         """Write one block of outputs."""
         with disk_errors("stdout"):
-            for text in self._lines.of(answers):
+            for text in self._lines.of(self._lines.take(answers)):
                 self._stream.write(text)
             self._stream.flush()
 
@@ -324,9 +346,12 @@ class _JsonLines:
     def classes(self) -> int:
         return self._rows.classes
 
-    def of(self, answers: Answers) -> Iterator[memoryview]:
+    def take(self, answers: Answers) -> Rows:
+        """The rows of a block that were to be answered."""
+        return self._rows.take(answers)
+
+    def of(self, rows: Rows) -> Iterator[memoryview]:
         """Pieces of text; the classes known are the same within each."""
-        rows = self._rows.take(answers)
         for start, stop, classes in _runs(rows):
             yield self._text(rows, start, stop, classes)
 

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,14 @@ from streamlearn.connectors.sinks import MemorySink, open_dead_letters, open_sin
 from streamlearn.contracts import Batch, Json, Positions, Reject, State
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_fsync() -> Iterator[None]:
+    """Nothing here pulls the plug; kill -9 is tested in test_crash.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 class Crash(Exception):

@@ -27,7 +27,7 @@ from streamlearn.block import (
     Features,
     Vocabulary,
 )
-from streamlearn.connectors import open_dead_letters, open_sink
+from streamlearn.connectors import open_dead_letters, open_sink, parquet_sink, predictions
 from streamlearn.connectors.sinks import MemorySink
 from streamlearn.connectors.text_sinks import CsvSink, JsonLinesSink, StreamSink
 from streamlearn.contracts import Answers, Reject, Sink
@@ -38,10 +38,12 @@ TEXT = ["a.csv", "a.csv.gz", "a.csv.zst", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_fsync() -> Iterator[None]:
-    """Nothing here pulls the plug; kill -9 is tested in test_crash.py."""
+def small() -> Iterator[None]:
+    """Few rows fill a buffer and a row group. Nothing here pulls the plug, so fsync may rest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr(predictions, "_ENOUGH", 3)
+        patch.setattr(parquet_sink, "_GROUP", 5)
         yield
 
 
