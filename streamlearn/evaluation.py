@@ -149,8 +149,8 @@ class Evaluation:
         if self.task == "regression":
             jit.regression_run(y, block.mode, prediction, alarm, self._book)
             return
-        if self.labels is None:
-            self.labels = block.labels
+        if block.labels is not None:
+            self.labels = block.labels  # a table that was loaded would not grow with the stream
         proba = _plain(outputs["proba"]) if "proba" in outputs else np.zeros((block.n, 0))
         at = 0
         while True:

@@ -45,7 +45,7 @@ class EventLog:
         for t in np.flatnonzero(rows):
             key = _plain(ids[t])
             self._rows.pop(key, None)  # a new place in the order, too
-            self._rows[key] = {name: np.array(column[t]) for name, column in columns.items()}
+            self._rows[key] = {name: _narrowed(name, column[t]) for name, column in columns.items()}
 
     def take(self, ids: NDArray[Any] | None, rows: B1) -> Logged:
         """Hand back, and forget, what was logged for these rows; unknown ids stay unmarked."""
@@ -86,6 +86,22 @@ _ABSENT, _SCALAR = -2, -1
 
 def _plain(event_id: Any) -> Any:
     return event_id.item() if isinstance(event_id, np.generic) else event_id
+
+
+def _narrowed(name: str, value: Any) -> NDArray[Any]:
+    """A copy of a logged value, as wide as what it says, not as its block became after it.
+
+    What a column that opens later is filled with (NaN, or 0 for a class) is cut off at the end:
+    handed back, it means the same, and the state does not depend on where a block ended.
+    """
+    share = np.array(value)
+    if share.ndim != 1 or share.dtype.kind != "f":
+        return share
+    told = ~np.isnan(share)
+    if name.endswith("proba"):
+        told &= share != 0.0
+    last = np.flatnonzero(told)[-1:]
+    return share[: int(last[0]) + 1 if len(last) else 0].copy()
 
 
 def _length(share: NDArray[Any] | None) -> int:
