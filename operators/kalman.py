@@ -83,6 +83,7 @@ class _KalmanHead(Operator):
         self.covariance_ = np.zeros((0, 0))
         self._means, self._outputs = np.zeros((0, 0)), np.zeros((3, 0))
         self._random = self._work = np.zeros((0, 0))
+        self._lifted = np.zeros((0, 0)), np.zeros(0, dtype=np.int64)
         self._warned = False
         self.grow(Features(()))
         self._widen(0 if self._classify else 1)
@@ -156,6 +157,7 @@ class _KalmanHead(Operator):
         self._means = _checks.padded(self._means, (self._means.shape[0], 1 + h + d))
         prior = math.sqrt(self.sigma_w2) if self.form == "sqrt" else self.sigma_w2
         self.covariance_ = _checks.padded(self.covariance_, (1 + h + d, 1 + h + d), diagonal=prior)
+        self._work = np.zeros((0, 0))  # too small for the new width
         self._random = random_weights(self.seed, features.names if h else (), h, self.random_scale)
 
     def load(self, state: State) -> None:
@@ -165,14 +167,14 @@ class _KalmanHead(Operator):
 
     def _widen(self, K: int) -> None:
         """Room for K classes or targets, and scratch to fit."""
-        D, old = self.covariance_.shape[0], self._means.shape[0]
-        if old < K:
+        D, room = self.covariance_.shape[0], self._means.shape[0]
+        if room >= K and self._work.shape[1] >= max(D, room):
+            return
+        if room < K:
             self._means = _checks.padded(self._means, (K, D))
             self._outputs = _checks.padded(self._outputs, (3, K))
-            self._outputs[2, old:] = 1.0  # a variance scale
-        depth = kalman.work_rows(self.form, D)
-        if self._work.shape[0] != depth or self._work.shape[1] < max(D, K):
-            self._work = np.zeros((depth, max(D, K)))
+            self._outputs[2, room:] = 1.0  # a variance scale
+        self._work = np.zeros((kalman.work_rows(self.form, D), max(D, K, room)))
 
     def inflate(self, factor: float) -> None:
         """Widen the covariance after a drift: what the data told about the weights counts 1 /
@@ -195,7 +197,10 @@ class _KalmanHead(Operator):
         n = block.n
         y = block.y if block.y.ndim == 2 else block.y[:, None]
         rows = (_plain(block.X), _plain(y), _plain(block.weight), _plain(block.mode))
-        F, codes = np.empty((n, self.covariance_.shape[0])), np.empty(n, dtype=np.int64)
+        F, codes = self._lifted
+        if F.shape != (n, self.covariance_.shape[0]):
+            F, codes = np.empty((n, self.covariance_.shape[0])), np.empty(n, dtype=np.int64)
+            self._lifted = F, codes
         room = self._means.shape[0] if self._classify else 0
         bad = self._lift(
             rows, self.inputs_, self.scalars_, self._settings, self._random, F, codes, room

@@ -49,6 +49,7 @@ def padded(P: F8, K: int) -> F8:
     return np.column_stack([P, np.zeros((P.shape[0], K - P.shape[1]))])
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("settings", SETTINGS)
 @given(seed=st.integers(0, 3), cuts=st.lists(st.integers(0, 40), max_size=6))
 def test_any_cut_gives_the_same_bits(settings: dict[str, Any], seed: int, cuts: list[int]) -> None:
@@ -116,6 +117,7 @@ def test_a_gap_in_the_class_codes_has_probability_zero() -> None:
     assert out["proba"][2].sum() == pytest.approx(1.0)
 
 
+@pytest.mark.jit
 def test_permuted_classes_give_permuted_answers() -> None:
     rng = np.random.default_rng(2)
     X, y = rng.normal(size=(50, 3)), np.arange(50) % 5
