@@ -128,6 +128,11 @@ def sample_parquet(path: Path, rows: int) -> dict[str, list[Any]]:
         table = pa.Table.from_batches([b for _, b in zip(range(1), batches, strict=False)],
                                       file.schema_arrow)  # fmt: skip
         return sample_table(table, rows)
+    except (OSError, pa.ArrowInvalid) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(
+            f"{path}: is damaged at its first rows: {first}; get a whole copy"
+        ) from None
     finally:
         file.close()
 

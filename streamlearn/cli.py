@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -61,8 +62,9 @@ def run(
     from streamlearn import runner
     from streamlearn.config import load_config
 
-    result = runner.run(load_config(config, assignments), limit=limit, progress=True)
-    _finish(result, json)
+    loaded = load_config(config, assignments)
+    result = runner.run(loaded, limit=limit, progress=True)
+    _finish(result, json, apart=loaded.sink is not None and loaded.sink.path == "-")
 
 
 @app.command()
@@ -118,7 +120,7 @@ def replay(
         pace=pace,
         progress=True,
     )
-    _finish(result, json)
+    _finish(result, json, apart=predictions == "-")
 
 
 @app.command()
@@ -210,6 +212,8 @@ _ClickException: Any = typer.BadParameter.__mro__[2]  # click's, or the copy in 
 
 def _status(arguments: Sequence[str] | None) -> int:
     """Run one command and turn whatever is the user's mistake into one line and a status."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.getLogger("streamlearn").setLevel(logging.INFO)
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         done: Any = app(given or ["--help"], prog_name="streamlearn", standalone_mode=False)
@@ -251,10 +255,12 @@ def _write_new(path: Path, text: str) -> None:
         raise UserError(f"{path}: is there already; choose another with --output") from None
 
 
-def _finish(result: Any, json: Path | None) -> None:
-    """Print a result and write its JSON."""
+def _finish(result: Any, json: Path | None, apart: bool) -> None:
+    """Print a result, on stderr where stdout holds the answers, and write its JSON."""
     from streamlearn.display import print_result
+    from streamlearn.durable import disk_errors
 
+    print_result(result.to_dict(), on_stderr=apart)
     if json is not None:
-        json.write_text(result.to_json() + "\n", encoding="utf-8")
-    print_result(result.to_dict())
+        with disk_errors(json):
+            json.write_text(result.to_json() + "\n", encoding="utf-8")

@@ -63,9 +63,11 @@ def progress_line(events: int, rate: float, metric: str, value: float | None, al
     return f"{events:,} events  {rate:,.0f}/s  {metric} {shown} (last rows)  {alarms} alarm{ending}"
 
 
-def print_result(result: Mapping[str, Any], console: Console | None = None) -> None:
+def print_result(
+    result: Mapping[str, Any], console: Console | None = None, on_stderr: bool = False
+) -> None:
     """The result of a run as a table, baselines beside, and what must not be overlooked below."""
-    out = console or Console()
+    out = console or Console(stderr=on_stderr)
     out.print(Text(f"{result['model']}", style="bold"), soft_wrap=True)
     out.print(_metrics_table(result))
     for line in _facts(result):

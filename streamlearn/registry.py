@@ -11,6 +11,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from streamlearn.errors import UserError
@@ -204,11 +205,14 @@ def _imported(path: str) -> type[Any]:
         raise UserError(f"cannot import {path!r}: {error}; check the path and install it") from None
     found = getattr(module, name, None)
     if found is None:
-        public = [n for n, v in vars(module).items() if isinstance(v, type) and n[0] != "_"]
-        raise UserError(f"{module_name} has no {name!r}{near(name, public)}")
+        raise UserError(f"{module_name} has no class {name!r}{near(name, _public_classes(module))}")
     if not isinstance(found, type) or not _is_operator(found):
         raise UserError(f"{path!r} must be a class with learn_one or update, got {found!r}")
     return found
+
+
+def _public_classes(module: ModuleType) -> list[str]:
+    return [n for n, v in vars(module).items() if isinstance(v, type) and n[0] != "_"]
 
 
 def _is_operator(found: type[Any]) -> bool:

@@ -18,6 +18,7 @@ from streamlearn.checkpoint import CheckpointStore
 from streamlearn.config import Config
 from streamlearn.connectors.sinks import open_dead_letters, open_sink
 from streamlearn.contracts import Sink, Source
+from streamlearn.durable import disk_errors
 from streamlearn.engine import DeadLetters, Engine, Summary
 from streamlearn.errors import UserError
 from streamlearn.evaluation import Evaluation
@@ -123,7 +124,8 @@ def replay(
         job = job._replace(checkpoints=store)
     result = _executed(job, limit, pace or config.engine.pace, progress)
     if json is not None:
-        Path(json).write_text(result.to_json() + "\n", encoding="utf-8")
+        with disk_errors(json):
+            Path(json).write_text(result.to_json() + "\n", encoding="utf-8")
     return result
 
 

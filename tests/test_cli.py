@@ -210,6 +210,14 @@ def test_pace_takes_its_time(call: Call, data: Path, tmp_path: Path) -> None:
     assert json.loads(out.read_text())["seconds"] >= 0.15
 
 
+def test_answers_on_stdout_stand_there_alone(call: Call, data: Path) -> None:
+    outcome = call("replay", data, "--target", "y", "--predictions", "-")
+    assert outcome.status == 0
+    answers = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [answer["row"] for answer in answers] == list(range(N))
+    assert "accuracy" in outcome.err
+
+
 def test_a_river_data_set_is_there_without_a_file(call: Call, tmp_path: Path) -> None:
     out = tmp_path / "r.json"
     assert call("replay", "river:Phishing", "--limit", 200, "--json", out).status == 0
@@ -273,7 +281,7 @@ def test_files_that_are_cut_off(call: Call, tmp_path: Path) -> None:
         (["--target", "y", "--model", "KalmanHed"], ["did you mean", "KalmanHead"]),
         (["--target", "y", "--model", "ADWIN"], ["'ADWIN' must be a classifier or a regressor"]),
         (["--target", "y", "--model", "KalmanRegressor"], ["regression"]),
-        (["--target", "y", "--model", "river.tree.Oak"], ["river.tree has no 'Oak'"]),
+        (["--target", "y", "--model", "river.tree.Oak"], ["river.tree has no class 'Oak'"]),
         (["--target", "y", "--model", "absent.yaml"], ["absent.yaml: cannot be read"]),
         (["--target", "y", "--set", "sede=1"], ["--set sede: ", "did you mean seed"]),
         (["--target", "y", "--set", "sigma2=-1"], ["--set sigma2: must be > 0, got -1"]),
@@ -291,6 +299,28 @@ def test_wrong_arguments_of_replay(
     call: Call, data: Path, options: list[str], parts: list[str]
 ) -> None:
     refused(call("replay", data, *options), *parts)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk without room")
+@pytest.mark.parametrize("option", ["--predictions", "--dead-letters", "--json"])
+def test_a_full_disk(call: Call, tmp_path: Path, option: str) -> None:
+    path = write_lines(tmp_path / "d.jsonl", ["{", *records(30)])
+    full = tmp_path / "full.csv"
+    full.symlink_to("/dev/full")
+    refused(call("replay", path, "--target", "y", option, full), "full.csv", "o space left", "room")
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6])
+def test_a_parquet_file_that_is_damaged_inside(call: Call, tmp_path: Path, place: float) -> None:
+    path = tmp_path / "t.parquet"
+    rng = np.random.default_rng(0)
+    table = pa.table({"a": rng.normal(size=3000), "y": rng.integers(2, size=3000)})
+    pa.parquet.write_table(table, path, compression="zstd", row_group_size=1000)
+    content = bytearray(path.read_bytes())
+    at = int(place * len(content))
+    content[at : at + 400] = bytes(400)
+    path.write_bytes(content)
+    refused(call("replay", path, "--target", "y"), "t.parquet")
 
 
 def test_every_row_misfits(call: Call, tmp_path: Path) -> None:
@@ -384,10 +414,8 @@ def test_an_infinite_target_is_a_dead_letter(call: Call, tmp_path: Path) -> None
 
 
 def test_oddities_that_are_no_mistakes(call: Call, tmp_path: Path) -> None:
-    """A late class, a new category, a constant feature, 1e300, equal ids, time going back."""
-    rows = records(60)
-    for i, row in enumerate(rows):
-        row |= {"same": 1.0, "id": i // 2, "at": 1_700_000_000 - 60 * i}
+    """A late class, a new category, a constant feature, 1e300."""
+    rows = [row | {"same": 1.0} for row in records(60)]
     rows[20]["a"] = 1e300
     rows[30]["colour"] = "violet"
     rows[40]["y"] = "sideways"
@@ -396,6 +424,22 @@ def test_oddities_that_are_no_mistakes(call: Call, tmp_path: Path) -> None:
     assert set(result["per_class"]) == {"up", "down", "sideways"}
     assert all(v is None or np.isfinite(v) for v in result["metrics"].values())
     assert result["metrics"]["log_loss"] is not None
+
+
+def test_equal_ids_and_time_going_back(call: Call, tmp_path: Path) -> None:
+    rows = [row | {"id": i // 2, "at": 1_700_000_000 - 60 * i} for i, row in enumerate(records(60))]
+    write_lines(tmp_path / "d.jsonl", rows)
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"source: {tmp_path / 'd.jsonl'}\n"
+        "schema: {target: y, task: classification, id: id, time: at, features: {a: number}}\n"
+        "pipeline: [Normalizer, KalmanHead]\n"
+        f"sink: {tmp_path / 'p.csv'}\n"
+    )
+    outcome = call("run", config)
+    assert outcome.status == 0, outcome.err
+    answers = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
+    assert [int(answer["id"]) for answer in answers] == [i // 2 for i in range(60)]
 
 
 # -- configs ---------------------------------------------------------------------------------------
@@ -503,14 +547,34 @@ def test_checkpoints_that_cannot_be_used(call: Call, config: Path) -> None:
     other.write_text(changed)
     refused(call("run", other), "belongs to another pipeline")
     files = sorted(Path("checkpoints").glob("*.safetensors"))
-    content = files[-1].read_bytes()
-    files[-1].write_bytes(content.replace(b'"format\\": 1', b'"format\\": 9'))
     for path in files:
         truncated(path)
     refused(call("run", config), "checkpoints are damaged")
     refused(call("inspect", "checkpoints"), "cut off, damaged")
     refused(call("inspect", "nowhere"), "nowhere")
     refused(call("inspect", config), "c.yaml")
+
+
+def test_a_checkpoint_of_a_newer_version(
+    call: Call, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as newer:
+        newer.setattr("streamlearn.archive.FORMAT", 99)
+        assert call("run", config).status == 0
+    refused(call("run", config), "has format 99", "install the newer streamlearn")
+    refused(call("inspect", "checkpoints"), "has format 99")
+
+
+def test_the_last_good_checkpoint_is_used_loudly(
+    call: Call, config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert call("run", config, "--set", "checkpoint.every_events=30").status == 0
+    truncated(sorted(Path("checkpoints").glob("*.safetensors"))[-1])
+    outcome = call("run", config, "--json", "r.json")
+    assert outcome.status == 0
+    assert "cut off" in caplog.text
+    assert json.loads(Path("r.json").read_text())["events"] == N
+    assert len(Path("predictions.csv").read_text().splitlines()) == N + 1
 
 
 # -- the process -----------------------------------------------------------------------------------

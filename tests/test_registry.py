@@ -66,7 +66,7 @@ def test_a_further_name_exists_only_with_its_family() -> None:
         (
             "river.tree.HoeffdingTree",
             None,
-            r"^river.tree has no 'HoeffdingTree'; did you mean Hoeff",
+            r"^river.tree has no class 'HoeffdingTree'; did you mean Hoeff",
         ),
         (
             "river.wood.Tree",
@@ -125,7 +125,7 @@ def test_an_operator_is_handed_through() -> None:
         ("KalmanHed", r"^pipeline\[2\]: 'KalmanHed' is not the name of an operator; did you mean"),
         (
             {"KalmanHead": {"seeed": 1}},
-            r"^pipeline\[2\]\.seeed: KalmanClassifier has no argument 'seeed'; did you mean seed\?$",
+            r"^pipeline\[2\]\.seeed: KalmanClassifier has no argument 'seeed'; did you mean seed\?",
         ),
         (
             {"KalmanHead": {"random_features": -1}},
