@@ -1,6 +1,4 @@
-"""Counter-based random numbers: a draw depends on its key and its place alone, never on the draws
-before it.
-"""
+"""Counter-based random numbers: a draw depends on its key and its place alone."""
 
 import hashlib
 from statistics import NormalDist
@@ -34,10 +32,9 @@ def uniforms(key: int, n: int) -> F8:
 
 
 def normals(key: int, n: int) -> F8:
-    """The first n standard normal draws of a key; by the inverse distribution, one scalar at a
-    time,
+    """The first n standard normal draws of a key, by the inverse distribution.
 
-    because array sines and logarithms may differ in the last bit between a vector's body and its
-    tail.
+    One scalar at a time, because logarithms of an array may differ in the last bit between the
+    body of a vector and its tail.
     """
     return np.array([_STANDARD.inv_cdf(u) for u in uniforms(key, n).tolist()])

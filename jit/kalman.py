@@ -118,7 +118,7 @@ def blank(t: int, outputs: F8, classify: bool, answer: F8, side: F8) -> None:
 def gaussian_slope(
     y: F8, nu: F8, outputs: F8, S: float, g: float, slope_S: float, decay: bool
 ) -> float:
-    """dL/dg of the Gaussian log predictive density, over the known outputs (spec L1). O(K)."""
+    """dL/dg of the Gaussian log predictive density, over the known outputs. O(K)."""
     shrink = g if decay else 1.0
     slope = 0.0
     for k in range(outputs.shape[1]):
@@ -183,9 +183,8 @@ def settle_class(
 ) -> None:  # fmt: skip
     """Answer with probabilities; for c >= 0 know the class (its zero column is exact) and adapt.
 
-    Mean field: p = softmax(kappa mu), kappa = alpha / sqrt(q), q = 1 + pi alpha^2 v / 8 (spec P5,
-    L1).
-    Leaves the one-hot targets in work.
+    Mean field: p = softmax(kappa mu), kappa = alpha / sqrt(q), q = 1 + pi alpha^2 v / 8. Leaves the
+    one-hot targets in work.
     """
     K, answer, side = outputs.shape[1], out[0], out[1]
     nu, prob, y = work[_NU, :K], work[_P, :K], work[_Y, :K]
@@ -266,9 +265,7 @@ def correct(m: F8, outputs: F8, work: F8, u: F8, shrink: float, S: float) -> Non
 
 @part
 def guard(A: F8, s: F8, s_w: float) -> None:
-    """Every 1000 updates: a diagonal that is not positive everywhere gets 1e-10 s_w, which is
-    counted.
-    """
+    """Every 1000 updates: a diagonal that is not positive gets 1e-10 s_w, which is counted."""
     if s[SAMPLES] % _CHECK_EVERY != 0.0:
         return
     for i in range(A.shape[0]):
@@ -370,9 +367,7 @@ def row_products(M: F8, x: F8, out: F8) -> None:
 
 @part
 def condition_joseph(f: F8, noise: float, state: State, fixed: Fixed) -> None:
-    """As condition_standard, with A <- (I - k f') A (I - k f')' + noise k k', then symmetrised.
-    O(D^2 + K D).
-    """
+    """As condition_standard, with A <- (I - k f') A (I - k f')' + noise k k', symmetrised."""
     m, A, outputs, s = state
     p, work = fixed
     D = A.shape[0]
@@ -419,8 +414,8 @@ def walk_joseph(rows: Rows, state: State, fixed: Fixed, out: Out) -> None:
 def root_drift(R: F8, M: F8, keep: float, fresh: float) -> None:
     """R <- the triangular factor of the stack of keep R and fresh I: A <- keep^2 A + fresh^2 I.
 
-    By Householder reflections, O(D^3). M (2D, D) scratch. Column c of the lower half is 0 below its
-    row c.
+    By Householder reflections, O(D^3). M (2D, D) scratch. Column c of the
+    lower half is 0 below its row c, which is left out.
     """
     D = R.shape[0]
     for i in range(D):
@@ -437,9 +432,7 @@ def root_drift(R: F8, M: F8, keep: float, fresh: float) -> None:
 
 @part
 def _reflect(M: F8, c: int, stop: int) -> None:
-    """One Householder step: rows c to stop of column c become (-+norm, 0, ...), the columns after
-    it follow.
-    """
+    """One Householder step: column c, rows c to stop, becomes (-+norm, 0, ...); others follow."""
     D = M.shape[1]
     total = 0.0
     for i in range(c, stop):
@@ -461,9 +454,7 @@ def _reflect(M: F8, c: int, stop: int) -> None:
 
 @part
 def root_condition(R: F8, f: F8, v: F8, u: F8, noise: float) -> float:
-    """Potter's update: R <- R - v u' / (s + sqrt(s noise)), with v = R f and u = R'v = A f. Returns
-    s.
-    """
+    """Potter's update: R <- R - v u' / (s + sqrt(s noise)), v = R f, u = R'v = A f. Returns s."""
     s = noise
     for i in range(f.shape[0]):
         s += v[i] * v[i]
@@ -488,9 +479,7 @@ def root_product(R: F8, f: F8, v: F8, u: F8) -> None:
 
 @part
 def condition_sqrt(f: F8, noise: float, state: State, fixed: Fixed) -> None:
-    """As condition_standard, on the root; the time update waits for every p[QR_EVERY]-th label, in
-    `gap`.
-    """
+    """As condition_standard, on the root; time updates wait in `gap` for p[QR_EVERY] labels."""
     m, R, outputs, s = state
     p, work = fixed
     D = R.shape[0]
@@ -536,8 +525,9 @@ def cholesky(B: F8, L: F8) -> None:
 
 @kernel
 def inflate_covariance(A: F8, factor: float, s_w: float) -> None:
-    """A <- ((A^-1 - I / s_w) / factor + I / s_w)^-1 = factor A (I + (factor - 1) A / s_w)^-1.
-    O(D^3).
+    """A <- ((A^-1 - I / s_w) / factor + I / s_w)^-1, which is at least A and at most s_w I.
+
+    Equal to factor A (I + (factor - 1) A / s_w)^-1. O(D^3).
     """
     D = A.shape[0]
     B, L = np.empty((D, D)), np.zeros((D, D))
@@ -563,8 +553,9 @@ def inflate_covariance(A: F8, factor: float, s_w: float) -> None:
 
 @kernel
 def inflate_root(R: F8, factor: float, s_w: float) -> None:
-    """As inflate_covariance, for A = R'R: R <- sqrt(factor) L^-1 R, L L' = I + (factor - 1) R R' /
-    s_w. O(D^3).
+    """As inflate_covariance, for A = R'R: R <- sqrt(factor) L^-1 R. O(D^3).
+
+    L L' = I + (factor - 1) R R' / s_w.
     """
     D = R.shape[0]
     B, L = np.empty((D, D)), np.zeros((D, D))

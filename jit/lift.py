@@ -1,7 +1,7 @@
 """From rows of X to the features of a linear head: 1, random features, x, rescaled to one length.
 
-d inputs, h random features, D = 1 + h + d, n rows. A label becomes a code here, once for all heads:
-a class >= 0, or one of the words below.
+d inputs, h random features, D = 1 + h + d, n rows. A label becomes a code here: a
+class >= 0, or one of the words below.
 """
 
 import math
@@ -99,9 +99,7 @@ def bounded(f: F8, p: F8) -> bool:
 
 @part
 def judge(t: int, found: int, rows: Rows, inputs: F8, s: F8, p: F8, f: F8, K: int) -> int:
-    """Finish row t: rescale, count what is bad, read the label, observe. Returns the code of the
-    row.
-    """
+    """Finish row t: rescale, count what is bad, read the label, observe. Returns its code."""
     X, y, weight, mode = rows
     learn = mode[t] & _LEARN
     if found == SKIP or not bounded(f, p):

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -47,6 +48,14 @@ class _KalmanHead(Operator):
 
     # -- construction ------------------------------------------------------------------------------
 
+    @classmethod
+    def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
+        """What River's checks and the conformance suite build."""
+        yield {}
+        yield {"random_features": 7, "seed": 3}
+        yield {"form": "joseph", "delta0": 0.01}
+        yield {"form": "sqrt", "decay_mean": False}
+
     def _set_parameters(self, given: dict[str, Any]) -> None:
         """Check and keep the parameters that both heads have."""
         owner = type(self).__name__
@@ -65,8 +74,8 @@ class _KalmanHead(Operator):
         """The settings as the vector that the kernel takes, and the empty state."""
         settings = {
             kalman.S_W: self.sigma_w2, kalman.S2: self.sigma2, kalman.LR_DELTA: self.lr_delta,
-            kalman.DELTA_MAX: self.delta_max, lift.NORM2: self.feature_norm2, lift.LIMIT: _REFUSED *
-            self.sigma2 / self.sigma_w2,
+            kalman.DELTA_MAX: self.delta_max, lift.NORM2: self.feature_norm2,
+            lift.LIMIT: _REFUSED * self.sigma2 / self.sigma_w2,
             kalman.DECAY_MEAN: self.decay_mean, kalman.QR_EVERY: self.qr_every,
             kalman.CLASSIFY: self._classify,
         } | {getattr(kalman, name): value for name, value in more.items()}  # fmt: skip
@@ -108,9 +117,7 @@ class _KalmanHead(Operator):
 
     @property
     def outputs_(self) -> F8:
-        """(3, K): rows learnt of a class or weight of a target, running mean, running variance
-        scale.
-        """
+        """(3, K): rows learnt (a target: weight), running mean, running variance scale."""
         return self._outputs[:, : self._n_outputs]
 
     @outputs_.setter
@@ -119,9 +126,7 @@ class _KalmanHead(Operator):
 
     @property
     def delta_(self) -> float:
-        """The learned drift rate: from one label to the next, weights keep exp(-delta / 2) of
-        themselves.
-        """
+        """The learned drift rate: a label later, weights keep exp(-delta / 2) of themselves."""
         return float(self.scalars_[kalman.DELTA])
 
     @property
@@ -136,10 +141,10 @@ class _KalmanHead(Operator):
 
     @property
     def n_rejected(self) -> int:
-        """Rows with LEARN that were refused: an infinite feature or target, a label that is no
-        class code,
+        """Rows with LEARN that were refused.
 
-        or, with `feature_norm2=0`, features too large for the covariance to keep a correct digit.
+        For an infinite feature or target, a label that is no class code, or, with
+        `feature_norm2=0`, features too large for the covariance to keep a correct digit.
         """
         return int(self.scalars_[lift.REJECTED] + self.scalars_[lift.REFUSED])
 
@@ -149,9 +154,7 @@ class _KalmanHead(Operator):
         return int(self.scalars_[lift.IMPUTED])
 
     def grow(self, features: Features) -> None:
-        """Make room for features: mean 0 and variance sigma_w2, exact for a feature that was always
-        0.
-        """
+        """Make room for features: mean 0, variance sigma_w2; exact for one that was always 0."""
         d, h = len(features), self.random_features
         self.inputs_ = _checks.padded(self.inputs_, (2, d))
         self._means = _checks.padded(self._means, (self._means.shape[0], 1 + h + d))
@@ -177,8 +180,7 @@ class _KalmanHead(Operator):
         self._work = np.zeros((kalman.work_rows(self.form, D), max(D, K, room)))
 
     def inflate(self, factor: float) -> None:
-        """Widen the covariance after a drift: what the data told about the weights counts 1 /
-        factor as much.
+        """Widen the covariance after a drift: what the data told counts 1 / factor as much.
 
         In terms of precision, A^-1 - I / sigma_w2 is divided by factor, so the prior stays an upper
         bound; a small variance is multiplied by factor. The means stay. factor >= 1; O(D^3) time.
