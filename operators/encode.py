@@ -41,6 +41,12 @@ class OneHotEncoder(Transformer, base.Transformer):
     _arrays = ("layout_",)
     takes_categories = True
 
+    @classmethod
+    def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
+        """What River's checks and the conformance suite build."""
+        yield {}
+        yield {"cap": 2}
+
     def __init__(self, cap: int = 32) -> None:
         self.cap = _checks.whole("OneHotEncoder", "cap", cap, 1)
         self.layout_: I8 = np.zeros((0, 2), dtype=np.int64)

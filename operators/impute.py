@@ -1,5 +1,8 @@
 """Imputation: missing values filled from what was seen before them."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from river import base
 
@@ -44,6 +47,12 @@ class Imputer(Transformer, base.Transformer):
     _arrays = ("fill_", "mass_")
     _counters = ("n_rejected",)
     takes_categories = True
+
+    @classmethod
+    def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
+        """What River's checks and the conformance suite build."""
+        yield {}
+        yield {"strategy": "last", "indicators": True}
 
     def __init__(self, strategy: str = "mean", fill: float = 0.0, indicators: bool = False) -> None:
         self.strategy = _checks.choice("Imputer", "strategy", strategy, _STRATEGIES)

@@ -1,5 +1,8 @@
 """Scaling of inputs: streaming z-scores, and rows of unit length."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from river import base
 
@@ -40,6 +43,12 @@ class Normalizer(Transformer, base.Transformer):
 
     _arrays = ("moments_",)
     _counters = ("n_rejected",)
+
+    @classmethod
+    def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
+        """What River's checks and the conformance suite build."""
+        yield {}
+        yield {"m": 0.1, "clip": 2.0}
 
     def __init__(
         self,

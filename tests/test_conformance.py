@@ -5,14 +5,18 @@ Nothing here names an operator: what `streamlearn.operators` exports is found, b
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from river import drift, linear_model, multiclass, preprocessing
 
 from streamlearn import operators
 from streamlearn.operators._base import Operator
+from streamlearn.operators.adaptive import POLICIES
+from streamlearn.pipeline import Pipeline
 from streamlearn.testing import Law, Make, Plan, Stream, laws_of, plan_for
 from tests import strategies
 
@@ -31,7 +35,39 @@ def _subjects() -> dict[str, Make]:
     return found
 
 
-SUBJECTS = _subjects()
+def _nervous(delta: float = 0.5) -> operators.ADWIN:
+    """A detector that fires within a hundred rows."""
+    return operators.ADWIN(delta=delta, clock=1, min_window_length=2, grace_period=2)
+
+
+def _composed() -> dict[str, Make]:
+    """Whole pipelines, and wrappers that do act on drift within the length of a test's stream."""
+
+    def pipeline(*stages: Any) -> Pipeline:
+        return Pipeline(operators.OneHotEncoder(), operators.Densifier(), *stages)
+
+    kalman, scaler = operators.KalmanClassifier, operators.Normalizer
+    made: dict[str, Make] = {
+        "Pipeline": lambda: pipeline(operators.Imputer(), scaler(), kalman(), _nervous()),
+        "Pipeline of River": lambda: pipeline(
+            preprocessing.StandardScaler(),
+            multiclass.OneVsRestClassifier(linear_model.LogisticRegression()),
+            drift.PageHinkley(min_instances=5, threshold=1.0),
+        ),
+        "Pipeline of transformers": lambda: Pipeline(
+            operators.HashEncoder(4), operators.Densifier(), scaler()
+        ),
+        "Pipeline of numbers": lambda: pipeline(operators.KalmanRegressor(), _nervous()),
+    }
+    for policy in POLICIES:
+        made[f"Adaptive {policy}"] = lambda policy=policy: pipeline(
+            scaler(),
+            operators.AdaptiveClassifier(kalman(), _nervous(0.1), policy, warning=_nervous()),
+        )
+    return made
+
+
+SUBJECTS = _subjects() | _composed()
 CASES = [
     pytest.param(make, law, id=f"{name}-{law.name}", marks=pytest.mark.jit)
     for name, make in SUBJECTS.items()
@@ -46,9 +82,13 @@ def test_law(make: Make, law: Law) -> None:
         law.check(make, Stream.from_plan(plan), [])
         return
     operator = make()
-    plans = strategies.hard_plans if law.streams == "hard" else strategies.tame_plans
+    plans = (
+        strategies.hard_plans(operator)
+        if law.streams == "hard"
+        else strategies.tame_plans(operator, categories=law.streams == "tame")
+    )
 
-    @given(plans(operator), st.data())
+    @given(plans, st.data())
     def holds(plan: Plan, data: st.DataObject) -> None:
         stream = Stream.from_plan(plan)
         law.check(make, stream, data.draw(strategies.cuts(stream.n)))
