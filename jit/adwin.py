@@ -11,6 +11,7 @@ from streamlearn.jit._compile import F8, I8, kernel
 
 TOTAL, SPREAD = 0, 1  # planes of `buckets`, and places in `window`
 LEVELS, TICK, WIDTH, ALARMED, SIZES = 0, 1, 2, 3, 4  # places in `counts`
+ROSE, FELL = 1, 2  # ALARMED: what the mean did at the alarm; 0 before one
 CALM = 1e100  # a value beyond is refused: its square would swamp the window for ever
 
 
@@ -130,16 +131,17 @@ def adwin_first_alarm(
         if not abs(values[t]) <= CALM:
             refused += values[t] == values[t]
             continue
-        if counts[ALARMED] == 1:
+        if counts[ALARMED] != 0:
             buckets[:] = 0.0
             counts[:] = 0
             window[:] = 0.0
         insert(values[t], buckets, counts, window)
         counts[TICK] += 1
         if counts[TICK] % clock == 0 and counts[WIDTH] > grace:
+            mean = window[TOTAL] / counts[WIDTH]
             while has_cut(buckets, counts, window, delta, least):
                 drop_oldest(buckets, counts, window)
-                counts[ALARMED] = 1
-            if counts[ALARMED] == 1:
+                counts[ALARMED] = ROSE if window[TOTAL] / counts[WIDTH] > mean else FELL
+            if counts[ALARMED] != 0:
                 return t, refused
     return -1, refused

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from streamlearn.block import Block, Columns, Features, concatenate
+from streamlearn.block import F8, U1, Block, Columns, Features, concatenate
 from streamlearn.contracts import State, merged
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import Classifier, Detector, Operator, Regressor
@@ -73,7 +73,7 @@ class _Adaptive(Operator):
         asked = _prequential.asked(block)
         if self.policy == "notify":
             outputs = self._ask(self.model, "model/", asked)
-            alarm = self.detector.watch(_prequential.errors(asked, outputs, str(self.task)))
+            alarm = self._rises(_prequential.errors(asked, outputs, str(self.task)))
             self.n_alarms_ += int(alarm.sum())
             return _prequential.hidden({**outputs, "alarm": alarm}, block)
         parts, lengths, at = [], [], 0
@@ -124,19 +124,28 @@ class _Adaptive(Operator):
             for name, column in outputs.items()
         }
 
-    def _listen(self, errors: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[int, bool, bool]:
+    def _rises(self, errors: F8) -> U1:
+        """1 on each row whose error raised an alarm."""
+        alarms = np.zeros(errors.shape[0], dtype=np.uint8)
+        start = 0
+        while (at := _first_rise(self.detector, errors[start:])) >= 0:
+            alarms[start + at] = 1
+            start += at + 1
+        return alarms
+
+    def _listen(self, errors: F8) -> tuple[int, bool, bool]:
         """The first row of an alarm or a warning (-1: none), and which of them it is."""
         if self._early is None:
-            alarm = self.detector.first_alarm(errors)
+            alarm = _first_rise(self.detector, errors)
             return alarm, alarm >= 0, False
         heard = self._early.snapshot()
-        warning = self._early.first_alarm(errors)
-        alarm = self.detector.first_alarm(errors if warning < 0 else errors[: warning + 1])
+        warning = _first_rise(self._early, errors)
+        alarm = _first_rise(self.detector, errors if warning < 0 else errors[: warning + 1])
         if alarm < 0:
             return warning, False, warning >= 0
         if alarm != warning:  # it heard rows that come after the cut
             self._early.restore(heard)
-            self._early.first_alarm(errors[: alarm + 1])
+            _first_rise(self._early, errors[: alarm + 1])
         return alarm, True, alarm == warning
 
     def _marks(self, n: int, alarmed: bool, warned: bool) -> Columns:
@@ -242,6 +251,9 @@ class AdaptiveClassifier(_Adaptive, Classifier):
             (Gomes et al. 2017, Adaptive random forests for evolving data stream classification).
         warning: the detector of warnings for `background`; default: as `detector`, delta times 10.
         factor: for `inflate`, > 1.
+    An alarm because the error fell is no reason to act: a model that is still learning gets better.
+    Where a detector says what the mean did (`rose`, as ADWIN does), such alarms are passed over.
+
     Outputs: those of the model, `alarm` (n,) uint8, with `background` also `warning` (n,) uint8.
     Cost: the model's, the detector's, and a snapshot of the model a block. After an alarm the rows
         before it are run again (restore and rerun), so the cut of blocks never shows.
@@ -295,3 +307,13 @@ def _listener(owner: str, name: str, given: Any) -> Detector:
     if not isinstance(found, Detector):
         raise ValueError(f"{owner}: {name} must be a drift detector, got {type(given).__name__}")
     return found
+
+
+def _first_rise(detector: Detector, errors: F8) -> int:
+    """Feed errors up to and including the first that alarms by rising; its index, or -1."""
+    start = 0
+    while (at := detector.first_alarm(errors[start:])) >= 0:
+        if getattr(detector, "rose", True):
+            return start + at
+        start += at + 1
+    return -1

@@ -4,7 +4,7 @@ import numpy as np
 from river import base
 
 from streamlearn.block import F8, I8
-from streamlearn.jit.adwin import SIZES, SPREAD, TOTAL, WIDTH, adwin_first_alarm
+from streamlearn.jit.adwin import ALARMED, ROSE, SIZES, SPREAD, TOTAL, WIDTH, adwin_first_alarm
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Detector
 
@@ -75,6 +75,11 @@ class ADWIN(Detector, base.DriftDetector):
         self.n_rejected += refused
         self.n_detections += at >= 0
         return at
+
+    @property
+    def rose(self) -> bool:
+        """Whether the mean rose at the alarm of the last value; False when that raised none."""
+        return int(self.counts_[ALARMED]) == ROSE
 
     @property
     def width(self) -> int:

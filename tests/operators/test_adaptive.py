@@ -58,8 +58,8 @@ class Naive:
         return (said if row.mode[0] & PREDICT else np.nan), alarm
 
     def adapt(self, error: float) -> int:
-        alarm = self.detector.first_alarm(np.array([error])) >= 0
-        warning = self.early.first_alarm(np.array([error])) >= 0
+        alarm = self.detector.first_alarm(np.array([error])) >= 0 and self.detector.rose
+        warning = self.early.first_alarm(np.array([error])) >= 0 and self.early.rose
         if self.policy == "inflate" and alarm:
             self.model.inflate(10.0)
         elif self.policy == "reset" and alarm:
