@@ -122,7 +122,7 @@ def replay(
     if checkpoint is not None:
         store = _store(job, configs.Checkpoint(path=str(checkpoint)), allow_pickle)
         job = job._replace(checkpoints=store)
-    result = _executed(job, limit, pace or config.engine.pace, progress)
+    result = _executed(job, limit, pace, progress)
     if json is not None:
         with disk_errors(json):
             Path(json).write_text(result.to_json() + "\n", encoding="utf-8")
@@ -334,7 +334,9 @@ def _executed(job: Job, limit: int | None, pace: float | None, progress: bool) -
         limit=limit,
     )
     summary = _shown(engine, job.evaluation) if progress else engine.run()
-    if summary.events == 0 and not summary.stopped:
+    if summary.stopped:
+        _log.warning("stopped by %s after %d events", summary.stopped, summary.events)
+    elif summary.events == 0:
         raise UserError(_nothing(job.name, summary.rejects))
     return _result(job, summary)
 
