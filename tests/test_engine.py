@@ -221,6 +221,17 @@ def test_checkpoints_stand_at_multiples_of_events_whatever_the_blocks(
     assert summary.checkpoints == 4
 
 
+def test_labels_that_come_after_the_event_make_no_second_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = []
+    monkeypatch.setattr(CheckpointStore, "save", lambda self, c: saved.append(c.events))
+    source = Numbers(20, lambda t: LEARN if 5 <= t < 10 else LABELLED)
+    store = CheckpointStore(tmp_path)
+    Engine(source, RunningMean(), checkpoints=store, every_events=5, block_rows=2).run()
+    assert saved == [0, 5, 10, 15]
+
+
 def test_checkpoints_by_the_clock_also_while_nothing_comes(tmp_path: Path) -> None:
     clock, saved = Clock(), []
     source = Numbers(12)

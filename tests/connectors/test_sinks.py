@@ -409,6 +409,22 @@ def test_missing_parts_are_noticed(tmp_path: Path) -> None:
         open_sink(tmp_path / "a.parquet", tables(stream)).open(position)
 
 
+def test_parts_after_the_checkpoint_go(tmp_path: Path) -> None:
+    stream = Stream(18, seed=3, declared=4)
+    sink = open_sink(tmp_path / "a.parquet", tables(stream))
+    sink.open(None)
+    positions = write(sink, stream, [3, 6, 9, 12, 15])
+    sink.close()
+    whole = parquet_records(tmp_path / "a.parquet")
+    row, position = positions[0]
+    sink = open_sink(tmp_path / "a.parquet", tables(stream))
+    sink.open(position)
+    write(sink, stream, [], row)
+    sink.close()
+    assert parquet_records(tmp_path / "a.parquet") == whole
+    assert len(list((tmp_path / "a.parquet").iterdir())) == 2
+
+
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every write fails as on a full disk, after half of the bytes."""
     real = os.write
