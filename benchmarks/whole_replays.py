@@ -15,6 +15,7 @@ from streamlearn.evaluation import Evaluation
 REFERENCE = "River: StandardScaler, LogisticRegression"
 
 _untyped: Any = metrics  # River has no types there
+_adwin: Any = drift.ADWIN
 
 Event = tuple[dict[str, Any], bool]
 
@@ -127,7 +128,7 @@ def river_replay(model: Any, events: list[Event]) -> tuple[float, float]:
 
     The class is read off the probabilities, which is what River's predict_one would compute again.
     """
-    accuracy, log_loss, adwin = _untyped.Accuracy(), _untyped.LogLoss(), drift.ADWIN()
+    accuracy, log_loss, adwin = _untyped.Accuracy(), _untyped.LogLoss(), _adwin()
     start = time.perf_counter()
     for x, y in events:
         proba = model.predict_proba_one(x)

@@ -48,6 +48,12 @@ def test_rounds_go_by_turns_and_give_medians() -> None:
     assert found == {"a": (2.0, 1.0, 3.0), "b": (5.0, 4.0, 6.0)}
 
 
+def test_repeated_calls_are_bounded_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(clock.repeated(lambda: None, seconds=0.0, at_least=7)) == 7
+    monkeypatch.setattr(clock, "MOST_CALLS", 11)
+    assert len(clock.repeated(lambda: None, seconds=60.0)) == 11
+
+
 @pytest.mark.parametrize(("share", "value"), [(0.5, 51.0), (0.99, 100.0), (0.0, 1.0), (1.0, 100.0)])
 def test_percentiles_of_one_to_a_hundred(share: float, value: float) -> None:
     assert clock.percentile(list(range(100, 0, -1)), share) == value
