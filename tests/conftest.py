@@ -35,3 +35,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("jit"):
             item.add_marker(skip)
+
+
+CHECKS = {"test_law": "conformance", "test_river_check": "River"}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many conformance and River checks each operator has passed, where any were run."""
+    counts: dict[str, dict[str, int]] = {}
+    for report in terminalreporter.getreports("passed"):
+        test, _, case = report.nodeid.rpartition("::")[2].partition("[")
+        if test in CHECKS:
+            subject = case.rpartition("-")[0].partition("[")[0]
+            row = counts.setdefault(subject, dict.fromkeys(CHECKS, 0))
+            row[test] += 1
+    if not counts:
+        return
+    terminalreporter.section("checks passed")
+    counts["all"] = {test: sum(row[test] for row in counts.values()) for test in CHECKS}
+    for subject, row in counts.items():
+        parts = [f"{CHECKS[test]}: {n:5d}" for test, n in row.items()]
+        terminalreporter.write_line(f"{subject:28s} {'  '.join(parts)}")
