@@ -10,8 +10,8 @@ Measured = dict[str, Any]
 
 _WHOLE = """\
 Whole replays, from opening the file to the last metric: events a second, median, least and most of
-{rounds} rounds by turns on one core. River gets its events as ready dicts, without decoding; accuracy is
-on the rows that River saw."""
+{rounds} rounds by turns on one core. River gets its events as ready dicts, without decoding;
+accuracy is on the rows that River saw."""
 _EACH = """\
 Predict and learn, by operator and number of features: nanoseconds an event in blocks, and
 microseconds of a block of one event at d = 8."""
