@@ -259,6 +259,7 @@ def test_files_that_are_not_there_or_hold_nothing(call: Call, tmp_path: Path) ->
     refused(call("replay", tmp_path / "h.parquet", "--target", "a"), "h.parquet", "row")
 
 
+@pytest.mark.jit
 def test_files_that_are_cut_off(call: Call, tmp_path: Path) -> None:
     rows = records(2000)
     (tmp_path / "t.csv.gz").write_bytes(
@@ -310,6 +311,7 @@ def test_a_full_disk(call: Call, tmp_path: Path, option: str) -> None:
     refused(call("replay", path, "--target", "y", option, full), "full.csv", "o space left", "room")
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("place", [0.3, 0.6])
 def test_a_parquet_file_that_is_damaged_inside(call: Call, tmp_path: Path, place: float) -> None:
     path = tmp_path / "t.parquet"
