@@ -12,7 +12,7 @@ import inspect
 import math
 import pickle
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from river import base
@@ -496,7 +496,13 @@ class RiverTransformer(_River, _RowTransformer):
         Operator.learn_one(self, x, y, w)
 
 
-class RiverScorer(_River, base.AnomalyDetector):
+if TYPE_CHECKING or hasattr(base, "AnomalyDetector"):
+    _AnomalyDetector = base.AnomalyDetector
+else:  # an older River has it in river.anomaly, which would bring all of River along at start-up
+    _AnomalyDetector = base.Estimator
+
+
+class RiverScorer(_River, _AnomalyDetector):
     """A River anomaly detector as a stage; it runs row by row, in Python. Output `score` (n,).
 
     It scores with what it knew before the row, then learns the row.

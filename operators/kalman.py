@@ -15,7 +15,11 @@ from streamlearn.operators import _checks
 from streamlearn.operators._base import Classifier, Operator, Regressor
 
 _log = logging.getLogger(__name__)
-_FORMS = ("standard", "joseph", "sqrt")
+_FORMS = {  # kernels by form of the covariance; kept here, as River measures what an operator keeps
+    "standard": kalman.walk_standard,
+    "joseph": kalman.walk_joseph,
+    "sqrt": kalman.walk_sqrt,
+}
 _OBJECTIVES = ("softmax", "gaussian")
 _REFUSED = 1e12  # sigma_w2 |f|^2 / sigma2 beyond it leaves no correct digit in the covariance
 _MAX_CLASSES = 100_000  # a label beyond it is no class code
@@ -80,8 +84,6 @@ class _KalmanHead(Operator):
             kalman.CLASSIFY: self._classify,
         } | {getattr(kalman, name): value for name, value in more.items()}  # fmt: skip
         self._settings = np.array([float(settings.get(i, 0.0)) for i in range(kalman.N_SETTINGS)])
-        self._walk = getattr(kalman, f"walk_{self.form}")
-        self._lift = lift.lift_random if self.random_features else lift.lift_linear
         self._clear()
 
     def _clear(self) -> None:
@@ -202,9 +204,11 @@ class _KalmanHead(Operator):
         F, codes = self._lifted
         if F.shape != (n, self.covariance_.shape[0]):
             F, codes = np.empty((n, self.covariance_.shape[0])), np.empty(n, dtype=np.int64)
-            self._lifted = F, codes
+            if n == 1:  # kept where two allocations cost as much as the walk, not beyond
+                self._lifted = F, codes
         room = self._means.shape[0] if self._classify else 0
-        bad = self._lift(
+        lifted = lift.lift_random if self.random_features else lift.lift_linear
+        bad = lifted(
             rows, self.inputs_, self.scalars_, self._settings, self._random, F, codes, room
         )
         if bad >= 0:
@@ -213,7 +217,7 @@ class _KalmanHead(Operator):
                 f"in row {bad} of the block"
             )
         answer, side = np.empty((n, self._means.shape[0])), np.empty((n, wide))
-        self._walk(
+        _FORMS[self.form](
             (F, codes, *rows[1:]),
             (self._means, self.covariance_, self._outputs, self.scalars_),
             (self._settings, self._work),
