@@ -7,7 +7,7 @@ older and newer part at a cut; a bucket's spread is the sum of squared deviation
 
 import math
 
-from streamlearn.jit._compile import F8, I8, kernel
+from streamlearn.jit._compile import F8, I8, kernel, part
 
 TOTAL, SPREAD = 0, 1  # planes of `buckets`, and places in `window`
 LEVELS, TICK, WIDTH, ALARMED, SIZES = 0, 1, 2, 3, 4  # places in `counts`
@@ -15,7 +15,7 @@ ROSE, FELL = 1, 2  # ALARMED: what the mean did at the alarm; 0 before one
 CALM = 1e100  # a value beyond is refused: its square would swamp the window for ever
 
 
-@kernel
+@part
 def drop_first(buckets: F8, counts: I8, level: int, k: int) -> None:
     """Remove the k oldest buckets of a level; those after them move down."""
     left = counts[SIZES + level] - k
@@ -28,7 +28,7 @@ def drop_first(buckets: F8, counts: I8, level: int, k: int) -> None:
     counts[SIZES + level] = left
 
 
-@kernel
+@part
 def push(buckets: F8, counts: I8, level: int, total: float, spread: float) -> None:
     """Put a bucket behind the others of its level."""
     at = counts[SIZES + level]
@@ -38,7 +38,7 @@ def push(buckets: F8, counts: I8, level: int, total: float, spread: float) -> No
     counts[LEVELS] = max(counts[LEVELS], level + 1)
 
 
-@kernel
+@part
 def merge_full(buckets: F8, counts: I8) -> None:
     """Where a level is over its capacity, its two oldest buckets become one of the next level."""
     capacity = buckets.shape[2] - 1
@@ -52,7 +52,7 @@ def merge_full(buckets: F8, counts: I8) -> None:
         n, level = n * 2.0, level + 1
 
 
-@kernel
+@part
 def insert(value: float, buckets: F8, counts: I8, window: F8) -> None:
     """Put one value into the window."""
     before = float(counts[WIDTH])
@@ -65,7 +65,7 @@ def insert(value: float, buckets: F8, counts: I8, window: F8) -> None:
     merge_full(buckets, counts)
 
 
-@kernel
+@part
 def drop_oldest(buckets: F8, counts: I8, window: F8) -> None:
     """Take the oldest bucket out of the window."""
     level = counts[LEVELS] - 1
@@ -80,7 +80,7 @@ def drop_oldest(buckets: F8, counts: I8, window: F8) -> None:
         counts[LEVELS] -= 1
 
 
-@kernel
+@part
 def has_cut(buckets: F8, counts: I8, window: F8, delta: float, least: float) -> bool:
     """Whether the means of the two sides of some cut between buckets differ significantly.
 

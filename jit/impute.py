@@ -2,20 +2,20 @@
 
 import numpy as np
 
-from streamlearn.jit._compile import F8, U1, kernel
+from streamlearn.jit._compile import F8, U1, kernel, part
 from streamlearn.jit.scale import any_infinite, any_missing, deviation
 
 CONSTANT, LAST, MEAN = 0, 1, 2
 
 
-@kernel
+@part
 def fill_row(x: F8, fill: F8, out: F8) -> None:
     """out = x with NaN replaced by fill, all (d,); a NaN in fill leaves the value missing."""
     for j in range(x.shape[0]):
         out[j] = x[j] if x[j] == x[j] else fill[j]
 
 
-@kernel
+@part
 def follow_mean(x: F8, w: float, fill: F8, mass: F8, frozen: U1) -> None:
     """Move fill to the weighted mean of all values so far; mass (d,) is the sum of their weights.
 
@@ -31,7 +31,7 @@ def follow_mean(x: F8, w: float, fill: F8, mass: F8, frozen: U1) -> None:
         mass[j] = grown if seen else mass[j]
 
 
-@kernel
+@part
 def follow_mean_even(x: F8, w: float, fill: F8, mass: F8) -> None:
     """`follow_mean` with one gain for all: no NaN in x, all masses equal and > 0. O(d)."""
     grown = mass[0] + w
@@ -41,7 +41,7 @@ def follow_mean_even(x: F8, w: float, fill: F8, mass: F8) -> None:
         mass[j] = grown
 
 
-@kernel
+@part
 def is_even(mass: F8, frozen: U1) -> bool:
     """Whether all masses (d,) are equal and > 0, and no column is frozen. O(d)."""
     even: bool = mass.shape[0] > 0
@@ -50,7 +50,7 @@ def is_even(mass: F8, frozen: U1) -> bool:
     return even
 
 
-@kernel
+@part
 def follow_last(x: F8, fill: F8, frozen: U1) -> None:
     """Move fill to the newest value of each column, all (d,)."""
     for j in range(x.shape[0]):

@@ -13,7 +13,7 @@ unit of 1.
 import math
 from typing import NamedTuple
 
-from streamlearn.jit._compile import F8, I8, U1, kernel
+from streamlearn.jit._compile import F8, I8, U1, kernel, part
 from streamlearn.jit.baselines import mean_learn
 
 PREDICT, LEARN_ONLY = (
@@ -65,7 +65,7 @@ class Book(NamedTuple):
     renewal: int
 
 
-@kernel
+@part
 def log_loss_of(p: float) -> float:
     """Minus the log of the probability of what happened, clipped to [LEAST_PROBABILITY, 1]."""
     if p < LEAST_PROBABILITY:
@@ -73,7 +73,7 @@ def log_loss_of(p: float) -> float:
     return -math.log(p) if p < 1.0 else p - p  # a missing probability stays missing
 
 
-@kernel
+@part
 def classification_add(
     sums: F8, classes: F8, view: int, who: int, unit: float, recent: F8, i: int
 ) -> None:
@@ -94,7 +94,7 @@ def classification_add(
     classes[view, who, int(prediction), PREDICTED] += unit
 
 
-@kernel
+@part
 def regression_add(
     sums: F8, view: int, who: int, unit: float, recent: F8, i: int, anchor: float
 ) -> None:
@@ -127,7 +127,7 @@ def regression_window(recent: F8, n: int, sums: F8) -> None:
             regression_add(sums, 0, who, 1.0, recent, i, recent[0, 0])
 
 
-@kernel
+@part
 def _count_rows(mode: U1, alarm: U1, alarms: I8, counters: I8) -> None:
     """Number the rows, note the alarms; `alarm` is empty where the pipeline has no detector.
 
@@ -144,7 +144,7 @@ def _count_rows(mode: U1, alarm: U1, alarms: I8, counters: I8) -> None:
     counters[ROWS] += mode.shape[0]
 
 
-@kernel
+@part
 def _renewed(unit: float, sums: F8, classes: F8, n_sums: int) -> float:
     """Divide the fading sums by their unit, which is 1 again."""
     for who in range(3):
@@ -156,7 +156,7 @@ def _renewed(unit: float, sums: F8, classes: F8, n_sums: int) -> float:
     return 1.0
 
 
-@kernel
+@part
 def _write_classified(
     recent: F8, i: int, y: float, prediction: float, p: float, label_counts: F8, memory: F8
 ) -> None:
@@ -172,7 +172,7 @@ def _write_classified(
             recent[i, j] = math.nan
 
 
-@kernel
+@part
 def _remember_class(y: float, label_counts: F8, memory: F8) -> None:
     """The baselines learn a label; of equally frequent classes the lowest code is the majority."""
     k = int(y)
@@ -184,20 +184,20 @@ def _remember_class(y: float, label_counts: F8, memory: F8) -> None:
     memory[USUAL] = y if count > most or (count == most and y < usual) else usual
 
 
-@kernel
+@part
 def _note_code(code: float, counters: I8) -> None:
     """Widest code met so far; it says how much of the tables is state."""
     if code >= counters[CLASSES]:
         counters[CLASSES] = int(code) + 1
 
 
-@kernel
+@part
 def _place(n_scored: int, window: int, renewal: int) -> tuple[int, int]:
     """Next slot of the ring, rows until the next renewal: divisions once a block, not each row."""
     return n_scored % window, renewal - n_scored % renewal
 
 
-@kernel
+@part
 def _said(proba: F8, t: int, k: int) -> float:
     """Probability that row t gave to class k: 0 if unknown then, NaN without probabilities."""
     if proba.shape[1] == 0:

@@ -8,14 +8,14 @@ import math
 
 import numpy as np
 
-from streamlearn.jit._compile import F8, U1, kernel
+from streamlearn.jit._compile import F8, U1, kernel, part
 
 MU, V, MASS = 0, 1, 2
 HUGE = 1e308  # a deviation beyond is cut: the mean stays finite
 SQUARABLE = 1e150  # a deviation beyond counts as this in the variance: its square stays finite
 
 
-@kernel
+@part
 def any_infinite(x: F8) -> bool:
     """True when a coordinate of x (d,) is +inf or -inf. O(d)."""
     found = False
@@ -24,7 +24,7 @@ def any_infinite(x: F8) -> bool:
     return found
 
 
-@kernel
+@part
 def any_missing(x: F8) -> bool:
     """True when a coordinate of x (d,) is NaN. O(d)."""
     found = False
@@ -33,7 +33,7 @@ def any_missing(x: F8) -> bool:
     return found
 
 
-@kernel
+@part
 def deviation(x: float, mu: float) -> float:
     """x - mu, cut where it would overflow; NaN stays NaN."""
     e = x - mu
@@ -41,7 +41,7 @@ def deviation(x: float, mu: float) -> float:
     return -HUGE if e < -HUGE else e
 
 
-@kernel
+@part
 def z_score(e: float, v: float, eps: float, c: float) -> float:
     """e / sqrt(v + eps), cut at +-c; 0 where v = 0; NaN stays NaN."""
     z = e / math.sqrt(v + eps)
@@ -51,7 +51,7 @@ def z_score(e: float, v: float, eps: float, c: float) -> float:
     return z if v > 0.0 else flat
 
 
-@kernel
+@part
 def moved(e: float, mu: float, v: float, g: float) -> tuple[float, float]:
     """Mean and variance after a value of gain g whose deviation from mu is e; NaN moves nothing.
 
@@ -63,7 +63,7 @@ def moved(e: float, mu: float, v: float, g: float) -> tuple[float, float]:
     return near if e == e else mu, wide if e == e else v
 
 
-@kernel
+@part
 def absorb(M: F8, x: F8, w: float, q: float) -> None:
     """Take the row x (d,) of weight w into M (3, d), in place. O(d)."""
     for j in range(x.shape[0]):
@@ -73,14 +73,14 @@ def absorb(M: F8, x: F8, w: float, q: float) -> None:
         M[MASS, j] = grown if e == e else mass
 
 
-@kernel
+@part
 def standardise(M: F8, x: F8, eps: float, c: float, z: F8) -> None:
     """Write the scores z (d,) of the row x (d,) by the moments M (3, d). O(d)."""
     for j in range(x.shape[0]):
         z[j] = z_score(deviation(x[j], M[MU, j]), M[V, j], eps, c)
 
 
-@kernel
+@part
 def standardise_then_absorb_even(
     M: F8, x: F8, w: float, q: float, eps: float, c: float, z: F8
 ) -> None:
@@ -94,7 +94,7 @@ def standardise_then_absorb_even(
         M[MASS, j] = grown
 
 
-@kernel
+@part
 def is_even(M: F8, X: F8) -> bool:
     """Whether all masses in M (3, d) are equal and no value of X (n, d) is missing. O(n d)."""
     even = X.size > 0
