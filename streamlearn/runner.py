@@ -333,7 +333,11 @@ def _executed(job: Job, limit: int | None, pace: float | None, progress: bool) -
         pace=pace,
         limit=limit,
     )
-    summary = _shown(engine, job.evaluation) if progress else engine.run()
+    expected, job.pipeline.expects_labels = job.pipeline.expects_labels, False
+    try:  # labels come with their events here: to log those without would fill the memory
+        summary = _shown(engine, job.evaluation) if progress else engine.run()
+    finally:
+        job.pipeline.expects_labels = expected
     if summary.stopped:
         _log.warning("stopped by %s after %d events", summary.stopped, summary.events)
     elif summary.events == 0:

@@ -368,3 +368,13 @@ def test_public_names_resolve_and_unknown_ones_do_not() -> None:
     for name in ("nothing", "Nothing", "_hidden"):
         with pytest.raises(AttributeError, match=f"module 'streamlearn' has no attribute '{name}'"):
             getattr(streamlearn, name)
+
+
+def test_events_without_a_label_are_not_kept_waiting_for_one() -> None:
+    """A file brings its labels along: what has none there gets none, and costs no memory."""
+    pipe = streamlearn.Pipeline(streamlearn.KalmanClassifier())
+    rows = [{"id": i, "a": float(i % 3), "y": None if i % 2 else "yes"} for i in range(60)]
+    schema = {"target": "y", "task": "classification", "id": "id", "features": {"a": "number"}}
+    assert replay(pipe, rows, schema=schema).scored == 29
+    assert pipe.pending == 0
+    assert pipe.expects_labels
