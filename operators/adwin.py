@@ -72,8 +72,8 @@ class ADWIN(Detector, base.DriftDetector):
             values, self.buckets_, self.counts_, self.window_,
             self.delta, self.clock, float(self.min_window_length), self.grace_period,
         )  # fmt: skip
-        self.n_rejected += refused
-        self.n_detections += at >= 0
+        self.n_rejected += int(refused)  # without the JIT, kernels give numpy's integers
+        self.n_detections += int(at >= 0)
         return at
 
     @property

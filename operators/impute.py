@@ -75,10 +75,11 @@ class Imputer(Transformer, base.Transformer):
     def _run(self, block: Block) -> Columns:
         some = anything_missing(block.X)
         out = np.empty(block.X.shape if some else (0, 0))
-        self.n_rejected += impute_run(
+        refused = impute_run(
             block.X, block.weight, block.mode, _STRATEGIES[self.strategy],
             self.fill_, self.mass_, self._frozen, out,
         )  # fmt: skip
+        self.n_rejected += int(refused)  # without the JIT, kernels give numpy's integers
         filled = out if some else block.X
         if not self.indicators:
             return {"X": filled}

@@ -76,9 +76,10 @@ class Normalizer(Transformer, base.Transformer):
 
     def _run(self, block: Block) -> Columns:
         out = np.empty(block.X.shape)
-        self.n_rejected += normaliser_run(
+        refused = normaliser_run(
             block.X, block.weight, block.mode, self.moments_, self._decay, self._shape, out
         )
+        self.n_rejected += int(refused)  # without the JIT, kernels give numpy's integers
         return {"X": out}
 
     def reset(self, keep: float = 0.0) -> None:
@@ -123,5 +124,5 @@ class UnitNorm(Transformer, base.Transformer):
 
     def _run(self, block: Block) -> Columns:
         out = np.empty(block.X.shape)
-        self.n_rejected += unit_norm_run(block.X, block.weight, block.mode, out)
+        self.n_rejected += int(unit_norm_run(block.X, block.weight, block.mode, out))
         return {"X": out}
