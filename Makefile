@@ -36,9 +36,11 @@ clean:  ## remove what was built; the next target starts from nothing
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 $(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || { \
+	    echo "There is no $(PYTHON); install Python 3.11 or newer, or name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	    echo "streamlearn needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
-	    echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	    echo "streamlearn needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+	        "name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	@$(PYTHON) -m venv --clear $(VENV) || { \
 	    echo "$(PYTHON) cannot make an environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 	@touch $@
