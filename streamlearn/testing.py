@@ -268,7 +268,7 @@ def _targets(rng: np.random.Generator, plan: Plan, before: B1) -> F8:
         return np.asarray(np.where(before, base, 10.0 + base) + (1e8 if plan.repeats else 0.0))
     there = 2 + (np.arange(n) * max(plan.n_classes - 1, 0)) // max(n, 1)
     codes = np.floor(rng.random(n) * np.minimum(there, plan.n_classes))
-    settled = rng.random(n) < 0.7
+    settled = rng.random(n) < 0.85
     return np.where(settled, np.where(before, 0.0, float(plan.n_classes - 1)), codes)
 
 
