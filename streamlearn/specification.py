@@ -34,8 +34,7 @@ def rebuilt(spec: Json, own: Sequence[type[Operator]] = ()) -> Operator:
     own: classes outside `streamlearn.operators`. Raises: UserError for a class that is not known.
     """
     if _FOREIGN in spec:
-        untrained: Operator = getattr(foreign, spec[_FOREIGN]).blank()
-        return untrained
+        return _foreign(spec[_FOREIGN])
     classes: dict[str, Any] = {name: getattr(exported, name) for name in exported.__all__}
     classes |= {given.__name__: given for given in own}
     name = spec[_OPERATOR]
@@ -47,6 +46,17 @@ def rebuilt(spec: Json, own: Sequence[type[Operator]] = ()) -> Operator:
     members = parameters.pop("stages", ())
     operator: Operator = classes[name](*members, **parameters)
     return operator
+
+
+def _foreign(name: str) -> Operator:
+    """A foreign stage without its estimator, which comes with the state."""
+    found = getattr(foreign, name, None)
+    if not isinstance(found, type) or not hasattr(found, "blank"):
+        raise UserError(
+            f"the saved file names the stage {name!r}, which this version does not have"
+        )
+    untrained: Operator = found.blank()
+    return untrained
 
 
 def _parameters(stage: Operator) -> dict[str, Any]:
