@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from streamlearn.block import F8, LEARN, PREDICT, Block, Columns
+from streamlearn.block import F8, LEARN, PREDICT, Block, Columns, Logged
 from streamlearn.jit.prequential import absolute_errors, zero_one_errors
 from streamlearn.operators._base import CLASSIFICATION
 
@@ -30,6 +30,22 @@ def hidden(outputs: Columns, block: Block) -> Columns:
             shown[name] = column.copy()
             shown[name][silent] = np.nan
     return shown
+
+
+def recalled(block: Block, logged: Logged, takes_nan: bool) -> Block:
+    """The rows that were logged with the features of then, in today's width.
+
+    A feature that did not exist then is missing where the stage takes NaN, else 0.
+    """
+    block = block.replace(logged=logged)
+    if "X" not in logged.columns:
+        return block
+    X, seen = block.X.copy(), logged.columns["X"]
+    X[logged.rows] = np.nan
+    X[logged.rows, : seen.shape[1]] = seen[logged.rows]
+    if not takes_nan:
+        X[logged.rows] = np.nan_to_num(X[logged.rows], nan=0.0)
+    return block.replace(X=X)
 
 
 def errors(block: Block, outputs: Columns, task: str) -> F8:

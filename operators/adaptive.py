@@ -114,7 +114,8 @@ class _Adaptive(Operator):
     def _ask(self, member: Operator, prefix: str, block: Block) -> Columns:
         """Run one member over the block, with its own share of the log."""
         if block.logged is not None:
-            block = block.replace(logged=block.logged.under(prefix))
+            logged = block.logged.under(prefix)
+            block = _prequential.recalled(block, logged, member.takes_nan)
         outputs = member.run(block)
         if not block.log_wanted:
             return dict(outputs)

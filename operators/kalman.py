@@ -227,6 +227,25 @@ class _KalmanHead(Operator):
             self._warn()
         return answer, side
 
+    def _seen(self, block: Block) -> Columns:
+        """The features with every gap filled as it is at scoring: a late label teaches on these.
+
+        Rows that are empty or infinite stay as they are, to be passed over again.
+        """
+        X, missing = _plain(block.X), np.isnan(block.X)
+        if not missing.any():
+            return {"log:X": X}
+        F, codes = np.empty((block.n, 1 + block.d)), np.empty(block.n, dtype=np.int64)
+        as_it_is = self._settings.copy()
+        as_it_is[lift.NORM2], as_it_is[lift.LIMIT] = 0.0, math.inf
+        y = block.y if block.y.ndim == 2 else block.y[:, None]
+        rows = (X, _plain(y), _plain(block.weight), _plain(block.mode))
+        lift.lift_linear(
+            rows, self.inputs_.copy(), self.scalars_.copy(), as_it_is, self._random, F, codes, 0
+        )
+        kept = missing.all(axis=1) | (codes == lift.SKIP)
+        return {"log:X": np.where(kept[:, None], X, F[:, 1:])}
+
     def _n_troubles(self) -> float:
         return float(self.scalars_[lift.REFUSED] + self.scalars_[kalman.REPAIRED])
 
@@ -332,11 +351,12 @@ class KalmanClassifier(_KalmanHead, Classifier):
         return math.exp(self.scalars_[kalman.LOG_ALPHA])
 
     def _run(self, block: Block) -> Columns:
+        seen = self._seen(block) if block.log_wanted else {}
         answer, side = self._walk_block(block, self._room_for(block), 1)
         known = self._n_outputs
         if known < answer.shape[1]:
             answer = np.ascontiguousarray(answer[:, :known])
-        return {"prediction": side[:, 0], "proba": answer}
+        return {"prediction": side[:, 0], "proba": answer} | seen
 
     def _room_for(self, block: Block) -> int:
         """Classes that may be known after this block."""
@@ -396,10 +416,11 @@ class KalmanRegressor(_KalmanHead, Regressor):
 
     def _run(self, block: Block) -> Columns:
         q = self._n_targets(block)
+        seen = self._seen(block) if block.log_wanted else {}
         answer, side = self._walk_block(block, q, q)
         if block.y.ndim == 1 and q == 1:
-            return {"prediction": answer[:, 0], "variance": side[:, 0]}
-        return {"prediction": answer, "variance": side}
+            return {"prediction": answer[:, 0], "variance": side[:, 0]} | seen
+        return {"prediction": answer, "variance": side} | seen
 
     def _n_targets(self, block: Block) -> int:
         """Number of targets: given by the first block with more than one column, and fixed by the

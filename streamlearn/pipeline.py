@@ -8,15 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from streamlearn.archive import read_archive, write_archive
 from streamlearn.block import (
     PREDICT,
     Block,
     Columns,
     Features,
-    Logged,
     Vocabulary,
     concatenate,
 )
@@ -194,14 +191,15 @@ class Pipeline(Operator):
         if not stage.needs_label:
             return stage.run(block)
         if block.logged is not None:
-            block = _with_logged_input(block, block.logged.under(f"{k}/"), stage.takes_nan)
+            logged = block.logged.under(f"{k}/")
+            block = _prequential.recalled(block, logged, stage.takes_nan)
         outputs = stage.run(block)
         if not block.log_wanted:
             return outputs
         inner = {name: column for name, column in outputs.items() if name.startswith("log:")}
         plain = {name: column for name, column in outputs.items() if not name.startswith("log:")}
         logs = {f"log:{k}/{name[4:]}": column for name, column in inner.items()}
-        logs[f"log:{k}/X"] = block.X
+        logs.setdefault(f"log:{k}/X", block.X)  # a stage that fills gaps says what it saw
         return plain | logs | {f"log:{k}/{name}": column for name, column in plain.items()}
 
     # -- dicts -------------------------------------------------------------------------------------
@@ -340,19 +338,3 @@ def _refuse_sparse(block: Block, stage: Operator) -> None:
             f"{type(stage).__name__}: takes no sparse features (hashed text, bags of words); "
             "put Densifier() before it"
         )
-
-
-def _with_logged_input(block: Block, logged: Logged, takes_nan: bool) -> Block:
-    """The rows that were logged with the features of then, in today's width.
-
-    A feature that did not exist then is missing where the stage takes NaN, else 0.
-    """
-    block = block.replace(logged=logged)
-    if "X" not in logged.columns:
-        return block
-    X, seen = block.X.copy(), logged.columns["X"]
-    X[logged.rows] = np.nan
-    X[logged.rows, : seen.shape[1]] = seen[logged.rows]
-    if not takes_nan:
-        X[logged.rows] = np.nan_to_num(X[logged.rows], nan=0.0)
-    return block.replace(X=X)

@@ -94,14 +94,16 @@ class Late:
     """A per-event twin of a pipeline with late labels: it keeps what the head saw, by hand."""
 
     def __init__(self) -> None:
-        self.normalizer, self.head, self.detector = Normalizer(), KalmanClassifier(), ADWIN()
+        self.before = Imputer(), Normalizer()
+        self.head, self.detector = KalmanClassifier(), ADWIN()
         self.seen: dict[int, tuple[Block, float]] = {}
         self.answers: list[float] = []
         self.alarms: list[int] = []
 
     def score(self, row: Block) -> None:
-        out = self.normalizer.run(row)
-        ready = row.replace(X=out["X"])
+        ready = row
+        for stage in self.before:
+            ready = ready.replace(X=stage.run(ready)["X"])
         answer = float(self.head.run(ready)["prediction"][0])
         self.answers.append(answer)
         self.alarms.append(0)
@@ -128,11 +130,11 @@ def test_a_late_label_teaches_on_the_features_and_the_answer_of_then(
     for i in range(late.n):
         row = late.rows(i, i + 1)
         (twin.learn if row.mode[0] == LEARN else twin.score)(row)
-    pipe = Pipeline(Normalizer(), KalmanClassifier(), ADWIN())
+    pipe = Pipeline(Imputer(), Normalizer(), KalmanClassifier(), ADWIN())
     outputs = run_in_cuts(pipe, cut(late, cuts))
     np.testing.assert_array_equal(outputs["prediction"], twin.answers)
     np.testing.assert_array_equal(outputs["alarm"], twin.alarms)
-    assert_same_bits(pipe.stages[1].state().arrays, twin.head.state().arrays)
+    assert_same_bits(pipe.stages[2].state().arrays, twin.head.state().arrays)
     assert pipe.pending == 0
 
 
@@ -151,6 +153,24 @@ def test_a_class_or_feature_unknown_at_scoring_stays_unknown_when_the_label_come
     assert pipe.pending == 29
     weights = pipe.stages[2].state()
     assert weights.table["features"]["names"][-1] == "colour=green"
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_gap_that_the_head_fills_stays_filled_as_it_was_at_scoring(wrapped: bool) -> None:
+    """A head on its own learns late what it learns behind an imputer, which fills at scoring."""
+    block = stream(60, seed=9)
+    block = block.replace(X=block.X[:, :3].copy(), features=Features(["a", "b", "c"]))
+    block.X[0] = 1.0
+    late = rows_of(block, [*range(60), *range(60)], [SCORED] * 60 + [LEARN] * 60)
+    head, behind = KalmanClassifier(), Pipeline(Imputer(), KalmanClassifier())
+    alone = Pipeline(AdaptiveClassifier(head, ADWIN()) if wrapped else head)
+    assert_same_bits(
+        {"prediction": alone.run(late)["prediction"]},
+        {"prediction": behind.run(late)["prediction"]},
+    )
+    expected = behind.stages[1].state().arrays["means_"]
+    np.testing.assert_allclose(head.means_, expected, rtol=1e-12, atol=1e-13)
+    assert np.isnan(block.X).any()
 
 
 def test_a_predict_row_logs_nothing_and_changes_nothing() -> None:

@@ -135,7 +135,7 @@ def test_a_pipeline_and_river_stand_inside_as_well() -> None:
     """River's tree walks row by row with its detector; a pipeline is reset as a whole."""
     block = drifting(300, seed=5, period=150)
     block = block.replace(mode=np.full(300, LABELLED, np.uint8))
-    ears = drift.ADWIN(delta=0.3)  # type: ignore[no-untyped-call]  # River says nothing
+    ears = drift.ADWIN(delta=0.3)
     foreign = Adaptive(tree.HoeffdingTreeClassifier(), ears, "reset")
     other = foreign.clone()
     whole = foreign.run(block)
