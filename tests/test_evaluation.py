@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from river import dummy
 from river import metrics as _river_metrics
-from sklearn import metrics as sk  # type: ignore[import-untyped]  # has no stubs
+from sklearn import metrics as sk
 
 from streamlearn.block import (
     F8,

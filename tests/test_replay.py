@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 import river.preprocessing
 import river.tree
-import sklearn.metrics  # type: ignore[import-untyped]
+import sklearn.metrics
 
 import streamlearn
 from streamlearn import (
