@@ -210,7 +210,7 @@ class Stream:
 
     def _block(self, start: int, end: int, features: Features, labels: Vocabulary) -> Block:
         rows = slice(start, end)
-        X = np.ascontiguousarray(self.X[rows, : len(features)])
+        X = np.array(self.X[rows, : len(features)], order="C")  # a copy: operators may not write
         return Block(
             X, self.y[rows].copy(), self.weight[rows].copy(), self.mode[rows].copy(), features,
             labels if self.task == CLASSIFICATION else None,
