@@ -158,3 +158,18 @@ def lift_random(rows: Rows, inputs: F8, s: F8, p: F8, W: F8, F: F8, codes: I8, K
                 hidden_features(F[t, 1 + h :], W, F[t, 1 : 1 + h], scratch)
             codes[t] = judge(t, found, rows, inputs, s, p, F[t], K)
     return bad
+
+
+@kernel
+def fill_gaps(rows: Rows, inputs: F8, codes: I8, out: F8) -> None:
+    """X with every gap filled by the running mean from before its row, as `lift_...` fills it.
+
+    rows as there | inputs (2, d) before the block, in/out | codes (n,) that it gave | out (n, d).
+    """
+    X, _, weight, mode = rows
+    for t in range(X.shape[0]):
+        for i in range(X.shape[1]):
+            out[t, i] = X[t, i] if X[t, i] == X[t, i] else inputs[1, i]
+        taken = codes[t] != SKIP and codes[t] != REJECT
+        if taken and mode[t] & _OBSERVE and weight[t] > 0.0:
+            observe(t, X, weight[t], inputs)

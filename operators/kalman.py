@@ -227,24 +227,28 @@ class _KalmanHead(Operator):
             self._warn()
         return answer, side
 
-    def _seen(self, block: Block) -> Columns:
+    def _seen(self, block: Block, K: int) -> Columns:
         """The features with every gap filled as it is at scoring: a late label teaches on these.
 
-        Rows that are empty or infinite stay as they are, to be passed over again.
+        Rows that are empty or not taken stay as they are, to be passed over again.
         """
         X, missing = _plain(block.X), np.isnan(block.X)
         if not missing.any():
             return {"log:X": X}
-        F, codes = np.empty((block.n, 1 + block.d)), np.empty(block.n, dtype=np.int64)
-        as_it_is = self._settings.copy()
-        as_it_is[lift.NORM2], as_it_is[lift.LIMIT] = 0.0, math.inf
+        self._widen(K)
+        F = np.empty((block.n, self.covariance_.shape[0]))
+        codes = np.empty(block.n, dtype=np.int64)
         y = block.y if block.y.ndim == 2 else block.y[:, None]
         rows = (X, _plain(y), _plain(block.weight), _plain(block.mode))
-        lift.lift_linear(
-            rows, self.inputs_.copy(), self.scalars_.copy(), as_it_is, self._random, F, codes, 0
-        )
+        room = self._means.shape[0] if self._classify else 0
+        lifted = lift.lift_random if self.random_features else lift.lift_linear
+        inputs, scalars = self.inputs_.copy(), self.scalars_.copy()
+        if lifted(rows, inputs, scalars, self._settings, self._random, F, codes, room) >= 0:
+            return {"log:X": X}  # a bad weight, which the walk reports
+        filled = np.empty_like(X)
+        lift.fill_gaps(rows, self.inputs_.copy(), codes, filled)
         kept = missing.all(axis=1) | (codes == lift.SKIP)
-        return {"log:X": np.where(kept[:, None], X, F[:, 1:])}
+        return {"log:X": np.where(kept[:, None], X, filled)}
 
     def _n_troubles(self) -> float:
         return float(self.scalars_[lift.REFUSED] + self.scalars_[kalman.REPAIRED])
@@ -351,8 +355,9 @@ class KalmanClassifier(_KalmanHead, Classifier):
         return math.exp(self.scalars_[kalman.LOG_ALPHA])
 
     def _run(self, block: Block) -> Columns:
-        seen = self._seen(block) if block.log_wanted else {}
-        answer, side = self._walk_block(block, self._room_for(block), 1)
+        K = self._room_for(block)
+        seen = self._seen(block, K) if block.log_wanted else {}
+        answer, side = self._walk_block(block, K, 1)
         known = self._n_outputs
         if known < answer.shape[1]:
             answer = np.ascontiguousarray(answer[:, :known])
@@ -416,7 +421,7 @@ class KalmanRegressor(_KalmanHead, Regressor):
 
     def _run(self, block: Block) -> Columns:
         q = self._n_targets(block)
-        seen = self._seen(block) if block.log_wanted else {}
+        seen = self._seen(block, q) if block.log_wanted else {}
         answer, side = self._walk_block(block, q, q)
         if block.y.ndim == 1 and q == 1:
             return {"prediction": answer[:, 0], "variance": side[:, 0]} | seen
