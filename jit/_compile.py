@@ -25,8 +25,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _source_hash() -> str:
-    """Hash of every kernel source; one edit anywhere in the room changes it."""
-    digest = hashlib.blake2b(digest_size=8)
+    """Hash of every kernel source and Numba's version; any change makes a new folder."""
+    digest = hashlib.blake2b(numba.__version__.encode(), digest_size=8)
     for path in sorted(Path(__file__).resolve().parent.rglob("*.py")):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
@@ -66,8 +66,9 @@ def kernel(function: Function) -> Function:
 def part(function: Function) -> Function:
     """Compile a piece of a kernel: inlined where it is called, no reference counts, no wrappers.
 
-    It cannot be called from Python and must not allocate. Measured on the 25 pieces of the Kalman
-    walker as kernels: counting references took 60 % of an event, wrappers half of the compile time.
+    To call it from Python kills the process, so what tests call alone stays a kernel; and it must
+    not allocate. Measured on the 25 pieces of the Kalman walker as kernels: counting references
+    took 60 % of an event, wrappers half of the compile time.
     """
     options: dict[str, Any] = {
         "forceinline": True,

@@ -65,7 +65,7 @@ class Book(NamedTuple):
     renewal: int
 
 
-@part
+@kernel
 def log_loss_of(p: float) -> float:
     """Minus the log of the probability of what happened, clipped to [LEAST_PROBABILITY, 1]."""
     if p < LEAST_PROBABILITY:
@@ -73,7 +73,7 @@ def log_loss_of(p: float) -> float:
     return -math.log(p) if p < 1.0 else p - p  # a missing probability stays missing
 
 
-@part
+@kernel
 def classification_add(
     sums: F8, classes: F8, view: int, who: int, unit: float, recent: F8, i: int
 ) -> None:
@@ -94,7 +94,7 @@ def classification_add(
     classes[view, who, int(prediction), PREDICTED] += unit
 
 
-@part
+@kernel
 def regression_add(
     sums: F8, view: int, who: int, unit: float, recent: F8, i: int, anchor: float
 ) -> None:

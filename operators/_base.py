@@ -130,6 +130,9 @@ class Operator(base.Base):
             _check_prefix(type(self).__name__, "classes", self._labels, labels)
         self._labels = labels
 
+    def load_kernels(self) -> None:
+        """Load, on an operator to be thrown away, kernels that a walk does not reach at once."""
+
     # -- state -------------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any]:
@@ -333,9 +336,21 @@ class Transformer(Operator, base.Transformer):
 
     needs_label = False
 
+    @property
+    def _supervised(self) -> bool:
+        """What River's pipelines ask: whether `learn_one` wants y."""
+        return self.needs_label
+
+    def _target(self, y: Any) -> float:
+        """Numbers as they are; anything else by its code in the class table."""
+        if y is None or (isinstance(y, (int, float)) and not isinstance(y, bool)):
+            return super()._target(y)
+        self._labels = Vocabulary() if self._labels is None else self._labels
+        return float(self._labels.code(y))
+
     def learn_one(self, x: Row, y: Any = None, w: float = 1.0) -> None:
-        """Learn from the features of one event, given as a dict; y is not looked at."""
-        super().learn_one(x, None, w)
+        """Learn from one event, given as a dict; without `needs_label`, y is not looked at."""
+        super().learn_one(x, y if self.needs_label else None, w)
 
     def transform_one(self, x: Row) -> Row:
         """The transformed features of one event; a value that stays missing has no key."""

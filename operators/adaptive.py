@@ -184,6 +184,11 @@ class _Adaptive(Operator):
         if self._early is not None:
             self._early.reset()
 
+    def load_kernels(self) -> None:
+        """Adapt once without a reason, so that no kernel compiles at the first alarm."""
+        self.model.load_kernels()
+        self._adapt()
+
     def _fresh(self) -> Operator:
         fresh = self.model.clone()
         fresh.meet(self._features)

@@ -59,7 +59,7 @@ class Answers(NamedTuple):
 
 @runtime_checkable
 class Source(Protocol):
-    """Where events come from. `guarantee` says in a line what a resumed reader gets, and what not."""
+    """Where events come from. `guarantee`: in a line, what a resumed reader gets, what not."""
 
     guarantee: str
 

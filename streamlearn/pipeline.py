@@ -202,6 +202,11 @@ class Pipeline(Operator):
         logs.setdefault(f"log:{k}/X", block.X)  # a stage that fills gaps says what it saw
         return plain | logs | {f"log:{k}/{name}": column for name, column in plain.items()}
 
+    def load_kernels(self) -> None:
+        """Load what its stages reach only later."""
+        for stage in self.stages:
+            stage.load_kernels()
+
     # -- dicts -------------------------------------------------------------------------------------
 
     def predict_one(self, x: Row) -> Any:

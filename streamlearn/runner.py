@@ -394,6 +394,7 @@ def rehearse(job: Job) -> None:
     with _user_errors("pipeline: "):
         while (batch := source.poll(3, 0.0)) is not None:  # blocks of three rows and of one
             measure.update(batch.block, twin.run(batch.block))
+        twin.load_kernels()
     source.close()
     _ = measure.rolling
 

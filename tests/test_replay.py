@@ -378,3 +378,21 @@ def test_events_without_a_label_are_not_kept_waiting_for_one() -> None:
     assert replay(pipe, rows, schema=schema).scored == 29
     assert pipe.pending == 0
     assert pipe.expects_labels
+
+
+def test_what_an_alarm_needs_is_loaded_before_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A twin adapts in the rehearsal; the pipeline itself does so only at an alarm."""
+    adapted: list[streamlearn.AdaptiveClassifier] = []
+    once = streamlearn.AdaptiveClassifier._adapt
+
+    def noted(self: streamlearn.AdaptiveClassifier) -> None:
+        adapted.append(self)
+        once(self)
+
+    monkeypatch.setattr(streamlearn.AdaptiveClassifier, "_adapt", noted)
+    model = streamlearn.AdaptiveClassifier(
+        streamlearn.KalmanClassifier(), streamlearn.ADWIN(), "inflate"
+    )
+    replay(streamlearn.Pipeline(model), [{"a": 1.0, "y": "yes"}] * 5, target="y")
+    assert len(adapted) == 1
+    assert adapted[0] is not model
