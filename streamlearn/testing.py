@@ -14,6 +14,7 @@ import json
 import math
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
 from itertools import pairwise
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ from streamlearn.block import (
     Vocabulary,
     concatenate,
 )
-from streamlearn.contracts import State
+from streamlearn.contracts import Batch, Positions, State
 from streamlearn.operators._base import Detector, Operator, Transformer
 
 Make = Callable[[], Operator]
@@ -289,6 +290,102 @@ def _modes(rng: np.random.Generator, name: str, n: int) -> tuple[U1, I8 | None]:
     late = mode == LEARN  # a label for one of the last events; some twice, some for none
     ids[late] = np.maximum(ids - rng.integers(1, 12, n), 0)[late]
     return mode, ids
+
+
+# -- a source in memory ----------------------------------------------------------------------------
+
+
+class SettableClock:
+    """A clock that stands until it is told: call it for the time in seconds."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        """The time, in seconds."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass at once."""
+        self.now += seconds
+
+
+class Mark(Enum):
+    """What a `ListSource` does between its blocks."""
+
+    PAUSE = "one poll waits in vain"
+    ABORT = "one poll raises Aborted, once in the life of the source: a crash"
+    EOF = "finished, until it is opened again"
+
+
+class Aborted(Exception):
+    """The crash that `Mark.ABORT` stands for."""
+
+
+class ListSource:
+    """Blocks of a list, with marks between them.
+
+    Guarantee: opened at a position, it gives every row from there on, in order, once. Positions are
+    rows from the start, under "list". Nothing is read in advance; nothing is kept after `close`.
+
+    Args:
+        items: blocks and marks, in order; after the last the source is finished.
+        clock: is put forward by max_wait where a poll waits in vain.
+    """
+
+    guarantee = "every row from the position on, in order, once"
+
+    def __init__(self, items: Iterable[Block | Mark], clock: SettableClock | None = None) -> None:
+        self._items = list(items)
+        self._clock = clock or SettableClock()
+        self._done: set[int] = set()  # marks that have had their effect, by place
+        self._row, self._stopped = 0, False
+
+    def open(self, positions: Positions) -> None:
+        """Go to these positions; an empty dict means the beginning."""
+        self._row, self._stopped = int(positions.get("list", 0)), False
+
+    def poll(self, max_events: int, max_wait: float) -> Batch | None:
+        """Rows of one block, at most max_events; None at a pause and at the end."""
+        start = 0
+        for place, item in enumerate(self._items):
+            if isinstance(item, Block):
+                if self._row < start + item.n:
+                    return self._rows(item, start, max_events)
+                start += item.n
+            elif self._row == start and place not in self._done:
+                self._done.add(place)
+                self._at_mark(item, max_wait)
+                return None
+        self._stopped = True
+        return None
+
+    def _rows(self, block: Block, start: int, max_events: int) -> Batch:
+        first = self._row - start
+        rows = block.rows(first, min(first + max_events, block.n))
+        self._row += rows.n
+        return Batch(rows, [], {"list": self._row})
+
+    def _at_mark(self, mark: Mark, max_wait: float) -> None:
+        if mark is Mark.ABORT:
+            raise Aborted(f"at row {self._row}")
+        if mark is Mark.EOF:
+            self._stopped = True
+        else:
+            self._clock.sleep(max_wait)
+
+    @property
+    def finished(self) -> bool:
+        """True at EOF and after the last item."""
+        rows = sum(item.n for item in self._items if isinstance(item, Block))
+        left = any(
+            isinstance(item, Mark) and place not in self._done
+            for place, item in enumerate(self._items)
+        )
+        return self._stopped or (self._row >= rows and not left)
+
+    def close(self) -> None:
+        """Nothing is held; may be called twice."""
 
 
 # -- running and comparing -------------------------------------------------------------------------

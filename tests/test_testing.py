@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from streamlearn.block import F8, LEARN, PREDICT, Block, Columns, Features
-from streamlearn.contracts import State
+from streamlearn.contracts import Source, State
 from streamlearn.operators._base import Operator, Regressor
 from streamlearn.testing import (
     LAWS,
+    Aborted,
+    ListSource,
+    Mark,
     Plan,
+    SettableClock,
     Stream,
     assert_same_bits,
     assert_same_state,
@@ -266,3 +270,43 @@ def test_features_of_the_stream_keep_their_order() -> None:
     blocks = list(Stream.from_plan(Plan(rows=(5, 5), columns=(("normal",), ("normal",)))).blocks())
     assert [block.features.names for block in blocks] == [("x0",), ("x0", "x1")]
     assert isinstance(blocks[0].features, Features)
+
+
+def test_list_source_gives_every_row_once_across_pauses_and_a_crash() -> None:
+    blocks = [
+        labelled([[float(t)] for t in range(a, b)], np.zeros(b - a)) for a, b in [(0, 5), (5, 8)]
+    ]
+    clock = SettableClock()
+    source = ListSource([Mark.PAUSE, blocks[0], Mark.ABORT, blocks[1]], clock)
+    assert isinstance(source, Source)
+    source.open({})
+    assert source.poll(3, 0.25) is None
+    assert clock() == 0.25
+    got, positions = [], {}
+    for _ in range(2):
+        batch = source.poll(3, 0.25)
+        assert batch is not None
+        got += batch.block.X[:, 0].tolist()
+        positions = batch.positions
+    with pytest.raises(Aborted, match="at row 5"):
+        source.poll(3, 0.25)
+    assert not source.finished
+    source.open(positions)
+    batch = source.poll(3, 0.25)
+    assert batch is not None
+    assert got + batch.block.X[:, 0].tolist() == list(range(8))
+    assert (batch.positions, source.finished) == ({"list": 8}, True)
+    assert source.poll(3, 0.25) is None
+
+
+def test_list_source_is_finished_at_eof_until_it_is_opened_again() -> None:
+    source = ListSource([Mark.EOF, labelled([[1.0]], [2.0])])
+    source.open({})
+    assert source.poll(9, 0.0) is None
+    assert source.finished
+    source.open({"list": 0})
+    assert not source.finished
+    batch = source.poll(9, 0.0)
+    assert batch is not None
+    assert batch.block.n == 1
+    source.close()
