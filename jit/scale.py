@@ -2,16 +2,19 @@
 
 Letters: M (3, d) = mean mu, variance v, memory mass W of each coordinate; q = (1 - m) ** kappa is
 what a value's weight is multiplied by when the next one comes; g = w / W is the gain of the newest.
+Balanced: M (K, 3, d) = the same of each of K groups; a group counts r = W ** p, p = 1 - b.
 """
 
 import math
 
 import numpy as np
 
-from streamlearn.jit._compile import F8, U1, kernel, part
+from streamlearn.jit._compile import F8, I8, U1, kernel, part
 
 MU, V, MASS = 0, 1, 2
+COUNTED = 3  # of a mixture: what each group counts
 HUGE = 1e308  # a deviation beyond is cut: the mean stays finite
+FORGOTTEN = 1e-290  # a mass that fades below is 0: arithmetic near 1e-308 is slow
 SQUARABLE = 1e150  # a deviation beyond counts as this in the variance: its square stays finite
 
 
@@ -131,6 +134,119 @@ def normaliser_run(
             if learns and not first:
                 absorb(M, X[t], weight[t], q)
     return refused
+
+
+@kernel
+def enrol(
+    X: F8, who: F8, weight: F8, mode: U1, bit: int, names: F8, K: int, slots: I8
+) -> tuple[int, int]:
+    """Find the group that each row teaches; the first rows of a group open it.
+
+    X (n, d) | who (n,) the number of a row's group, NaN for none | weight (n,) | mode (n,), with
+    `bit` where a row is to be learnt | names (G,) in/out, the numbers of the K groups known, of
+    which the last is shared once K = G | slots (n,) written, -1 for a row that teaches nothing.
+    Returns the groups known now and the number of rows refused, for an infinite feature or number.
+    O(n (d + K)), allocates nothing.
+    """
+    refused = 0
+    for t in range(X.shape[0]):
+        slots[t] = -1
+        if (mode[t] & bit) == 0 or not weight[t] > 0.0 or who[t] != who[t]:
+            continue
+        if abs(who[t]) == np.inf or any_infinite(X[t]):
+            refused += 1
+            continue
+        g = 0
+        while g < K and names[g] != who[t]:
+            g += 1
+        g = min(g, names.shape[0] - 1)
+        if g == K:
+            names[K] = who[t]
+            K += 1
+        slots[t] = g
+    return K, refused
+
+
+@part
+def counted(W: F8, p: float, r: F8) -> None:
+    """r (d,) <- W ** p, with 0 where a group has no value yet. O(d), a power where W changes."""
+    for j in range(W.shape[0]):
+        if p == 1.0:
+            r[j] = W[j]
+        elif p == 0.0:
+            r[j] = 1.0 if W[j] > 0.0 else 0.0
+        else:
+            r[j] = r[j - 1] if j > 0 and W[j] == W[j - 1] else W[j] ** p
+
+
+@part
+def mix(M: F8, p: float, A: F8) -> None:
+    """A (4, d) <- moments of the mixture of all groups in M (K, 3, d), its mass, scratch. O(K d).
+
+    One group is merged after the other, so that nothing overflows and equal means stay equal.
+    """
+    for j in range(A.shape[1]):
+        A[MU, j], A[V, j], A[MASS, j] = 0.0, 0.0, 0.0
+    for h in range(M.shape[0]):
+        counted(M[h, MASS], p, A[COUNTED])
+        for j in range(A.shape[1]):
+            r = A[COUNTED, j]
+            grown = A[MASS, j] + r
+            g = r / grown if r > 0.0 else 0.0
+            mu, v = moved(deviation(M[h, MU, j], A[MU, j]), A[MU, j], A[V, j], g)
+            A[MU, j], A[V, j], A[MASS, j] = mu, v + g * M[h, V, j], grown
+
+
+@part
+def fade_others(M: F8, x: F8, group: int, f: float) -> None:
+    """Multiply the masses of all other groups by f where x (d,) has a value. O(K d)."""
+    for h in range(M.shape[0]):
+        if h != group:
+            for j in range(x.shape[0]):
+                left = M[h, MASS, j] * (f if x[j] == x[j] else 1.0)
+                M[h, MASS, j] = left if left > FORGOTTEN else 0.0
+
+
+@kernel
+def balanced_run(
+    X: F8,
+    slots: I8,
+    weight: F8,
+    M: F8,
+    rates: tuple[float, float],
+    shape: tuple[float, float],
+    A: F8,
+    out: F8,
+) -> None:
+    """Walk a block: each row standardised by the mixture before it, then taken into its group.
+
+    X (n, d) | slots (n,) the group a row teaches, -1 for none | weight (n,) | M (K, 3, d) in/out |
+    rates = q, p | shape = eps, c | A (4, d) scratch | out (n, d) written. An infinite row is passed
+    on.
+    O(n K d), allocates nothing.
+    """
+    (q, p), (eps, c) = rates, shape
+    f = q**p
+    suspect, stale = any_infinite(X.reshape(X.size)), True
+    for t in range(X.shape[0]):
+        if suspect and any_infinite(X[t]):
+            for j in range(X.shape[1]):
+                out[t, j] = X[t, j]
+            continue
+        if stale:
+            mix(M, p, A)
+        standardise(A, X[t], eps, c, out[t])
+        stale = slots[t] >= 0
+        if stale:
+            if f < 1.0:
+                fade_others(M, X[t], slots[t], f)
+            absorb(M[slots[t]], X[t], weight[t], q)
+
+
+@kernel
+def mixed_moments(M: F8, p: float, A: F8) -> None:
+    """A (4, d) <- moments of the mixture of all groups in M (K, 3, d), as `balanced_run` uses."""
+    mix(M, p, A)
 
 
 @kernel
