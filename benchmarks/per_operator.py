@@ -24,7 +24,7 @@ class Figure(NamedTuple):
 
 def measure(seconds: float) -> Iterator[Figure]:
     """All operators at all widths, for about so many seconds each."""
-    for name in operators.__all__:
+    for name in operators.exported():
         for d in WIDTHS:
             yield figure(name, d, seconds)
 

@@ -1,7 +1,9 @@
-"""Learners, feature maps, wrappers, drift detectors. Everything else reads `__all__`.
+"""Learners, feature maps, wrappers, drift detectors. Everything else reads `exported()`.
 
 A new operator adds its one line to the imports; `X as X` exports it, also for type checkers.
 """
+
+from typing import TYPE_CHECKING
 
 from streamlearn.operators._base import Operator as _Operator
 from streamlearn.operators.adaptive import Adaptive as Adaptive
@@ -23,8 +25,13 @@ from streamlearn.operators.scale import BalancedNormalizer as BalancedNormalizer
 from streamlearn.operators.scale import Normalizer as Normalizer
 from streamlearn.operators.scale import UnitNorm as UnitNorm
 
-__all__ = sorted(  # noqa: PLE0605  # read by the conformance suite, the command line and the docs
-    name
-    for name, value in globals().items()
-    if not name.startswith("_") and isinstance(value, type) and issubclass(value, _Operator)
-)
+
+def exported() -> dict[str, type[_Operator]]:
+    """Every operator of this room by its name, in alphabetical order."""
+    named = sorted(globals().items())
+    kinds = {name: value for name, value in named if isinstance(value, type) and name[0] != "_"}
+    return {name: kind for name, kind in kinds.items() if issubclass(kind, _Operator)}
+
+
+if not TYPE_CHECKING:  # type checkers read the imports themselves
+    __all__ = list(exported())  # the names are written once, above

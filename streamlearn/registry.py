@@ -1,7 +1,7 @@
 """Operators by name: a class, its family, a further name, or the dotted path of a River estimator.
 
 `Kalman` is the family of `KalmanClassifier` and `KalmanRegressor`; the task picks. A dotted path
-such as `river.tree.HoeffdingTreeClassifier` is imported. No list is kept here: `operators.__all__`
+such as `river.tree.HoeffdingTreeClassifier` is imported. No list is kept here: `operators.exported`
 has them all.
 """
 
@@ -172,8 +172,8 @@ def near(name: str, known: Iterable[str], count: int = 3) -> str:
 
 def _classes() -> dict[str, type[Any]]:
     """The exported operators; imported on first use, for they bring numba along."""
-    operators = importlib.import_module("streamlearn.operators")
-    return {name: getattr(operators, name) for name in operators.__all__}
+    classes: dict[str, type[Any]] = importlib.import_module("streamlearn.operators").exported()
+    return classes
 
 
 def _family(name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from streamlearn import operators as exported
+from streamlearn import operators
 from streamlearn.contracts import Json
 from streamlearn.errors import UserError
 from streamlearn.operators import foreign
@@ -35,7 +35,7 @@ def rebuilt(spec: Json, own: Sequence[type[Operator]] = ()) -> Operator:
     """
     if _FOREIGN in spec:
         return _foreign(spec[_FOREIGN])
-    classes: dict[str, Any] = {name: getattr(exported, name) for name in exported.__all__}
+    classes: dict[str, Any] = operators.exported()
     classes |= {given.__name__: given for given in own}
     name = spec[_OPERATOR]
     if name not in classes:

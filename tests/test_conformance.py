@@ -33,8 +33,7 @@ def _make(found: Callable[..., Operator], k: int) -> Make:
 
 def _subjects() -> dict[str, Make]:
     found: dict[str, Make] = {}
-    for name in operators.__all__:
-        kind = getattr(operators, name)
+    for name, kind in operators.exported().items():
         for k in range(len(list(kind._unit_test_params()))):
             found[f"{name}[{k}]" if k else name] = _make(kind, k)
     return found

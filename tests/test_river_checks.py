@@ -30,7 +30,7 @@ FOREIGN = (
     foreign.RiverScorer,
     foreign.RiverDetector,
 )
-CLASSES = [*(getattr(operators, name) for name in operators.__all__), *FOREIGN]
+CLASSES: list[Any] = [*operators.exported().values(), *FOREIGN]
 
 
 class LocalCreditCard:
