@@ -25,9 +25,9 @@ from streamlearn.jit._compile import F8, I8, U1, kernel, part
 DELTA, LOG_ALPHA, GAP, SAMPLES, CLASSES, REPAIRED = range(3, 9)
 N_SCALARS = 9
 # places in the settings p, after those of `lift`
-(S_W, S2, LR_DELTA, DELTA_MAX, LR_ALPHA, DECAY_MEAN, SOFTMAX, CLASSIFY, CENTRE, RESCALE,
- QR_EVERY) = range(2, 13)  # fmt: skip
-N_SETTINGS = 13
+(S_W, S2, LR_DELTA, DELTA_MAX, LR_ALPHA, DECAY_MEAN, SOFTMAX, CENTRE, RESCALE,
+ QR_EVERY) = range(2, 12)  # fmt: skip
+N_SETTINGS = 12
 
 _PREDICT, _LEARN = 1, 2
 _LOG_ALPHA_MIN, _LOG_ALPHA_MAX = math.log(0.1), math.log(100.0)
@@ -149,20 +149,23 @@ def step_delta(s: F8, p: F8, g: float, slope_g: float) -> None:
 
 
 @part
-def settle(t: int, rows: Rows, state: State, fixed: Fixed, out: Out) -> float:
-    """Answer row t and adapt. Returns the noise variance of its label, 0 if it teaches nothing."""
+def settle(t: int, rows: Rows, state: State, fixed: Fixed, out: Out, targets: bool | None) -> float:
+    """Answer row t and adapt. Returns the noise variance of its label, 0 if it teaches nothing.
+
+    targets is None for classes: what is not needed is not compiled (a second less at a cold start).
+    """
     F, codes, y, weight, mode = rows
     m, _, outputs, s = state
     p, work = fixed
     K = m.shape[0]
     c = codes[t]
     if c == _SKIP:
-        blank(t, outputs, p[CLASSIFY] > 0.0, out[0], out[1])
+        blank(t, outputs, targets is None, out[0], out[1])
         return 0.0
     g, loss = drift(s)
     v, a_b = latent(F[t], work[_U], p[S_W], loss)
     project(m, F[t], work[_NU])
-    if p[CLASSIFY] > 0.0:
+    if targets is None:
         settle_class(t, c, mode[t], outputs, s, p, work, out, g, v, a_b)
     else:
         for k in range(K):
@@ -331,11 +334,11 @@ def condition_standard(f: F8, noise: float, state: State, fixed: Fixed) -> None:
 
 
 @kernel
-def walk_standard(rows: Rows, state: State, fixed: Fixed, out: Out) -> None:
+def walk_standard(rows: Rows, state: State, fixed: Fixed, out: Out, targets: bool | None) -> None:
     """Walk a block row by row: predict, then learn."""
     for t in range(rows[0].shape[0]):
         symmetric_product(state[1], rows[0][t], fixed[1][_U])
-        noise = settle(t, rows, state, fixed, out)
+        noise = settle(t, rows, state, fixed, out, targets)
         if noise > 0.0:
             condition_standard(rows[0][t], noise, state, fixed)
 
@@ -397,11 +400,11 @@ def condition_joseph(f: F8, noise: float, state: State, fixed: Fixed) -> None:
 
 
 @kernel
-def walk_joseph(rows: Rows, state: State, fixed: Fixed, out: Out) -> None:
+def walk_joseph(rows: Rows, state: State, fixed: Fixed, out: Out, targets: bool | None) -> None:
     """As walk_standard, in Joseph's form."""
     for t in range(rows[0].shape[0]):
         symmetric_product(state[1], rows[0][t], fixed[1][_U])
-        noise = settle(t, rows, state, fixed, out)
+        noise = settle(t, rows, state, fixed, out, targets)
         if noise > 0.0:
             condition_joseph(rows[0][t], noise, state, fixed)
 
@@ -499,11 +502,11 @@ def condition_sqrt(f: F8, noise: float, state: State, fixed: Fixed) -> None:
 
 
 @kernel
-def walk_sqrt(rows: Rows, state: State, fixed: Fixed, out: Out) -> None:
+def walk_sqrt(rows: Rows, state: State, fixed: Fixed, out: Out, targets: bool | None) -> None:
     """As walk_standard, with the square root of A in its place."""
     for t in range(rows[0].shape[0]):
         root_product(state[1], rows[0][t], fixed[1][_EXTRA], fixed[1][_U])
-        noise = settle(t, rows, state, fixed, out)
+        noise = settle(t, rows, state, fixed, out, targets)
         if noise > 0.0:
             condition_sqrt(rows[0][t], noise, state, fixed)
 

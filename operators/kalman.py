@@ -81,7 +81,6 @@ class _KalmanHead(Operator):
             kalman.DELTA_MAX: self.delta_max, lift.NORM2: self.feature_norm2,
             lift.LIMIT: _REFUSED * self.sigma2 / self.sigma_w2,
             kalman.DECAY_MEAN: self.decay_mean, kalman.QR_EVERY: self.qr_every,
-            kalman.CLASSIFY: self._classify,
         } | {getattr(kalman, name): value for name, value in more.items()}  # fmt: skip
         self._settings = np.array([float(settings.get(i, 0.0)) for i in range(kalman.N_SETTINGS)])
         self._clear()
@@ -222,6 +221,7 @@ class _KalmanHead(Operator):
             (self._means, self.covariance_, self._outputs, self.scalars_),
             (self._settings, self._work),
             (answer, side),
+            None if self._classify else True,
         )
         if not self._warned and self._n_troubles() > 0.0:
             self._warn()
