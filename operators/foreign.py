@@ -494,17 +494,6 @@ class RiverTransformer(_River, _RowTransformer):
     def _label_of(self, block: Block, t: int) -> Any:
         return float(block.y[t]) if block.labels is None else block.labels.values[int(block.y[t])]
 
-    def _target(self, y: Any) -> float:
-        """Numbers as they are; anything else by its code in the class table."""
-        if y is None or (isinstance(y, (int, float)) and not isinstance(y, bool)):
-            return super()._target(y)
-        self._labels = Vocabulary() if self._labels is None else self._labels
-        return float(self._labels.code(y))
-
-    def learn_one(self, x: Row, y: Any = None, w: float = 1.0) -> None:
-        """Learn from one event, given as a dict; y is for supervised estimators."""
-        Operator.learn_one(self, x, y if self.needs_label else None, w)
-
 
 if TYPE_CHECKING or hasattr(base, "AnomalyDetector"):
     _AnomalyDetector = base.AnomalyDetector

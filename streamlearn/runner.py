@@ -88,7 +88,7 @@ def replay(
         predictions: file for the answers. json: file for the result. dead_letters: file for records
             that do not fit; without it the first ten are logged.
         schema: declared instead of inferred.
-        checkpoint: folder from which an interrupted replay goes on.
+        checkpoint: folder from which an interrupted replay goes on; saved every 10 seconds.
         window, fading: of the windowed and fading metrics; 1000 and 0.999 if None.
         allow_pickle: needed for a checkpoint of a River or scikit-learn stage.
         progress: show a line with events a second, rolling metric and alarms on stderr.
@@ -120,8 +120,9 @@ def replay(
         name=_name(data),
     )
     if checkpoint is not None:
-        store = _store(job, configs.Checkpoint(path=str(checkpoint)), allow_pickle)
-        job = job._replace(checkpoints=store)
+        section = configs.Checkpoint(path=str(checkpoint))
+        often = config.model_copy(update={"checkpoint": section})
+        job = job._replace(checkpoints=_store(job, section, allow_pickle), config=often)
     result = _executed(job, limit, pace, progress)
     if json is not None:
         with disk_errors(json):

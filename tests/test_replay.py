@@ -36,6 +36,7 @@ from streamlearn import (
     replay,
 )
 from streamlearn.connectors import as_source
+from streamlearn.engine import Engine
 from streamlearn.runner import _invented, plan, rehearse
 
 N = 150
@@ -396,3 +397,21 @@ def test_what_an_alarm_needs_is_loaded_before_the_stream(monkeypatch: pytest.Mon
     replay(streamlearn.Pipeline(model), [{"a": 1.0, "y": "yes"}] * 5, target="y")
     assert len(adapted) == 1
     assert adapted[0] is not model
+
+
+def test_a_replay_with_checkpoints_saves_while_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is killed in the middle of a long replay goes on from ten seconds before, at most."""
+    seen: list[float | None] = []
+
+    class Noted(Engine):
+        def __init__(self, *parts: Any, **options: Any) -> None:
+            seen.append(options["every_seconds"])
+            super().__init__(*parts, **options)
+
+    monkeypatch.setattr("streamlearn.runner.Engine", Noted)
+    rows = [{"a": 1.0, "y": "yes"}] * 5
+    replay(None, rows, target="y", checkpoint=tmp_path / "checkpoints")
+    replay(None, rows, target="y")
+    assert seen == [10.0, None]
