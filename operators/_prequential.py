@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from streamlearn.block import F8, LEARN, PREDICT, Block, Columns, Logged
+from streamlearn.block import F8, LEARN, OBSERVE, PREDICT, Block, Columns, Logged
 from streamlearn.jit.prequential import absolute_errors, zero_one_errors
 from streamlearn.operators._base import CLASSIFICATION
 
@@ -52,8 +52,11 @@ def errors(block: Block, outputs: Columns, task: str) -> F8:
     """Error of each learnt row, (n,): 0/1 for classes, |y - prediction| for numbers, else NaN.
 
     A delayed label is compared with the prediction that was logged when its event was scored.
-    Several targets give the mean over them.
+    Several targets give the mean over them. Of an anomaly score, which no label judges, the score
+    itself on rows that OBSERVE.
     """
+    if "prediction" not in outputs:
+        return np.where(block.mode & OBSERVE, outputs["score"], np.nan)
     prediction = outputs["prediction"]
     if block.logged is not None and "prediction" in block.logged.columns:
         rows = block.logged.rows if prediction.ndim == 1 else block.logged.rows[:, None]

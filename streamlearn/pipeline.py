@@ -32,8 +32,8 @@ class Pipeline(Operator):
     """Stages in the order of the data flow: transformers, then one predictor, then detectors.
 
     A detector is fed the prequential error of the predictor (0/1 for classes, |y - prediction| for
-    numbers) and adds the output `alarm`; it reports, and `Adaptive` acts. River and scikit-learn
-    estimators may stand as stages; they run row by row.
+    numbers, or an anomaly scorer's score) and adds the output `alarm`; it reports, and `Adaptive`
+    acts. River and scikit-learn estimators may stand as stages; they run row by row.
 
     An event that is scored without its label is logged under its id, with what every label-learning
     stage saw and said, until a LEARN row brings the label; set `expects_labels` to False where none

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from river import anomaly
 
 from streamlearn.block import (
     CATEGORY,
@@ -259,6 +260,20 @@ def test_a_file_that_is_no_pipeline_is_refused(tmp_path: Any) -> None:
     path.write_bytes(b"not a pipeline")
     with pytest.raises(UserError, match=r"pipe\.sl"):
         load(path)
+
+
+def test_a_detector_watches_the_score_of_an_anomaly_scorer() -> None:
+    """Rows that only ask are not watched: asking changes nothing."""
+    block = stream(80, seed=10)
+    block = block.replace(X=np.nan_to_num(block.X[:, :3]), features=Features(["a", "b", "c"]))
+    block.mode[::3] = PREDICT
+    pipe = Pipeline(Normalizer(), anomaly.HalfSpaceTrees(seed=1, window_size=10), ADWIN())
+    outputs = pipe.run(block)
+    scores = np.where(block.mode == PREDICT, np.nan, outputs["score"])
+    np.testing.assert_array_equal(outputs["alarm"], ADWIN().watch(scores))
+    detector = pipe.stages[2]
+    assert isinstance(detector, ADWIN)
+    assert detector.width == np.count_nonzero(block.mode != PREDICT)
 
 
 def test_features_in_another_order_are_refused() -> None:
