@@ -170,7 +170,7 @@ def sample_columns(data: Any) -> Mapping[str, Sequence[Any]]:
     sample = _sample(data)
     if not sample or not any(len(values) for values in sample.values()):
         where = str(data) if isinstance(data, (str, Path)) else "data"
-        raise UserError(f"{where}: there are no rows; give data with at least one row")
+        raise UserError(f"{where}: there are no rows; give data with at least one row to read")
     return sample
 
 
@@ -185,7 +185,14 @@ def _sample(data: Any) -> Mapping[str, Sequence[Any]]:
         from streamlearn.connectors.parquet_files import sample_table
 
         return sample_table(table, SAMPLE)
-    return columns_of([dict(row) for row in islice(data, SAMPLE) if isinstance(row, Mapping)])
+    rows = list(islice(data, SAMPLE))
+    records = [dict(row) for row in rows if isinstance(row, Mapping)]
+    if rows and not records:
+        raise UserError(
+            f"data: must be a path, an Arrow table, a frame or an iterable of dicts, "
+            f"got an iterable of {type(rows[0]).__name__}; put each event in one dict"
+        )
+    return columns_of(records)
 
 
 def _sample_location(text: str) -> Mapping[str, Sequence[Any]]:

@@ -38,12 +38,20 @@ class PlainBytes:
         return self._file.read(size)
 
     def seek(self, offset: int) -> None:
-        """Go to an offset."""
+        """Go to an offset; UserError beyond the end."""
+        if offset > self._file.seek(0, os.SEEK_END):
+            raise _too_short(self._file.name)
         self._file.seek(offset)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _too_short(path: Path | str) -> UserError:
+    return UserError(
+        f"{path}: ends before the position of the checkpoint; give the file that was read then"
+    )
 
 
 class PackedBytes:
@@ -75,10 +83,7 @@ class PackedBytes:
         while offset > 0:
             dropped = len(self._unpack(min(offset, PIECE)))
             if dropped == 0:
-                raise UserError(
-                    f"{self._path}: ends before the position of the checkpoint; "
-                    f"give the file that was read then"
-                )
+                raise _too_short(self._path)
             offset -= dropped
 
     def _broken(self, what: str) -> UserError:

@@ -101,8 +101,15 @@ class RecordSource(PartitionedSource):
 def as_table(data: Any) -> pa.Table | None:
     """An Arrow table or batch, a pandas or polars frame as an Arrow table; None for anything else.
 
-    Raises: UserError for a frame that Arrow cannot hold (a column of mixed types).
+    Raises: UserError for a frame that Arrow cannot hold (a column of mixed types), and for two
+    columns of one name.
     """
+    names = [str(name) for name in getattr(data, "columns", ())]
+    if isinstance(data, (pa.Table, pa.RecordBatch)):
+        names = data.schema.names
+    if len(set(names)) < len(names):
+        twice = max(names, key=names.count)
+        raise UserError(f"data: two columns are named {twice!r}; rename one of them")
     if isinstance(data, pa.Table):
         return data
     if isinstance(data, pa.RecordBatch):

@@ -409,6 +409,47 @@ def test_a_packed_file_cut_off_gives_its_whole_lines_first(packed: str, tmp_path
     assert values == [float(line) for line in text.split(b"\n")[1 : len(values) + 1]]
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_file_that_is_shorter_than_at_the_checkpoint_is_refused(
+    form: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{form}"
+
+    def write(rows: int) -> None:
+        column = [float(i) for i in range(rows)]
+        if form == "csv":
+            path.write_text("a\n" + "".join(f"{value}\n" for value in column))
+        else:
+            pq.write_table(pa.table({"a": column}), path)
+
+    write(50)
+    source = open_source(path, A)
+    source.open({})
+    batch = source.poll(40, 0.0)
+    assert batch is not None
+    source.close()
+    write(30)
+    again = open_source(path, A)
+
+    def go_on() -> None:
+        again.open(batch.positions)
+        again.poll(40, 0.0)
+
+    with pytest.raises(UserError, match="ends before the position of the checkpoint; give the fi"):
+        go_on()
+    again.close()
+
+
+def test_a_damaged_page_is_found_where_the_file_has_check_sums(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"a": np.arange(1.0, 1001.0)})
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    content = path.read_bytes()
+    at = content.index(np.float64(700.0).tobytes())
+    path.write_bytes(content[: at + 6] + b"\x01" + content[at + 7 :])
+    assert "is damaged" in refused(path, A)
+
+
 def test_gzip_of_nonsense_is_damaged(tmp_path: Path) -> None:
     path = written(tmp_path, "a.csv.gz", b"\x1f\x8bnonsense that is no gzip at all")
     stream = GzipBytes(path)
