@@ -63,8 +63,8 @@ def run(
     from streamlearn.config import load_config
 
     loaded = load_config(config, assignments)
-    result = runner.run(loaded, limit=limit, progress=True)
-    _finish(result, json, apart=loaded.sink is not None and loaded.sink.path == "-")
+    result = runner.run(loaded, limit=limit, json=json, progress=True)
+    _print(result, apart=loaded.sink is not None and loaded.sink.path == "-")
 
 
 @app.command()
@@ -116,11 +116,12 @@ def replay(
         set=assignments,
         limit=limit,
         predictions=predictions,
+        json=json,
         dead_letters=dead_letters,
         pace=pace,
         progress=True,
     )
-    _finish(result, json, apart=predictions == "-")
+    _print(result, apart=predictions == "-")
 
 
 @app.command()
@@ -255,12 +256,8 @@ def _write_new(path: Path, text: str) -> None:
         raise UserError(f"{path}: is there already; choose another with --output") from None
 
 
-def _finish(result: Any, json: Path | None, apart: bool) -> None:
-    """Print a result, on stderr where stdout holds the answers, and write its JSON."""
+def _print(result: Any, apart: bool) -> None:
+    """Print a result, on stderr where stdout holds the answers."""
     from streamlearn.display import print_result
-    from streamlearn.durable import disk_errors
 
     print_result(result.to_dict(), on_stderr=apart)
-    if json is not None:
-        with disk_errors(json):
-            json.write_text(result.to_json() + "\n", encoding="utf-8")

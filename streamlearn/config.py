@@ -261,7 +261,7 @@ def pairs(given: Assignments) -> dict[str, Any]:
     """Assignments as a dict, from a dict or from `name=value` texts; the last one counts."""
     if given is None or isinstance(given, Mapping):
         return dict(given or {})
-    return dict(split_assignment(text) for text in given)
+    return dict(split_assignment(text) for text in ([given] if isinstance(given, str) else given))
 
 
 def split_assignment(text: str) -> tuple[str, Any]:

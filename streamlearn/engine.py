@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from numbers import Integral, Real
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
@@ -141,15 +142,22 @@ class Engine:
         self.every_events, self.every_seconds = every_events, every_seconds
         self.block_rows, self.pace, self.limit = block_rows, pace, limit
         self.progress, self.max_wait, self.clock, self.sleep = progress, max_wait, clock, sleep
-        for name in ("every_events", "every_seconds", "block_rows", "pace", "limit"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"Engine: {name} must be > 0, got {value!r}")
+        self._check("a whole number", Integral, "every_events", "block_rows", "limit")
+        self._check("a number", Real, "every_seconds", "pace")
         self.events = self.resumed_at = self.rejects = self.alarms = 0
         self._positions: Positions = {}
         self._saved, self._saved_at = 0, 0
         self._unsaved = True
         self._stopped = ""
+
+    def _check(self, words: str, kind: Any, *names: str) -> None:
+        """Every argument of these names must be of this kind and > 0, or None."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise UserError(f"Engine: {name} must be {words} > 0, got {value!r}")
+            if value is not None and not value > 0:
+                raise UserError(f"Engine: {name} must be > 0, got {value!r}")
 
     # -- one run -----------------------------------------------------------------------------------
 

@@ -300,8 +300,9 @@ class Evaluation:
         for name, array in state.arrays.items():
             own: F8 | I8 = getattr(self._book, name)
             own[tuple(slice(0, n) for n in array.shape)] = array
-        if self.labels is None and state.table["labels"] is not None:
-            self.labels = Vocabulary(state.table["labels"])
+        names = state.table["labels"]
+        if names is not None and (self.labels is None or len(self.labels) < len(names)):
+            self.labels = Vocabulary(names)  # until a block brings the table of the stream
 
 
 _NO_ALARM: U1 = np.zeros(0, dtype=np.uint8)

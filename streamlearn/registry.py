@@ -102,7 +102,7 @@ def build(name: str, arguments: Mapping[str, Any], task: str | None = None, path
     }
     try:
         return found(**ready)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, MemoryError) as error:
         raise UserError(_located(error, path, ready)) from None
 
 
@@ -152,12 +152,12 @@ def entries() -> list[Entry]:
 
 
 def task_of(model: Any) -> str | None:
-    """The task of an operator or a River estimator; None for transformers and detectors."""
+    """The task of an operator or an estimator; None for transformers and detectors."""
     found = model if isinstance(model, type) else type(model)
     bases = {base.__name__ for base in found.__mro__}
-    if "Classifier" in bases:
+    if bases & {"Classifier", "ClassifierMixin"}:
         return CLASSIFICATION
-    return REGRESSION if "Regressor" in bases else None
+    return REGRESSION if bases & {"Regressor", "RegressorMixin"} else None
 
 
 def near(name: str, known: Iterable[str], count: int = 3) -> str:
@@ -197,7 +197,7 @@ def _member(name: str, members: Mapping[str, type[Any]], task: str | None) -> ty
 
 
 def _imported(path: str) -> type[Any]:
-    """The class at a dotted path, which must be an operator or a River estimator."""
+    """The class at a dotted path: an operator, or an estimator of River or scikit-learn."""
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
@@ -207,7 +207,9 @@ def _imported(path: str) -> type[Any]:
     if found is None:
         raise UserError(f"{module_name} has no class {name!r}{near(name, _public_classes(module))}")
     if not isinstance(found, type) or not _is_operator(found):
-        raise UserError(f"{path!r} must be a class with learn_one or update, got {found!r}")
+        raise UserError(
+            f"{path!r} must be a class with learn_one, update or partial_fit, got {found!r}"
+        )
     return found
 
 
@@ -216,7 +218,7 @@ def _public_classes(module: ModuleType) -> list[str]:
 
 
 def _is_operator(found: type[Any]) -> bool:
-    return any(hasattr(found, method) for method in ("learn_one", "update", "run"))
+    return any(hasattr(found, method) for method in ("learn_one", "update", "run", "partial_fit"))
 
 
 def _check_arguments(

@@ -100,6 +100,8 @@ def replay(
     if data is None:
         raise UserError("data: must be given: a path, a frame, an Arrow table or an iterable")
     config, data, arguments = _settings(data, model, set, pipe)
+    outputs = {"predictions": predictions, "dead_letters": dead_letters, "json": json}
+    _check_outputs(data, outputs)
     names = {
         "target": target,
         "features": configs.listed(features),
@@ -113,8 +115,8 @@ def replay(
         schema=found,
         pipeline=_pipeline(pipe, config, model, arguments, found),
         evaluation=_evaluation(config, found, window, fading),
-        sink=_sink(data, predictions, found, checkpoint is not None),
-        dead_letters=_dead_letters(data, dead_letters),
+        sink=_sink(predictions, found, checkpoint is not None),
+        dead_letters=_dead_letters(dead_letters),
         checkpoints=None,
         config=config,
         name=_name(data),
@@ -123,25 +125,29 @@ def replay(
         section = configs.Checkpoint(path=str(checkpoint))
         often = config.model_copy(update={"checkpoint": section})
         job = job._replace(checkpoints=_store(job, section, allow_pickle), config=often)
-    result = _executed(job, limit, pace, progress)
-    if json is not None:
-        with disk_errors(json):
-            Path(json).write_text(result.to_json() + "\n", encoding="utf-8")
-    return result
+    return _written(_executed(job, limit, pace, progress), json)
 
 
-def run(config: Config | str | Path, *, limit: int | None = None, progress: bool = False) -> Result:
+def run(
+    config: Config | str | Path,
+    *,
+    limit: int | None = None,
+    json: str | Path | None = None,
+    progress: bool = False,
+) -> Result:
     """Run a configuration live: from its last checkpoint, until the source ends or a signal comes.
 
     Args:
         config: a Config, or the path of its YAML file; needs `source`, `schema` and `pipeline`.
         limit: events of the stream at most, those before a restart included.
+        json: file for the result.
         progress: show a line with events a second, rolling metric and alarms on stderr.
 
     Raises: UserError of one line for whatever is wrong with the configuration or the data.
     """
     loaded = config if isinstance(config, Config) else configs.load_config(config)
-    return _executed(plan(loaded), limit, loaded.engine.pace, progress)
+    _check_outputs(loaded.source, _paths(loaded) | {"json": json})
+    return _written(_executed(plan(loaded), limit, loaded.engine.pace, progress), json)
 
 
 def plan(config: Config) -> Job:
@@ -153,6 +159,7 @@ def plan(config: Config) -> Job:
         if getattr(config, key) is None:
             name = key.rstrip("_")
             raise UserError(f"{name}: must be there for a run; `streamlearn init DATA` writes it")
+    _check_outputs(config.source, _paths(config))
     schema = _fresh(config.schema_)
     sink = config.sink and config.sink.model_dump(exclude_none=True)
     dead = config.dead_letters and config.dead_letters.model_dump(exclude_none=True)
@@ -193,6 +200,10 @@ def _settings(
     data: Any, model: str | None, given: configs.Assignments, pipe: Any
 ) -> tuple[Config, Any, dict[str, Any]]:
     """The configuration, the data it or the caller names, and arguments for a named operator."""
+    if not isinstance(model, (str, Path, type(None))):
+        raise UserError(
+            f"model: must be a name or a YAML file, got {model!r}; give an operator as the pipeline"
+        )
     if _is_config(data):
         config = configs.load_config(data, None if model else given)
         if config.source is None:
@@ -284,29 +295,54 @@ def _store(job: Job, section: configs.Checkpoint, allow_pickle: bool) -> Checkpo
     )
 
 
-def _sink(
-    data: Any, predictions: str | Path | None, schema: Schema, recoverable: bool
-) -> Sink | None:
+def _sink(predictions: str | Path | None, schema: Schema, recoverable: bool) -> Sink | None:
     """The file for the answers of a replay; what an earlier one left there is replaced."""
     if predictions is None:
         return None
-    _keep_apart(data, predictions, "predictions")
     return open_sink(predictions, schema, overwrite=True, recoverable=recoverable)
 
 
-def _dead_letters(data: Any, path: str | Path | None) -> DeadLetters | None:
+def _dead_letters(path: str | Path | None) -> DeadLetters | None:
     if path is None:
         return None
-    _keep_apart(data, path, "dead_letters")
     found: DeadLetters = open_dead_letters(path, overwrite=True)
     return found
 
 
-def _keep_apart(data: Any, output: str | Path, name: str) -> None:
-    """Refuse to write over the data that is read."""
-    same = isinstance(data, (str, Path)) and Path(data).exists() and Path(output).exists()
-    if same and Path(data).samefile(output):
-        raise UserError(f"{name}: {output} is the data that is read; name another file")
+def _paths(config: Config) -> dict[str, str | Path | None]:
+    """The files that a configuration writes."""
+    given = {"sink": config.sink, "dead_letters": config.dead_letters}
+    return {name: None if section is None else section.path for name, section in given.items()}
+
+
+def _check_outputs(data: Any, outputs: Mapping[str, str | Path | None]) -> None:
+    """Refuse to write over the data that is read, two outputs in one file, and a JSON nowhere."""
+    taken = {_identity(data): "the data that is read"} if isinstance(data, (str, Path)) else {}
+    for name, path in outputs.items():
+        if path is None or str(path) == "-":
+            continue
+        other = taken.setdefault(_identity(path), f"the file of {name} already")
+        if other != f"the file of {name} already":
+            raise UserError(f"{name}: {path} is {other}; name another file")
+    result = Path(outputs.get("json") or ".")  # opened last of all, so looked at now
+    if not result.parent.is_dir():
+        raise UserError(f"json: {result}: there is no such folder; make it, or correct the path")
+
+
+def _identity(path: str | Path) -> object:
+    """What two names of one file have in common."""
+    with contextlib.suppress(OSError):
+        found = Path(path).stat()
+        return found.st_dev, found.st_ino
+    return Path(path).absolute()
+
+
+def _written(result: Result, json: str | Path | None) -> Result:
+    """The result, also written to a file where one is named."""
+    if json is not None:
+        with disk_errors(json):
+            Path(json).write_text(result.to_json() + "\n", encoding="utf-8")
+    return result
 
 
 def _name(data: Any) -> str:
@@ -336,7 +372,8 @@ def _executed(job: Job, limit: int | None, pace: float | None, progress: bool) -
     )
     expected, job.pipeline.expects_labels = job.pipeline.expects_labels, False
     try:  # labels come with their events here: to log those without would fill the memory
-        summary = _shown(engine, job.evaluation) if progress else engine.run()
+        with _user_errors("pipeline: "):
+            summary = _shown(engine, job.evaluation) if progress else engine.run()
     finally:
         job.pipeline.expects_labels = expected
     if summary.stopped:
@@ -407,6 +444,9 @@ def _user_errors(where: str = "") -> Iterator[None]:
         yield
     except UserError:
         raise
+    except (TypeError, MemoryError) as error:  # of estimators that are not ours, or too large
+        text = f"{where}{' '.join(str(error).split())}; check the stages against the schema"
+        raise UserError(text) from error
     except ValueError as error:
         raise UserError(f"{where}{error}") from error
 

@@ -9,8 +9,8 @@ CSV, JSON Lines, Parquet and dicts agree where their values do):
 - whole numbers, all different, under a name like id, row, index or …_id: ignored: the row's name.
 - other text: of 4 words or more on average and mostly different, text; else, mostly different (more
   than 50 values and more than half of the rows), ignored; else category.
-- the target: numbers are classes when they are whole with at most 2 values, or with at most 20
-  and written as integers; other numbers are a regression; all else are classes.
+- the target: numbers (by that rule) are classes when they are whole with at most 2 values, or with
+  at most 20 and written as integers; other numbers are a regression; all else are classes.
 """
 
 import datetime
@@ -79,6 +79,8 @@ def _check_names(
     named |= {role: [name] for role, name in roles.items()}
     for what, names in named.items():
         for name in names or ():
+            if name is not None and not isinstance(name, str):
+                raise UserError(f"{what}: must be a name as text, got {name!r}; {among(present)}")
             if name is not None and name not in present:
                 close = get_close_matches(name, present, n=1)
                 hint = f"did you mean {close[0]!r}? " if close else ""
@@ -238,4 +240,4 @@ def _reads_whole(value: Any) -> bool:
         return True
     if isinstance(value, float):
         return value.is_integer()
-    return isinstance(value, str) and whole_number(value.strip()) is not None
+    return isinstance(value, str) and _is_number(value) and whole_number(value.strip()) is not None

@@ -402,6 +402,14 @@ def test_labels_name_the_classes_and_may_come_with_the_blocks() -> None:
     assert bare.result()["per_class"]["1"]["recall"] is None
 
 
+def test_labels_that_were_saved_name_the_classes_of_a_stream_that_brings_no_more() -> None:
+    measured = Evaluation("classification")
+    measured.update(block_of([0, 1], labels=Vocabulary(["no", "yes"])), answers([0, 1]))
+    resumed = Evaluation("classification", labels=Vocabulary())  # of a schema without values yet
+    resumed.load(measured.state())
+    assert resumed.result() == measured.result()
+
+
 @pytest.mark.jit
 def test_alarms_are_numbered_by_row_and_the_list_is_bounded() -> None:
     measured = Evaluation("regression")

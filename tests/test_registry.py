@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import river.preprocessing
 import river.tree
+import sklearn.linear_model
 
 from streamlearn import operators, registry
 from streamlearn.errors import UserError
@@ -74,7 +75,7 @@ def test_a_further_name_exists_only_with_its_family() -> None:
             r"^cannot import 'river.wood.Tree': No module named 'river.wood'",
         ),
         ("no_such_thing.Tree", None, r"^cannot import 'no_such_thing.Tree': No module"),
-        ("os.getcwd", None, r"^'os.getcwd' must be a class with learn_one or update, got "),
+        ("os.getcwd", None, r"^'os.getcwd' must be a class with learn_one, update or partial_fit,"),
         (".Tree", None, r"^cannot import '.Tree'"),
     ],
 )
@@ -90,6 +91,21 @@ def test_build_gives_arguments_to_the_constructor() -> None:
     head = registry.build("KalmanHead", {"random_features": 20, "seed": 3}, "regression")
     assert isinstance(head, KalmanRegressor)
     assert (head.random_features, head.seed) == (20, 3)
+
+
+def test_estimators_of_scikit_learn_are_found_by_their_paths() -> None:
+    model = registry.build("sklearn.linear_model.SGDRegressor", {"alpha": 0.5})
+    assert isinstance(model, sklearn.linear_model.SGDRegressor)
+    assert model.alpha == 0.5
+    assert registry.task_of(model) == "regression"
+    assert registry.task_of(sklearn.linear_model.SGDClassifier) == "classification"
+    with pytest.raises(UserError, match="must be a class with learn_one, update or partial_fit"):
+        registry.find("sklearn.linear_model.Ridge")  # learns nothing from single events
+
+
+def test_arguments_that_ask_for_more_memory_than_there_is() -> None:
+    with pytest.raises(UserError, match=r"^--set: Unable to allocate"):
+        registry.build("KalmanClassifier", {"random_features": 10**9}, path="--set")
 
 
 def test_members_of_a_wrapper_are_built_from_their_names() -> None:

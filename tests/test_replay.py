@@ -14,8 +14,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import river.linear_model
 import river.preprocessing
 import river.tree
+import sklearn.linear_model
 import sklearn.metrics
 
 import streamlearn
@@ -319,6 +321,29 @@ def test_every_kind_of_column_can_be_warmed_up(kind: str, classes: str | None) -
         ),
         ({"pipe": "nonsense", "data": records(), "target": "y"}, r"^pipe: "),
         ({"data": records(), "target": "y", "limit": 0}, r"limit must be > 0"),
+        ({"data": records(), "target": "y", "limit": 2.5}, r"limit must be a whole number > 0"),
+        ({"data": records(), "target": "y", "pace": "fast"}, r"pace must be a number > 0"),
+        ({"data": records(), "target": 3}, r"^target: must be a name as text, got 3; the columns"),
+        (
+            {"data": records(), "target": "y", "model": KalmanClassifier},
+            r"^model: must be a name or a YAML file, got .* give an operator as the pipeline$",
+        ),
+        (
+            {"data": [({"a": 1.0}, 0), ({"a": 2.0}, 1)], "target": "y"},
+            r"^data: must be .* dicts, got an iterable of tuple; put each event in one dict$",
+        ),
+        (
+            {"data": pa.table([[1, 2], [3, 4], [0, 1]], names=["a", "a", "y"]), "target": "y"},
+            r"^data: two columns are named 'a'; rename one of them$",
+        ),
+        (
+            {"data": pd.DataFrame([[1, 2, 0]], columns=["a", "a", "y"]), "target": "y"},
+            r"^data: two columns are named 'a'; rename one of them$",
+        ),
+        (
+            {"pipe": river.linear_model.LogisticRegression(), "data": records(), "target": "y"},
+            r"^pipeline: .*real numbers; check the stages against the schema$",
+        ),
         ({"data": records(), "target": "y", "window": 0}, r"window must be a whole number >= 1"),
         (
             {"pipe": river.tree.HoeffdingTreeClassifier(), "data": records(), "checkpoint": "store"}
@@ -341,6 +366,43 @@ def test_the_data_is_never_written_over(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"^{name}: .* is the data that is read"):
             replay(path, target="y", **arguments)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("path", ["same.jsonl", "link.jsonl"])
+def test_outputs_never_share_a_file(tmp_path: Path, path: str) -> None:
+    same = tmp_path / "same.jsonl"
+    same.touch()
+    (tmp_path / "link.jsonl").symlink_to(same)
+    for name in ("dead_letters", "json"):
+        arguments: dict[str, Any] = {name: tmp_path / path}
+        with pytest.raises(UserError, match=f"^{name}: .* is the file of predictions already"):
+            replay(records(), target="y", predictions=same, **arguments)
+    assert same.read_bytes() == b""
+
+
+def test_the_folder_of_the_result_is_looked_for_first(tmp_path: Path) -> None:
+    read = iter(records())
+    with pytest.raises(UserError, match=r"^json: .*r\.json: there is no such folder"):
+        replay(read, target="y", json=tmp_path / "no" / "r.json")
+    assert len(list(read)) == N
+
+
+def test_what_a_stage_refuses_in_mid_stream_is_one_line() -> None:
+    rows = [{"a": float(i), "c": "new" if i == 1200 else "old", "y": float(i)} for i in range(1300)]
+    schema = {"target": "y", "task": "regression", "features": {"a": "number", "c": "category"}}
+    pipe = Pipeline(OneHotEncoder(), sklearn.linear_model.SGDRegressor())
+    with pytest.raises(UserError, match=r"^pipeline: SklearnRegressor: .* got the new \['c=new'\]"):
+        replay(pipe, rows, schema=schema)
+
+
+def test_one_assignment_may_be_a_text() -> None:
+    found = replay(records(), target="y", set="random_features=5")
+    assert "random_features=5" in found.model
+
+
+def test_classes_in_text_keep_their_leading_zeros() -> None:
+    rows = [row | {"y": "007" if row["y"] == "up" else "7"} for row in records()]
+    assert set(replay(rows, target="y").per_class or {}) == {"007", "7"}
 
 
 def test_columns_of_a_trained_pipeline_must_be_there() -> None:
