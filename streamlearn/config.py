@@ -24,6 +24,7 @@ Assignments = Mapping[str, Any] | Iterable[str] | None
 
 DEFAULT_MODEL = "KalmanHead"
 AROUND = ("Imputer", "OneHotEncoder", "Normalizer", "ADWIN")  # the model stands before the last
+AROUND_SPARSE = ("Imputer", "OneHotEncoder", "Densifier", "Normalizer", "ADWIN")  # text and words
 
 Rows = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -192,7 +193,10 @@ def assembled(stages: Sequence[Any], path: str) -> "Pipeline":
 
 
 def default_pipeline(
-    model: str = DEFAULT_MODEL, task: str | None = None, arguments: Mapping[str, Any] | None = None
+    model: str = DEFAULT_MODEL,
+    task: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    sparse: bool = False,
 ) -> "Pipeline":
     """What a user wants around one operator: imputation, encoding, scaling, and ADWIN on its error.
 
@@ -200,10 +204,11 @@ def default_pipeline(
         model: any name that `registry.find` takes.
         task: picks the member of a family.
         arguments: of the operator.
+        sparse: whether the data have text or bags of words, which are then made dense.
 
     Raises: UserError for an unknown name, an unknown argument or a value that is refused.
     """
-    *before, after = [registry.build(name, {}) for name in AROUND]
+    *before, after = [registry.build(name, {}) for name in (AROUND_SPARSE if sparse else AROUND)]
     try:
         predictor = registry.build(model, arguments or {}, task, "--set")
     except UserError as error:
@@ -231,10 +236,11 @@ def starter(
     schema = Schema.infer(data, target, listed(features), listed(ignore), task)
     check_target(schema)
     found = registry.find(model, schema.task).__name__
+    *before, after = AROUND_SPARSE if schema.sparse_width else AROUND
     table = {
         "source": data,
         "schema": schema.to_config(),
-        "pipeline": [*AROUND[:-1], found, AROUND[-1]],
+        "pipeline": [*before, found, after],
         "sink": "predictions.csv",
         "dead_letters": "dead_letters.jsonl",
         "checkpoint": {"path": "checkpoints"},

@@ -231,7 +231,10 @@ def _source(
     """The data as a source, with the schema that was declared, or that data and names suggest."""
     schema = None if declared is None else _fresh(declared)
     if schema is None and str(data) == "-":
-        schema = Schema.infer(stdin.look_ahead(connectors.SAMPLE), **asked)
+        sample = stdin.look_ahead(connectors.SAMPLE)
+        if not sample:
+            raise UserError("-: standard input must be JSON Lines; no object is in its first lines")
+        schema = Schema.infer(sample, **asked)
         say(schema.describe())
     source, found = connectors.as_source(data, schema, **({} if schema else asked))
     if schema is None:
@@ -257,7 +260,7 @@ def _pipeline(
         found = configs.build_pipeline(config, schema.task)
     else:
         name = model or configs.DEFAULT_MODEL
-        found = configs.default_pipeline(name, schema.task, arguments)
+        found = configs.default_pipeline(name, schema.task, arguments, schema.sparse_width > 0)
     if found.task != schema.task:
         does = "no model that predicts" if found.task is None else f"a model for {found.task}"
         raise UserError(

@@ -239,6 +239,28 @@ def test_json_lines_come_from_stdin(tmp_path: Path) -> None:
     assert json.loads(out.read_text())["events"] == N
 
 
+@pytest.mark.parametrize("text", ["", "a,y\n1,up\n"])
+def test_standard_input_must_hold_json_lines(text: str) -> None:
+    done = run_process("replay", "-", "--target", "y", input=text)
+    outcome = Outcome(done.returncode, done.stdout, done.stderr)
+    refused(outcome, "-: standard input must be JSON Lines")
+
+
+def test_text_is_learnt_by_the_pipeline_of_a_name_alone(call: Call, tmp_path: Path) -> None:
+    words = {"up": "good fine great", "down": "bad awful poor"}
+    rows: list[dict[str, Any]] = [
+        {"text": f"that is {words[row['y']]} number {i}", "y": row["y"]}
+        for i, row in enumerate(records(60))
+    ]
+    data = write_lines(tmp_path / "t.jsonl", rows)
+    out = tmp_path / "r.json"
+    assert call("replay", data, "--target", "y", "--json", out).status == 0
+    assert json.loads(out.read_text())["metrics"]["accuracy"] > 0.9
+    config = tmp_path / "t.yaml"
+    assert call("init", data, "--target", "y", "-o", config).status == 0
+    assert "Densifier()" in call("validate", config).out
+
+
 # -- bad input: refused with one line --------------------------------------------------------------
 
 
