@@ -190,7 +190,7 @@ class Operator(base.Base):
     def _with_names_of(self, x: Row) -> Features:
         """The features and, after them, the names of x that have a value and no column yet."""
         known = self._features
-        fresh = [name for name, value in x.items() if value is not None and known.index(name) < 0]
+        fresh = [name for name, v in x.items() if known.index(name) < 0 and not _missing(v)]
         for name in fresh:
             if not isinstance(name, (str, int)):
                 owner = type(self).__name__
@@ -202,7 +202,7 @@ class Operator(base.Base):
         row = np.full((1, len(self._features)), math.nan)
         for name, value in x.items():
             j = self._features.index(name)
-            if j >= 0 and value is not None:
+            if j >= 0 and not _missing(value):
                 row[0, j] = self._cell(j, name, value)
         return row
 
@@ -223,7 +223,7 @@ class Operator(base.Base):
 
     def _target(self, y: Any) -> float:
         """A target as the number that stands for it in y; classifiers keep a class table."""
-        if y is None:
+        if _missing(y):
             return math.nan
         if self.task != CLASSIFICATION:
             return float(y)
@@ -236,8 +236,8 @@ class Operator(base.Base):
 
     def learn_one(self, x: Row, y: Any = None, w: float = 1.0) -> None:
         """Learn from one event, given as a dict; w is the weight of the sample, >= 0."""
-        if w < 0:
-            raise ValueError(f"{type(self).__name__}: w must be >= 0, got {w!r}")
+        if not 0.0 <= w < math.inf:
+            raise ValueError(f"{type(self).__name__}: w must be >= 0 and finite, got {w!r}")
         self._open_columns(x)
         target = self._target(y)
         self.run(self._block(x, target, w, UNSCORED))
@@ -249,7 +249,7 @@ class Operator(base.Base):
         unseen = {
             name: [x[name]]
             for name, table in features.categories.items()
-            if x.get(name) is not None and table.find(x[name]) < 0
+            if not _missing(x.get(name)) and table.find(x[name]) < 0
         }
         if features is self._features and not unseen:
             yield
@@ -286,6 +286,11 @@ class Operator(base.Base):
             row = self._answer(x)["X"][0]
             names = self.output_features(self._features).names
         return {name: float(v) for name, v in zip(names, row, strict=True) if not math.isnan(v)}
+
+
+def _missing(value: Any) -> bool:
+    """Whether a value of a dict is None or NaN, which says nothing, of a category or class too."""
+    return value is None or value != value
 
 
 def _check_prefix(owner: str, what: str, old: Vocabulary, new: Vocabulary) -> None:

@@ -40,11 +40,11 @@ def recalled(block: Block, logged: Logged, takes_nan: bool) -> Block:
     block = block.replace(logged=logged)
     if "X" not in logged.columns:
         return block
-    X, seen = block.X.copy(), logged.columns["X"]
-    X[logged.rows] = np.nan
-    X[logged.rows, : seen.shape[1]] = seen[logged.rows]
+    X, seen, rows = block.X.copy(), logged.columns["X"], logged.held["X"]
+    X[rows] = np.nan
+    X[rows, : seen.shape[1]] = seen[rows]
     if not takes_nan:
-        X[logged.rows] = np.nan_to_num(X[logged.rows], nan=0.0)
+        X[rows] = np.nan_to_num(X[rows], nan=0.0)
     return block.replace(X=X)
 
 
@@ -59,7 +59,8 @@ def errors(block: Block, outputs: Columns, task: str) -> F8:
         return np.where(block.mode & OBSERVE, outputs["score"], np.nan)
     prediction = outputs["prediction"]
     if block.logged is not None and "prediction" in block.logged.columns:
-        rows = block.logged.rows if prediction.ndim == 1 else block.logged.rows[:, None]
+        rows = block.logged.held["prediction"]
+        rows = rows if prediction.ndim == 1 else rows[:, None]
         prediction = np.where(rows, block.logged.columns["prediction"], prediction)
     if prediction.ndim == 2:
         parts = [

@@ -13,6 +13,7 @@ from streamlearn.operators.foreign import as_stage
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
 
 POLICIES = ("notify", "reset", "inflate", "background")
+_COUNTS = ("n_alarms_", "n_warnings_", "_serving", "_born")
 _SHORT, _LONG = 16, 4096  # rows of the first piece after an alarm; where doubling ends
 
 
@@ -41,13 +42,12 @@ class _Adaptive(Operator):
             name = type(self.model).__name__
             raise ValueError(f"{owner}: policy inflate needs a covariance, {name} keeps none")
         self.takes_categories = self.model.takes_categories
-        self.takes_sparse = self.model.takes_sparse
-        self.takes_categories = self.model.takes_categories
         self.takes_sparse, self.takes_nan = self.model.takes_sparse, self.model.takes_nan
-        self.needs_pickle = self.model.needs_pickle
         self.cheap_snapshot = self.model.cheap_snapshot
         self._early = self._early_listener() if policy == "background" else None
         self._background: Operator | None = None
+        self.needs_pickle = any(member.needs_pickle for member in self._members().values())
+        self._serving = self._born = 0  # numbers of the model, and of the last one that was born
         self.n_alarms_ = 0
         self.n_warnings_ = 0
         self._stride = 0  # rows of the next piece, 0 for all there are; speed alone, no state
@@ -72,12 +72,13 @@ class _Adaptive(Operator):
     def _run(self, block: Block) -> Columns:
         asked = _prequential.asked(block)
         if self.policy == "notify":
-            outputs = self._ask(self.model, "model/", asked)
+            outputs = self._ask(self.model, self._serving, asked)
             alarm = self._rises(_prequential.errors(asked, outputs, str(self.task)))
             self.n_alarms_ += int(alarm.sum())
             return _prequential.hidden({**outputs, "alarm": alarm}, block)
-        parts, lengths, at = [], [], 0
-        while at < block.n:
+        parts: list[Columns] = []
+        lengths, at = [], 0
+        while at < block.n or not parts:
             outputs, length = self._piece(asked.rows(at, self._piece_end(at, block.n)))
             parts.append(outputs)
             lengths.append(length)
@@ -97,22 +98,27 @@ class _Adaptive(Operator):
     def _piece(self, block: Block) -> tuple[Columns, int]:
         """Run rows up to and including the first that calls for a change, and make the change."""
         before = self.model.snapshot() if block.n > 1 else None
-        outputs = self._ask(self.model, "model/", block)
+        outputs = self._ask(self.model, self._serving, block)
         errors = _prequential.errors(block, outputs, str(self.task))
         cut, alarmed, warned = self._listen(errors)
         if before is not None and 0 <= cut < block.n - 1:
             self.model.restore(before)
             block = block.rows(0, cut + 1)
-            outputs = self._ask(self.model, "model/", block)
+            outputs = self._ask(self.model, self._serving, block)
         if self._background is not None:
-            taught = self._ask(self._background, "background/", block)
+            taught = self._ask(self._background, self._born, block)
             outputs |= {name: c for name, c in taught.items() if name.startswith("log:")}
         outputs |= self._marks(block.n, alarmed, warned)
         self._change(alarmed, warned)
         return outputs, block.n
 
-    def _ask(self, member: Operator, prefix: str, block: Block) -> Columns:
-        """Run one member over the block, with its own share of the log."""
+    def _ask(self, member: Operator, number: int, block: Block) -> Columns:
+        """Run one member over the block, with its own share of the log, which goes by its number.
+
+        A model that comes to serve keeps its number; so what it logged before is still its own, and
+        what its predecessor logged is not.
+        """
+        prefix = f"{number}/"
         if block.logged is not None:
             logged = block.logged.under(prefix)
             block = _prequential.recalled(block, logged, member.takes_nan)
@@ -120,7 +126,8 @@ class _Adaptive(Operator):
         if not block.log_wanted:
             return dict(outputs)
         cut = len("log:")
-        return {
+        there = {f"log:{prefix}here": np.ones(block.n, dtype=np.uint8)}
+        return there | {
             f"log:{prefix}{name[cut:]}" if name.startswith("log:") else name: column
             for name, column in outputs.items()
         }
@@ -152,11 +159,11 @@ class _Adaptive(Operator):
     def _marks(self, n: int, alarmed: bool, warned: bool) -> Columns:
         """The columns that say on which row something was raised: only ever the last of a piece."""
         alarm = np.zeros(n, dtype=np.uint8)
-        alarm[-1] = alarmed
+        alarm[-1:] = alarmed
         if self._early is None:
             return {"alarm": alarm}
         warning = np.zeros(n, dtype=np.uint8)
-        warning[-1] = warned
+        warning[-1:] = warned
         return {"alarm": alarm, "warning": warning}
 
     # -- the change --------------------------------------------------------------------------------
@@ -171,6 +178,7 @@ class _Adaptive(Operator):
         elif warned:
             self._stride = _SHORT
             self._background = self._fresh()
+            self._born += 1
 
     def _adapt(self) -> None:
         if self.policy == "inflate":
@@ -180,6 +188,7 @@ class _Adaptive(Operator):
             self.model.reset()
         else:
             self.model, self._background = self._background, None
+            self._serving = self._born
         self.detector.reset()
         if self._early is not None:
             self._early.reset()
@@ -203,14 +212,13 @@ class _Adaptive(Operator):
 
     def snapshot(self) -> dict[str, Any]:
         """Snapshots of the model, the detectors and the background model."""
-        own = {"n_alarms_": self.n_alarms_, "n_warnings_": self.n_warnings_}
-        named = {"_features": self._features, "_labels": self._labels}
+        own = {name: getattr(self, name) for name in (*_COUNTS, "_features", "_labels")}
         members = {name: (m, m.snapshot()) for name, m in self._members().items()}
-        return own | named | {"members": members}
+        return own | {"members": members}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go back to a snapshot, to the models of then."""
-        for name in ("n_alarms_", "n_warnings_", "_features", "_labels"):
+        for name in (*_COUNTS, "_features", "_labels"):
             setattr(self, name, snapshot[name])
         members = snapshot["members"]
         self.model = members["model"][0]
@@ -221,14 +229,15 @@ class _Adaptive(Operator):
     def state(self) -> State:
         """The states of the members, and how often it alarmed and warned."""
         table = super().state().table
-        table |= {"n_alarms_": self.n_alarms_, "n_warnings_": self.n_warnings_}
+        table |= {name: getattr(self, name) for name in _COUNTS}
         members = {name: member.state() for name, member in self._members().items()}
         return merged(members, table | {"has_background": self._background is not None})
 
     def load(self, state: State) -> None:
         """Take over what `state` gave; the wrapper must have the same parameters."""
         super().load(state)
-        self.n_alarms_, self.n_warnings_ = state.table["n_alarms_"], state.table["n_warnings_"]
+        for name in _COUNTS:
+            setattr(self, name, state.table[name])
         self._background = self._fresh() if state.table["has_background"] else None
         for name, member in self._members().items():
             member.load(state.under(name))
@@ -236,7 +245,7 @@ class _Adaptive(Operator):
     def reset(self) -> None:
         """Forget everything learnt, alarms included; names of features and classes stay."""
         self._background = None
-        self.n_alarms_ = self.n_warnings_ = self._stride = 0
+        self.n_alarms_ = self.n_warnings_ = self._serving = self._born = self._stride = 0
         for member in self._members().values():
             member.reset()
 

@@ -164,14 +164,13 @@ class OneHotEncoder(Transformer, base.Transformer):
         names: dict[Any, str] = {}
         for j, code in self.layout_.tolist():
             name = features.names[j]
-            if code == PASSED:
-                names[name] = features.kinds[j]
-                continue
-            value = "other" if code == _SHARED else features.categories[name].values[code]
-            column = f"{name}={value}"
-            while column in names:  # a number may have this very name
-                column += "_"
-            names[column] = BOOLEAN
+            column, kind = name, features.kinds[j]
+            if code != PASSED:
+                value = "other" if code == _SHARED else features.categories[name].values[code]
+                column, kind = f"{name}={value}", BOOLEAN
+            while column in names:  # a number may have the very name of a value's column
+                column = f"{column}_"
+            names[column] = kind
         return Features(list(names), list(names.values()))
 
 
@@ -342,6 +341,9 @@ class Densifier(Transformer, base.Transformer):
         self.width = 0
         self.at = 0
         self._named: tuple[Features, int, Features] | None = None
+
+    def reset(self) -> None:
+        """Nothing: the places of the columns are names, and names stay."""
 
     def output_features(self, features: Features) -> Features:
         """The names of all columns."""

@@ -365,6 +365,11 @@ class KalmanClassifier(_KalmanHead, Classifier):
 
     def _room_for(self, block: Block) -> int:
         """Classes that may be known after this block."""
+        if block.y.ndim != 1:
+            raise ValueError(
+                f"{type(self).__name__}: y must be one target a row, (n,), "
+                f"got shape {block.y.shape}"
+            )
         known = self._n_outputs
         if block.labels is not None and len(block.labels) <= known:
             return known

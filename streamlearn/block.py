@@ -93,7 +93,8 @@ class Features:
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` needs to make the same columns again."""
-        tables = {str(name): list(table.values) for name, table in self.categories.items()}
+        named = zip(self.names, self.kinds, strict=True)
+        tables = [list(self.categories[name].values) for name, kind in named if kind == CATEGORY]
         return {"names": list(self.names), "kinds": list(self.kinds), "categories": tables}
 
     @classmethod
@@ -101,7 +102,8 @@ class Features:
         """The inverse of `to_json`."""
         names, kinds, tables = table["names"], table["kinds"], table["categories"]
         of_kind = [name for name, kind in zip(names, kinds, strict=True) if kind == CATEGORY]
-        return cls(names, kinds, {name: Vocabulary(tables[str(name)]) for name in of_kind})
+        known = zip(of_kind, map(Vocabulary, tables), strict=True)
+        return cls(names, kinds, dict(known))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -135,21 +137,23 @@ class Csr(NamedTuple):
 class Logged(NamedTuple):
     """What was logged when events were scored, handed back to the rows that bring their labels.
 
-    rows: (n,) bool, true where something was logged. columns: (n, …) arrays, meaningless elsewhere.
+    columns: (n, …) arrays. held: by column, (n,) bool, true where it was logged; a column means
+    nothing elsewhere: a member of a wrapper that was born later has logged nothing.
     """
 
-    rows: B1
     columns: Columns
+    held: dict[str, B1]
 
     def part(self, start: int, stop: int) -> "Logged":
         """Rows start to stop."""
-        return Logged(self.rows[start:stop], {k: v[start:stop] for k, v in self.columns.items()})
+        columns = {name: column[start:stop] for name, column in self.columns.items()}
+        return Logged(columns, {name: rows[start:stop] for name, rows in self.held.items()})
 
     def under(self, prefix: str) -> "Logged":
         """The columns whose names start with prefix, without it: one stage's share."""
         cut = len(prefix)
         own = {k[cut:]: v for k, v in self.columns.items() if k.startswith(prefix)}
-        return Logged(self.rows, own)
+        return Logged(own, {name: self.held[prefix + name] for name in own})
 
 
 class Block:

@@ -9,6 +9,7 @@ from streamlearn.block import B1, LEARN, OBSERVE, SCORED, Block, Columns, Logged
 from streamlearn.contracts import State
 
 Row = dict[str, NDArray[Any]]  # one event: column name -> its value, 0-d or 1-d
+HERE = "/here"  # a column p/here is 1 where the member whose columns are p/… was there to log them
 
 
 def to_log(block: Block) -> B1:
@@ -42,10 +43,17 @@ class EventLog:
 
     def put(self, ids: NDArray[Any], rows: B1, columns: Columns) -> None:
         """Log these rows of a block under their ids."""
+        marks = {n[: 1 - len(HERE)]: mark for n, mark in columns.items() if n.endswith(HERE)}
+        told = {name: column for name, column in columns.items() if not name.endswith(HERE)}
         for t in np.flatnonzero(rows):
             key = _plain(ids[t])
             self._rows.pop(key, None)  # a new place in the order, too
-            self._rows[key] = {name: _narrowed(name, column[t]) for name, column in columns.items()}
+            absent = tuple(member for member, mark in marks.items() if not mark[t])
+            self._rows[key] = {
+                name: _narrowed(name, column[t])
+                for name, column in told.items()
+                if not name.startswith(absent)
+            }
 
     def take(self, ids: NDArray[Any] | None, rows: B1) -> Logged:
         """Hand back, and forget, what was logged for these rows; unknown ids stay unmarked."""
@@ -57,9 +65,17 @@ class EventLog:
                     found[int(t)] = row
         return _stacked(found, rows.shape[0])
 
+    def snapshot(self) -> dict[Any, Row]:
+        """The pending events, for `restore` within this process. Cost: a pointer an event."""
+        return dict(self._rows)
+
+    def restore(self, snapshot: dict[Any, Row]) -> None:
+        """Go back to a snapshot, which may be restored again."""
+        self._rows = dict(snapshot)
+
     def state(self) -> State:
         """All pending events: per column one flat array and the length of every event's share."""
-        names = list(dict.fromkeys(name for row in self._rows.values() for name in row))
+        names = sorted({name for row in self._rows.values() for name in row})
         arrays: dict[str, NDArray[Any]] = {}
         for name in names:
             shares = [row.get(name) for row in self._rows.values()]
@@ -112,8 +128,8 @@ def _length(share: NDArray[Any] | None) -> int:
 
 def _stacked(found: dict[int, Row], n: int) -> Logged:
     """Rows of unlike widths as columns: a class unknown then has probability 0, the rest is NaN."""
-    rows = np.zeros(n, dtype=np.bool_)
     columns: Columns = {}
+    held: dict[str, B1] = {}
     names = dict.fromkeys(name for row in found.values() for name in row)
     for name in names:
         shares = {t: row[name] for t, row in found.items() if name in row}
@@ -122,8 +138,9 @@ def _stacked(found: dict[int, Row], n: int) -> Logged:
         column = columns[name] = np.full((n, *width), fill)
         for t, share in shares.items():
             column[t, ...][tuple(slice(0, w) for w in share.shape)] = share
-    rows[list(found)] = True
-    return Logged(rows, columns)
+        rows = held[name] = np.zeros(n, dtype=np.bool_)
+        rows[list(shares)] = True
+    return Logged(columns, held)
 
 
 def cuts(block: Block) -> list[int]:

@@ -21,7 +21,13 @@ from streamlearn.contracts import State, merged
 from streamlearn.errors import UserError
 from streamlearn.event_log import EventLog, cuts, to_log, to_recall
 from streamlearn.operators import _prequential
-from streamlearn.operators._base import CLASSIFICATION, Detector, Operator, Row
+from streamlearn.operators._base import (
+    CLASSIFICATION,
+    REGRESSION,
+    Detector,
+    Operator,
+    Row,
+)
 from streamlearn.operators.foreign import as_stage
 from streamlearn.specification import rebuilt, specification
 
@@ -212,15 +218,25 @@ class Pipeline(Operator):
 
     def predict_one(self, x: Row) -> Any:
         """The answer for one event, given as a dict: a class (None before any), or a number."""
+        self._refuse_unless("predict_one", CLASSIFICATION, REGRESSION)
         return self._class_of(x) if self.task == CLASSIFICATION else self._number_of(x)
 
     def predict_proba_one(self, x: Row) -> dict[Any, float]:
         """Probability of each known class; empty before any class is known."""
+        self._refuse_unless("predict_proba_one", CLASSIFICATION)
         return self._probabilities_of(x)
 
     def transform_one(self, x: Row) -> Row:
         """The transformed features of one event, in a pipeline of transformers."""
+        self._refuse_unless("transform_one", None)
         return self._features_of(x)
+
+    def _refuse_unless(self, method: str, *tasks: str | None) -> None:
+        if self.task not in tasks:
+            wanted = " or ".join(str(task or "transformation") for task in tasks)
+            raise ValueError(
+                f"Pipeline: the last stage must do {wanted} for {method}, got {self.stages[-1]!r}"
+            )
 
     def output_features(self, features: Features) -> Features:
         """The columns after the last transformer."""
@@ -231,15 +247,17 @@ class Pipeline(Operator):
     # -- state -------------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any]:
-        """Snapshots of all stages."""
+        """Snapshots of all stages, and the pending events."""
         named = {"_features": self._features, "_labels": self._labels}
-        return named | {"stages": [stage.snapshot() for stage in self.stages]}
+        stages = [stage.snapshot() for stage in self.stages]
+        return named | {"stages": stages, "pending": self._pending.snapshot()}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Go back to a snapshot; the log of pending events is not part of it."""
+        """Go back to a snapshot, which may be restored again."""
         self._features, self._labels = snapshot["_features"], snapshot["_labels"]
         for stage, taken in zip(self.stages, snapshot["stages"], strict=True):
             stage.restore(taken)
+        self._pending.restore(snapshot["pending"])
 
     def state(self) -> State:
         """The states of all stages under their names, the tables, and the pending events."""
@@ -311,7 +329,8 @@ def load(
         raise UserError(
             f"{path}: must be a file that Pipeline.save wrote, got {table.get('what')!r}"
         )
-    pipeline = Pipeline(*(rebuilt(spec, operators) for spec in table["stages"]))
+    known = (*operators, Pipeline)  # which may stand in a wrapper
+    pipeline = Pipeline(*(rebuilt(spec, known) for spec in table["stages"]))
     if pipeline.needs_pickle and not allow_pickle:
         raise UserError(
             f"{path}: holds a pickle; load with allow_pickle=True if you trust the file"
@@ -321,9 +340,9 @@ def load(
 
 
 def _flattened(stages: Sequence[Any]) -> Iterator[Operator]:
-    """Stages as operators; a pipeline of transformers is as good as its stages."""
+    """Stages as operators; a pipeline of transformers is as good as its stages, if not frozen."""
     for given in stages:
-        if isinstance(given, Pipeline) and given.predictor is None:
+        if isinstance(given, Pipeline) and given.predictor is None and not given._frozen:
             yield from given.stages
         else:
             yield as_stage(given)

@@ -452,6 +452,7 @@ def _role(decoded: Decoded, role: str, name: str, column: Column, misfits: Misfi
 
 def _weights(column: Column, missing: frozenset[str], misfits: Misfits, owner: str) -> F8:
     values = numbers(column, missing, misfits, owner)
-    for row in np.flatnonzero(values < 0):
-        misfits.setdefault(int(row), f"{owner} must be >= 0, got {float(values[row])!r}")
+    for row in np.flatnonzero((values < 0) | np.isinf(values)):
+        rule = ">= 0" if values[row] < 0 else "finite"
+        misfits.setdefault(int(row), f"{owner} must be {rule}, got {float(values[row])!r}")
     return np.where(np.isnan(values), 1.0, values)

@@ -18,6 +18,7 @@ _OPERATOR, _FOREIGN = "operator", "foreign"
 def specification(stage: Operator) -> Json:
     """{"operator": class name, "parameters": {...}}; members of wrappers are nested.
 
+    "frozen" stands with a pipeline that only scores, which as a stage stays a pipeline of its own.
     A foreign stage is named alone: its parameters are part of its pickle.
 
     Raises: UserError for a parameter that JSON cannot hold.
@@ -25,7 +26,8 @@ def specification(stage: Operator) -> Json:
     if hasattr(stage, "blank"):
         return {_FOREIGN: type(stage).__name__}
     parameters = {name: _encoded(stage, name, value) for name, value in _parameters(stage).items()}
-    return {_OPERATOR: type(stage).__name__, "parameters": parameters}
+    frozen = {"frozen": True} if getattr(stage, "_frozen", None) is True else {}
+    return {_OPERATOR: type(stage).__name__, "parameters": parameters} | frozen
 
 
 def rebuilt(spec: Json, own: Sequence[type[Operator]] = ()) -> Operator:
@@ -45,7 +47,7 @@ def rebuilt(spec: Json, own: Sequence[type[Operator]] = ()) -> Operator:
     parameters = {key: _decoded(value, own) for key, value in spec["parameters"].items()}
     members = parameters.pop("stages", ())
     operator: Operator = classes[name](*members, **parameters)
-    return operator
+    return operator.freeze() if "frozen" in spec else operator  # type: ignore[attr-defined]  # a pipeline
 
 
 def _foreign(name: str) -> Operator:

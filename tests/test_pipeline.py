@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from river import anomaly
+from river import anomaly, drift
 
 from streamlearn.block import (
     CATEGORY,
@@ -291,3 +291,121 @@ def test_where_no_labels_will_come_nothing_is_kept() -> None:
     answers = pipe.run(rows_of(block, list(range(40)), [SCORED] * 40))
     assert answers["prediction"].shape == (40,)
     assert pipe.pending == 0
+
+
+def nested(policy: str, *before: Any) -> AdaptiveClassifier:
+    """A pipeline with columns of its own in a wrapper that acts within a hundred rows."""
+    model = Pipeline(OneHotEncoder(), *before, Imputer(), Normalizer(), KalmanClassifier())
+    early, late = (
+        ADWIN(delta=delta, clock=1, min_window_length=2, grace_period=2) for delta in (0.99, 0.9)
+    )
+    return AdaptiveClassifier(model, late, policy, warning=early)
+
+
+def late_and_drifting(n: int, seed: int) -> Block:
+    """Events and, up to 20 events later, their labels, some of them lost; classes turn round."""
+    rng = np.random.default_rng(seed)
+    block = stream(n, seed)
+    turned = np.arange(n) >= n // 2
+    block = block.replace(y=np.where(turned, 1.0 - block.y, block.y))
+    delays = rng.integers(1, 20, size=n)
+    lost = rng.random(n) < 0.1
+    events = [(t, 0, t) for t in range(n)]
+    events += [(t + int(delays[t]), 1, t) for t in range(n) if not lost[t]]
+    order = sorted(events)
+    return rows_of(block, [t for *_, t in order], [LEARN if k else SCORED for _, k, _ in order])
+
+
+@given(
+    st.sampled_from(["reset", "inflate", "background"]),
+    st.booleans(),
+    st.lists(st.integers(1, 100), max_size=6),
+    st.integers(0, 30),
+)
+@pytest.mark.jit
+def test_late_labels_keep_the_law_in_wrappers_that_act(
+    policy: str, alone: bool, cuts: list[int], seed: int
+) -> None:
+    """Members are born and die between an event and its label; the cut does not show."""
+    late = late_and_drifting(60, seed)
+    make = nested if alone else lambda policy: Pipeline(nested(policy), ADWIN())
+    one, other = make(policy), make(policy)
+    assert_same_bits(one.run(late), run_in_cuts(other, cut(late, cuts)))
+    assert_same_state(one.state(), other.state())
+
+
+def test_a_member_born_after_scoring_learns_on_what_came_into_its_wrapper() -> None:
+    """The model of then saw its own columns; they are nothing to the one that replaced it."""
+    wrapper = nested("background")
+    pipe = Pipeline(wrapper)
+    block = stream(40, seed=2)
+    pipe.run(rows_of(block, list(range(20)), [SCORED] * 20))
+    wrapper._change(alarmed=False, warned=True)
+    young = wrapper._background
+    assert isinstance(young, Pipeline)
+    pipe.run(rows_of(block, list(range(20, 40)), [SCORED] * 20))
+    twin = copy.deepcopy(young)
+    pipe.run(rows_of(block, [3], [LEARN]))
+    twin.run(block.rows(3, 4).replace(mode=np.array([LEARN], np.uint8)))
+    assert_same_bits(young.state().arrays, twin.state().arrays)
+    wrapper._change(alarmed=True, warned=False)
+    assert wrapper.model is young
+    pipe.run(rows_of(block, [4, 22], [LEARN] * 2))
+    assert twin.stages[-1].n_samples_ == 1  # type: ignore[attr-defined]
+    assert young.stages[-1].n_samples_ == 3  # type: ignore[attr-defined]
+
+
+def test_a_wrapper_around_a_pipeline_is_saved_and_read(tmp_path: Any) -> None:
+    late = late_and_drifting(60, seed=3)
+    pipe = Pipeline(nested("background"), ADWIN())
+    pipe.run(late.rows(0, 70))
+    pipe.save(tmp_path / "pipe.sl")
+    other = load(tmp_path / "pipe.sl")
+    rest = late.rows(70, late.n)
+    assert_same_bits(pipe.run(rest), other.run(rest))
+    assert_same_state(pipe.state(), other.state())
+
+
+def test_a_foreign_detector_in_a_wrapper_is_a_pickle_too(tmp_path: Any) -> None:
+    pipe = Pipeline(AdaptiveClassifier(KalmanClassifier(), drift.PageHinkley()))
+    pipe.learn_one({"a": 1.0}, "yes")
+    with pytest.raises(UserError, match="allow_pickle"):
+        pipe.save(tmp_path / "pipe.sl")
+    pipe.save(tmp_path / "pipe.sl", allow_pickle=True)
+    with pytest.raises(UserError, match="allow_pickle"):
+        load(tmp_path / "pipe.sl")
+    assert load(tmp_path / "pipe.sl", allow_pickle=True).predict_one({"a": 1.0}) == "yes"
+
+
+def test_a_frozen_pipeline_of_transformers_stays_frozen_as_a_stage(tmp_path: Any) -> None:
+    scaler = Pipeline(Normalizer())
+    for value in (1.0, 2.0, 3.0):
+        scaler.learn_one({"a": value})
+    before = scaler.freeze().stages[0].state().arrays
+    pipe = Pipeline(scaler, KalmanClassifier())
+    pipe.learn_one({"a": 100.0}, "yes")
+    assert_same_bits(before, scaler.stages[0].state().arrays)
+    pipe.save(tmp_path / "pipe.sl")
+    other = load(tmp_path / "pipe.sl")
+    pipe.learn_one({"a": 50.0}, "no")
+    other.learn_one({"a": 50.0}, "no")
+    assert_same_state(pipe.state(), other.state())
+
+
+@pytest.mark.parametrize(
+    ("last", "method"),
+    [(Normalizer, "predict_one"), (KalmanClassifier, "transform_one"),
+     (KalmanRegressor, "predict_proba_one")],
+)  # fmt: skip
+def test_a_method_that_the_last_stage_has_no_answer_for_is_refused(last: Any, method: str) -> None:
+    with pytest.raises(ValueError, match=rf"^Pipeline: the last stage must do \w.* for {method}"):
+        getattr(Pipeline(last()), method)({"a": 1.0})
+
+
+def test_features_whose_names_are_a_number_and_its_text_stay_apart(tmp_path: Any) -> None:
+    pipe = Pipeline(OneHotEncoder(), KalmanClassifier())
+    for number, label in (("u", "yes"), ("w", "no")):
+        pipe.learn_one({1: number, "1": "v"}, label)
+    pipe.save(tmp_path / "pipe.sl")
+    other = load(tmp_path / "pipe.sl")
+    assert other.predict_proba_one({1: "w"}) == pipe.predict_proba_one({1: "w"})

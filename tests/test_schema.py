@@ -286,6 +286,7 @@ def test_weight_and_time_of_the_record() -> None:
         {"w": 2, "t": 5000},
         {"t": 4000},
         {"w": -1, "t": 1},
+        {"w": 1e999, "t": 1},
         {"w": 0, "t": None},
     ]
     block, rejects = schema.decode(rows)
@@ -294,6 +295,7 @@ def test_weight_and_time_of_the_record() -> None:
     assert block.times.tolist() == [5 * 10**9, 4 * 10**9]  # running backwards is passed on
     assert [r.reason for r in rejects] == [
         "weight 'w' must be >= 0, got -1.0",
+        "weight 'w' must be finite, got inf",
         "time 't' must be there, got no value",
     ]
 

@@ -166,3 +166,10 @@ def test_a_pipeline_and_river_stand_inside_as_well() -> None:
 def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AdaptiveClassifier(**({"model": KalmanClassifier(), "detector": ADWIN()} | arguments))
+
+
+@pytest.mark.parametrize("policy", ["notify", "reset", "inflate", "background"])
+def test_a_block_without_rows_has_all_columns(policy: str) -> None:
+    block = drifting(4, seed=0, period=2)
+    model = AdaptiveClassifier(KalmanClassifier(), ADWIN(), policy)
+    assert sorted(model.run(block.rows(0, 0))) == sorted(model.run(block))

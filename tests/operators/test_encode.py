@@ -29,6 +29,7 @@ from streamlearn.operators.encode import (
     OneHotEncoder,
     OrdinalEncoder,
 )
+from streamlearn.testing import labelled
 
 Record = dict[str, Any]
 
@@ -195,6 +196,20 @@ def test_a_number_may_have_the_name_of_a_column() -> None:
     assert answer == {"colour=red": 3.0, "colour=red_": 1.0}
 
 
+def test_a_number_may_come_later_with_the_name_of_a_column() -> None:
+    encoder = OneHotEncoder()
+    encoder.learn_one({"c": "red"})
+    encoder.learn_one({"c": "red", "c=red": 5.0})
+    assert encoder.transform_one({"c": "red", "c=red": 4.0}) == {"c=red": 1.0, "c=red_": 4.0}
+
+
+def test_nan_is_a_missing_category_on_dicts() -> None:
+    encoder = OneHotEncoder()
+    for value in ("red", float("nan"), float("nan")):
+        encoder.learn_one({"c": value})
+    assert encoder.transform_one({"c": float("nan")}) == {"c=red": 0.0}
+
+
 def test_one_hot_resumes_and_restores() -> None:
     encoder, other = OneHotEncoder(cap=2), OneHotEncoder(cap=2)
     encoder.learn_one({"colour": "red", "shape": "flat"})
@@ -277,6 +292,17 @@ def test_densifier_hands_on_what_has_no_sparse_columns() -> None:
     rows, stage = sparse_block(3).replace(sparse=None), Densifier()
     assert stage.run(rows)["X"] is rows.X
     assert stage.output_features(rows.features) is rows.features
+
+
+def test_densifier_keeps_the_places_of_its_columns_at_a_reset() -> None:
+    """Columns that came after the sparse ones stay behind them: places are names."""
+    sparse = Csr(np.array([7.0]), np.array([0]), np.array([0, 1]), 1)
+    densifier = Densifier()
+    one, both = (labelled(X, [0.0]).replace(sparse=sparse) for X in ([[1.0]], [[1.0, 2.0]]))
+    densifier.run(one)
+    assert_array_equal(densifier.run(both)["X"], [[1.0, 7.0, 2.0]])
+    densifier.reset()
+    assert_array_equal(densifier.run(both)["X"], [[1.0, 7.0, 2.0]])
 
 
 def test_densifier_says_what_is_too_wide() -> None:

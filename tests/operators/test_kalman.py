@@ -381,3 +381,22 @@ def test_the_number_of_targets_is_fixed_by_the_first_label() -> None:
 def test_inflate_takes_a_factor_of_at_least_one() -> None:
     with pytest.raises(ValueError, match=r"^KalmanRegressor: factor must be >= 1, got 0\.5$"):
         KalmanRegressor().inflate(0.5)
+
+
+def test_two_labels_a_row_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^KalmanClassifier: y must be one target a row, \(n,\)"):
+        KalmanClassifier().run(block(np.ones((2, 1)), np.ones((2, 2))))
+
+
+def test_a_label_that_is_nan_is_no_class_on_dicts() -> None:
+    model = KalmanClassifier()
+    for label in ("a", float("nan"), None):
+        model.learn_one({"x": 1.0}, label)
+    assert model.predict_proba_one({"x": 1.0}) == {"a": 1.0}
+    assert (model.n_samples_, model.gap_) == (1, 2)
+
+
+@pytest.mark.parametrize("w", [-1.0, float("inf"), float("nan")])
+def test_a_weight_that_cannot_be_is_refused_on_dicts(w: float) -> None:
+    with pytest.raises(ValueError, match=r"^KalmanRegressor: w must be >= 0 and finite, got"):
+        KalmanRegressor().learn_one({"x": 1.0}, 1.0, w=w)
