@@ -159,7 +159,10 @@ def sample_jsonl(path: Path, rows: int) -> dict[str, list[Any]]:
     if data.lstrip(b" \t\r\n").startswith(b"["):
         raise UserError(f"{path}: must hold one JSON object a line, got an array; unpack it first")
     lines = data.removeprefix(BOM).split(b"\n")
-    return columns_of(_objects(lines if final else lines[:-1], rows))
+    found = _objects(lines if final else lines[:-1], rows)
+    if data.strip() and not found:
+        raise UserError(f"{path}: must hold one JSON object a line; no line at its start is one")
+    return columns_of(found)
 
 
 def _objects(lines: list[bytes], rows: int) -> list[dict[str, Any]]:

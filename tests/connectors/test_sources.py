@@ -371,6 +371,7 @@ A = Schema.from_config({"features": {"a": "number"}})
         ("e.csv", b"b,c\n1,2\n", "there is no feature column 'a'; the columns are b, c"),
         ("e.jsonl", b"", "there are no rows"),
         ("e.jsonl", b'[{"a": 1}]', "must hold one JSON object a line, got an array"),
+        ("e.json", b'{\n  "a": 1\n}\n', "must hold one JSON object a line; no line at its start"),
         ("e.jsonl", b'{"b": 1}\n', "there is no feature column 'a'; the columns are b"),
         ("e.parquet", b"a,b\n1,2\n", "is not a whole Parquet file"),
         ("e.parquet", b"", "is not a whole Parquet file"),
