@@ -249,7 +249,8 @@ def settle_target(
     for k in range(K):
         if p[RESCALE] > 0.0 and s[SAMPLES] >= 1.0:
             r = y[k] - outputs[1, k] - shrink * nu[k]
-            outputs[2, k] += (r * r / S - outputs[2, k]) / min(s[SAMPLES], _MEMORY)
+            ratio = min(r * r / S, lift.LARGEST)  # a square that overflows would stay for ever
+            outputs[2, k] += (ratio - outputs[2, k]) / min(s[SAMPLES], _MEMORY)
         outputs[0, k] += w
         if p[CENTRE] > 0.0:
             share = w / outputs[0, k]

@@ -400,3 +400,12 @@ def test_a_label_that_is_nan_is_no_class_on_dicts() -> None:
 def test_a_weight_that_cannot_be_is_refused_on_dicts(w: float) -> None:
     with pytest.raises(ValueError, match=r"^KalmanRegressor: w must be >= 0 and finite, got"):
         KalmanRegressor().learn_one({"x": 1.0}, 1.0, w=w)
+
+
+@pytest.mark.parametrize("form", ["standard", "joseph", "sqrt"])
+def test_a_target_whose_square_overflows_leaves_the_state_finite(form: str) -> None:
+    model = KalmanRegressor(form=form)
+    y = np.tile([1.0, 2.0, 1e299, -1e299, 1e200], 4)
+    out = model.run(block(np.ones((20, 1)), y))
+    assert all(np.isfinite(column).all() for column in out.values())
+    assert all(np.isfinite(array).all() for array in model.state().arrays.values())
