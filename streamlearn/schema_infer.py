@@ -3,7 +3,7 @@
 Rules, on the values of the sample that are not missing (text is judged by what it reads as, so that
 CSV, JSON Lines, Parquet and dicts agree where their values do):
 
-- no value at all: ignored. Lists and tables: words.
+- no value at all, or none that can be read (bytes, durations): ignored. Lists and tables: words.
 - booleans, or text of nothing but true and false: boolean. Numbers, or text of nothing but numbers
   (none with a leading zero, like a postal code): number. ISO times: time.
 - whole numbers, all different, under a name like id, row, index or …_id: ignored: the row's name.
@@ -27,10 +27,12 @@ from streamlearn.schema import Schema, among
 from streamlearn.schema_cells import (
     MISSING,
     Misfit,
+    category,
     is_missing,
     number,
     reads_as_integer,
     reads_as_time,
+    shown,
     whole_number,
 )
 
@@ -160,7 +162,18 @@ def kind_of_column(name: str, values: Sequence[Any]) -> tuple[str | None, str]:
         return "number", _gaps(values, known)
     if all(_is_time(v) for v in known):
         return "time", "hour and weekday as sine and cosine"
+    if not any(_is_readable(v) for v in known):
+        return None, f"ignored: values such as {shown(known[0])} cannot be read"
     return _kind_of_text([str(v) for v in known], values)
+
+
+def _is_readable(value: Any) -> bool:
+    """False for bytes, durations and the like, which no kind takes."""
+    try:
+        category(value, MISSING)
+    except Misfit:
+        return False
+    return True
 
 
 def _is_time(value: Any) -> bool:
@@ -199,6 +212,8 @@ def _target(
     known = _known(values)
     if not known:
         raise UserError(f"target: {name!r} has no value in the first {len(values)} rows")
+    if not any(_is_readable(v) for v in known):
+        raise UserError(f"target: {name!r} must be text or numbers, got {shown(known[0])}")
     guessed, reason = guess_task(known)
     if task not in (None, "classification", "regression"):
         raise UserError(f"task: must be classification or regression, got {task!r}")

@@ -334,6 +334,16 @@ def test_unsuitable_columns_are_left_out_and_said(name: str, values: list[Any], 
     assert list(kept.features) == [name]
 
 
+@pytest.mark.parametrize("value", [b"x", datetime.timedelta(seconds=1), datetime.time(1)])
+def test_values_that_no_kind_takes_are_no_feature_and_no_target(value: Any) -> None:
+    rows = [{"f": value, "a": 1}] * 5
+    schema = Schema.infer(rows)
+    assert schema.ignore == ("f",)
+    assert f"ignored: values such as {value!r} cannot be read" in schema.describe()
+    with pytest.raises(UserError, match=r"^target: 'f' must be text or numbers, got "):
+        Schema.infer(rows, target="f")
+
+
 @pytest.mark.parametrize(
     ("values", "task", "classes"),
     [
