@@ -33,6 +33,7 @@ _PREDICT, _LEARN = 1, 2
 _LOG_ALPHA_MIN, _LOG_ALPHA_MAX = math.log(0.1), math.log(100.0)
 _REJECT, _EMPTY, _TARGET, _SKIP = lift.REJECT, lift.EMPTY, lift.TARGET, lift.SKIP
 _CHECK_EVERY = 1000  # updates between two looks at the diagonal of A
+_HEAVIEST = 1e12  # a weight beyond it counts as this: it would leave no digit in the covariance
 _MEMORY = 1000.0  # rows over which the variance scale of a target is remembered
 # rows of work: A f, m'f, probabilities, targets, scratch
 _U, _NU, _P, _Y, _Z, _EXTRA = range(6)
@@ -176,7 +177,7 @@ def settle(t: int, rows: Rows, state: State, fixed: Fixed, out: Out, targets: bo
     if c < 0 and c != _TARGET:
         return 0.0
     s[SAMPLES] += 1.0
-    return float(p[S2] / weight[t])
+    return float(p[S2] / min(weight[t], _HEAVIEST))
 
 
 @part

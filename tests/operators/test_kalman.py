@@ -409,3 +409,11 @@ def test_a_target_whose_square_overflows_leaves_the_state_finite(form: str) -> N
     out = model.run(block(np.ones((20, 1)), y))
     assert all(np.isfinite(column).all() for column in out.values())
     assert all(np.isfinite(array).all() for array in model.state().arrays.values())
+
+
+@pytest.mark.parametrize("form", ["standard", "joseph", "sqrt"])
+def test_the_heaviest_weights_leave_the_state_finite(form: str) -> None:
+    rng = np.random.default_rng(0)
+    X, model = rng.normal(size=(400, 3)), KalmanRegressor(form=form)
+    model.run(block(X, X[:, 0], weight=rng.choice([1.0, 1e18, 1e300], 400)))
+    assert all(np.isfinite(array).all() for array in model.state().arrays.values())
