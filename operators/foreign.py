@@ -121,6 +121,16 @@ class _Foreign(Operator):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({' '.join(repr(self.estimator).split())}, row by row)"
 
+    def run(self, block: Block) -> Columns:
+        """As every operator's; what the estimator itself raises comes as a ValueError."""
+        try:
+            return super().run(block)
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError) as error:
+            owner = type(self).__name__
+            raise ValueError(
+                f"{owner}: the estimator must take every row, got {error!r}"
+            ) from error
+
     def _event(self, block: Block, t: int) -> Any:
         """Row t as the estimator takes it; None for a row that it must not see."""
         raise NotImplementedError

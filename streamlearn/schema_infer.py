@@ -7,6 +7,8 @@ CSV, JSON Lines, Parquet and dicts agree where their values do):
 - booleans, or text of nothing but true and false: boolean. Numbers, or text of nothing but numbers
   (none with a leading zero, like a postal code): number. ISO times: time.
 - whole numbers, all different, under a name like id, row, index or …_id: ignored: the row's name.
+- of those that are ignored, one called id, event_id, uuid or guid whose values are all there and
+  all different names the event: it is the id, where none is given.
 - other text: of 4 words or more on average and mostly different, text; else, mostly different (more
   than 50 values and more than half of the rows), ignored; else category.
 - the target: numbers (by that rule) are classes when they are whole with at most 2 values, or with
@@ -39,6 +41,7 @@ from streamlearn.schema_cells import (
 SAMPLE = 1000  # rows
 FEW_CLASSES = 20
 _ROW_NAME = re.compile(r"(id|idx|index|row|row_?id|row_?number|uuid|guid|.*_id|column_1)", re.I)
+_EVENT_NAME = re.compile(r"id|event_?id|uuid|guid", re.I)
 _TRUTH = {"true", "True", "TRUE", "false", "False", "FALSE"}
 
 
@@ -61,8 +64,11 @@ def infer_schema(
         left_out = [name for name in left_out if name not in features]
     if not kinds:
         raise UserError(f"schema: no column can serve as a feature; {among(present)}")
+    if "id" not in named:
+        named |= _event_name(sample, left_out, notes)
     table: dict[str, Any] = dict(named) | {"features": dict(kinds)}
-    table["ignore"] = _ignored(present, ignore, left_out)
+    unused = [name for name in left_out if name not in named.values()]
+    table["ignore"] = _ignored(present, ignore, unused)
     if target is not None:
         table |= _target(target, sample[target], task, notes)
     schema = Schema.from_config(table)
@@ -122,6 +128,18 @@ def _kinds(
         else:
             kinds[name] = kind
     return kinds, left_out
+
+
+def _event_name(
+    sample: Mapping[str, Sequence[Any]], left_out: Sequence[str], notes: dict[str, str]
+) -> dict[str, str]:
+    """The role id for the column that names the event, if one does."""
+    for name in left_out:
+        known = _known(sample[name])
+        if _EVENT_NAME.fullmatch(name) and 1 < len(known) == len(sample[name]) == len(set(known)):
+            notes[name] = "guessed: it names the event"
+            return {"id": name}
+    return {}
 
 
 def _readable(values: Sequence[Any]) -> str:

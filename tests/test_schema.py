@@ -481,3 +481,22 @@ def test_bind_refuses_what_does_not_fit() -> None:
         UserError, match=r"task is regression, but the pipeline was trained on classes"
     ):
         schema.bind(None, Vocabulary([0]))
+
+
+def test_a_column_that_names_the_event_is_its_id() -> None:
+    """All there and all different, under such a name; a gap or a repeat makes it no name."""
+    ids = list(range(100, 160))
+    texts = [f"{i:x}-event" for i in ids]
+
+    def rows(**columns: list[Any]) -> list[dict[str, Any]]:
+        table: dict[str, list[Any]] = {"a": [i % 7 for i in ids], "y": ["yes", "no"] * 30}
+        table |= columns
+        return [{name: values[t] for name, values in table.items()} for t in range(60)]
+
+    found = Schema.infer(rows(id=ids), target="y")
+    assert found.id == "id"
+    assert "names the event" in found.describe()
+    assert Schema.infer(rows(uuid=texts, id=ids), target="y", id="id").ignore == ("uuid",)
+    repeated = Schema.infer(rows(id=[*texts[:-1], texts[0]]), target="y")
+    assert repeated.id is None
+    assert repeated.ignore == ("id",)

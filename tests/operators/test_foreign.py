@@ -400,3 +400,16 @@ def test_sklearn_stages_obey_every_law(make: Callable[[], Operator], law: Law) -
     """On streams without new features, which they refuse; their random numbers go by position."""
     stream = Stream.from_plan(Plan(tasks_of(make())[0], (40,), (("normal", "normal"),), "labelled"))
     law.check(make, stream, [13, 14, 30])
+
+
+def test_what_an_estimator_raises_says_whose_it_is() -> None:
+    """A KeyError of its own is no bug of ours, and the command line prints it in one line."""
+
+    class Fussy(linear_model.LogisticRegression):
+        def learn_one(self, x: dict[Any, Any], y: Any, w: float = 1.0) -> None:
+            raise KeyError("price")
+
+    stage = as_stage(Fussy())
+    assert isinstance(stage, RiverClassifier)
+    with pytest.raises(ValueError, match=r"^RiverClassifier: the estimator must take .*'price'"):
+        stage.learn_one({"a": 1.0}, True)
