@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from streamlearn.block import F8, Block, Features, Vocabulary
 from streamlearn.operators import KalmanClassifier, KalmanRegressor, Normalizer
+from streamlearn.pipeline import Pipeline
 
 SETTINGS: list[dict[str, Any]] = [
     {},
@@ -417,3 +418,17 @@ def test_the_heaviest_weights_leave_the_state_finite(form: str) -> None:
     X, model = rng.normal(size=(400, 3)), KalmanRegressor(form=form)
     model.run(block(X, X[:, 0], weight=rng.choice([1.0, 1e18, 1e300], 400)))
     assert all(np.isfinite(array).all() for array in model.state().arrays.values())
+
+
+@pytest.mark.jit
+def test_the_unit_of_the_features_does_not_matter_behind_a_normalizer() -> None:
+    """Kilometres or millimetres: less than 0.2 points of accuracy apart."""
+    rng = np.random.default_rng(8)
+    X = rng.normal(size=(4000, 5)) * [1.0, 3.0, 0.1, 10.0, 1.0] + [0.0, 5.0, 1.0, -20.0, 2.0]
+    y = (X[:, 0] + X[:, 1] / 3.0 + rng.normal(scale=0.5, size=4000) > 5.0 / 3.0).astype(float)
+    right = []
+    for unit in (1.0, 1e6):
+        pipe = Pipeline(Normalizer(), KalmanClassifier())
+        right.append(np.mean(pipe.run(block(unit * X, y, K=2))["prediction"] == y))
+    assert right[0] > 0.8
+    assert abs(right[0] - right[1]) < 0.002
