@@ -15,12 +15,15 @@ U1 = NDArray[np.uint8]
 B1 = NDArray[np.bool_]
 Columns = dict[str, NDArray[Any]]
 
+NO_TIME = int(np.iinfo(np.int64).min)  # a time that is missing
+
 PREDICT = 1  # answer; changes nothing
 LEARN = 2  # stages that need a label learn from (x, y)
 OBSERVE = 4  # stages that need no label learn from x
 SCORED = PREDICT | OBSERVE  # a live event; its label comes later as LEARN
 LABELLED = PREDICT | LEARN | OBSERVE  # an event that comes with its label
 UNSCORED = LEARN | OBSERVE  # an event that was never scored; River's learn_one
+EXPIRED = 0  # the label of an event scored before will not come: what was logged is dropped
 
 NUMBER, CATEGORY, BOOLEAN, TIME = "number", "category", "boolean", "time"
 
@@ -163,7 +166,10 @@ class Block:
     y: (n,) or (n, q) float64; a class code (of `labels`) or a target; NaN is missing.
     weight: (n,) float64, >= 0. mode: (n,) uint8, bits PREDICT, LEARN, OBSERVE.
     features: the names of the columns of X. labels: the class table of y, None for regression.
-    ids, keys: (n,) object or integer. times: (n,) int64, nanoseconds since 1970, UTC.
+    ids, keys, groups: (n,) object or integer. times, label_times: (n,) int64, nanoseconds since
+    1970, UTC: of the event, and when its label became known (NO_TIME: never).
+    events: (n,) int64, the number of the event that a row is about, from 0, where labels come late;
+    -1 for an event whose label will not come. Without it the ids tell which label is whose.
     sparse: further columns of X as CSR, for stages that take them.
     logged: logged outputs for LEARN-only rows. log_wanted: ask stages for `log:` columns.
     """
@@ -171,9 +177,12 @@ class Block:
     __slots__ = (
         "X",
         "_plain",
+        "events",
         "features",
+        "groups",
         "ids",
         "keys",
+        "label_times",
         "labels",
         "log_wanted",
         "logged",
@@ -198,12 +207,16 @@ class Block:
         sparse: Csr | None = None,
         logged: Logged | None = None,
         log_wanted: bool = False,
+        events: I8 | None = None,
+        groups: NDArray[Any] | None = None,
+        label_times: I8 | None = None,
     ) -> None:
         self.X, self.y, self.weight, self.mode = X, y, weight, mode
         self._plain: bool | None = None
         self.features, self.labels = features, labels
         self.ids, self.times, self.keys = ids, times, keys
         self.sparse, self.logged, self.log_wanted = sparse, logged, log_wanted
+        self.events, self.groups, self.label_times = events, groups, label_times
 
     @property
     def n(self) -> int:
@@ -235,6 +248,9 @@ class Block:
             None if self.sparse is None else self.sparse.rows(start, stop),
             None if self.logged is None else self.logged.part(start, stop),
             self.log_wanted,
+            None if self.events is None else self.events[start:stop],
+            None if self.groups is None else self.groups[start:stop],
+            None if self.label_times is None else self.label_times[start:stop],
         )  # fmt: skip
 
     def with_X(self, X: F8, features: Features, keep_sparse: bool = True) -> "Block":
@@ -245,6 +261,7 @@ class Block:
         out.ids, out.times, out.keys = self.ids, self.times, self.keys
         out.sparse = self.sparse if keep_sparse else None
         out.logged, out.log_wanted = self.logged, self.log_wanted
+        out.events, out.groups, out.label_times = self.events, self.groups, self.label_times
         return out
 
     def replace(self, **changes: Any) -> "Block":

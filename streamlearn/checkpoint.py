@@ -25,7 +25,7 @@ else:
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"checkpoint-(\d{10})\.safetensors")
-_MEMBERS = ("pipeline", "evaluation", "schema")
+_MEMBERS = ("pipeline", "evaluation", "schema", "labels")
 _POSITIONS = ("events", "sources", "sinks", "counters", "about")
 _SHOWN = ("what", "fingerprint", *_POSITIONS, "stages")
 
@@ -35,6 +35,7 @@ class Checkpoint(NamedTuple):
 
     events: events of the stream that were processed. pipeline: its state, pending labels included.
     sources, sinks: positions by name. evaluation, schema: their states, where the run has them.
+    labels: of a source whose labels come late.
     counters: what the engine counts. about: for people (the pipeline's repr, the metrics).
 
     An array `pickle` (or `…/pickle`, uint8) of the pipeline is the pickle of a foreign stage,
@@ -47,6 +48,7 @@ class Checkpoint(NamedTuple):
     sinks: dict[str, Json]
     evaluation: State | None = None
     schema: State | None = None
+    labels: State | None = None
     counters: dict[str, Json] = {}  # noqa: RUF012  # never written into
     about: dict[str, Json] = {}  # noqa: RUF012  # never written into
 
@@ -179,6 +181,7 @@ class CheckpointStore:
             table["sinks"],
             states.get("evaluation"),
             states.get("schema"),
+            states.get("labels"),
             table["counters"],
             table["about"],
         )

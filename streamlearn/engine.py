@@ -323,6 +323,7 @@ class Engine:
             sinks,
             None if self.evaluation is None else self.evaluation.state(),
             None if schema is None else schema.state(),
+            None,
             {"rejects": self.rejects, "alarms": self.alarms},
             about,
         )

@@ -465,7 +465,9 @@ def _invented_record(schema: Schema, i: int) -> dict[str, Any]:
     """A record that fits a schema."""
     values: dict[str, Any] = {"number": float(i), "boolean": i % 2 == 0, "time": i, "words": ["a"]}
     record = {name: values.get(f.kind, "a") for name, f in schema.features.items()}
-    record |= dict.fromkeys(filter(None, (schema.id, schema.key, schema.time, schema.weight)), i)
+    roles = {role: name for role, name in schema.roles().items() if role not in ("target", "group")}
+    record |= dict.fromkeys(roles.values(), i)
+    record |= {} if schema.group is None else {schema.group: record.get(schema.group, "a")}
     classes = {"text": "ab"[i % 2], "integer": i % 2, "boolean": i % 2 == 0}
     label = classes[schema.classes] if schema.task == "classification" else float(i)
     return record | ({} if schema.target is None else {schema.target: label})

@@ -19,6 +19,7 @@ Unit = Literal["s", "ms", "us", "ns"]
 Task = Literal["classification", "regression"]
 PARTS: tuple[Part, ...] = ("hour_cyclic", "weekday_cyclic")
 BUCKETS = 1024
+_ROLES = ("target", "weight", "id", "key", "time", "group", "label_time")
 
 
 class Feature(BaseModel):
@@ -94,6 +95,9 @@ class Schema(BaseModel):
         time: column with the time of the record; a row without one is rejected. time_unit: as
             `Feature.unit`.
         weight: column with the sample weight, >= 0; missing means 1.
+        group: column by whose values metrics are also shown; it may be a feature as well.
+        label_time: column with the time at which the label became known, for a replay with labels
+            as late as they were; a row without one never gets its label. Unit as of `time`.
         ignore: columns left out on purpose, kept here as a note.
         missing: text that means "no value", in every column.
     """
@@ -109,6 +113,8 @@ class Schema(BaseModel):
     time: str | None = None
     time_unit: Unit = "s"
     weight: str | None = None
+    group: str | None = None
+    label_time: str | None = None
     ignore: tuple[str, ...] = ()
     missing: tuple[str, ...] = MISSING
 
@@ -120,13 +126,14 @@ class Schema(BaseModel):
     def _fits(self) -> "Schema":
         if (self.target is None) != (self.task is None):
             raise ValueError("target and task must be given together")
-        for role in ("target", "weight", "id", "key"):
+        for role in ("target", "weight", "id", "key", "label_time"):
             if getattr(self, role) in self.features:
                 raise ValueError(
                     f"{role} {getattr(self, role)!r} is among the features; a column has one role"
                 )
+        used = [column for role, column in self.roles().items() if role != "group"]
         for name in self.ignore:
-            if name in self.features or name in self.roles().values():
+            if name in self.features or name in used:
                 raise ValueError(f"ignore: {name!r} is also used; take it out of one of the two")
         if not self.features:
             raise ValueError("features must name at least one column")
@@ -160,8 +167,8 @@ class Schema(BaseModel):
         return sum(f.buckets for f in self.features.values() if f.kind in ("text", "words"))
 
     def roles(self) -> dict[str, str]:
-        """The declared roles: target, weight, id, key, time -> column."""
-        names = {r: getattr(self, r) for r in ("target", "weight", "id", "key", "time")}
+        """The declared roles: target, weight, id, key, time, group, label_time -> column."""
+        names = {r: getattr(self, r) for r in _ROLES}
         return {role: name for role, name in names.items() if name is not None}
 
     def wanted(self) -> list[str]:
@@ -227,7 +234,8 @@ class Schema(BaseModel):
         """The schema that the first 1,000 rows (or fewer, at the end of the data) suggest.
 
         data: a path, `river:Name`, `drift:…`, an Arrow table, a pandas or polars frame, or a list
-        of dicts. roles: id, key, time, weight. The rules are those of `streamlearn.schema_infer`.
+        of dicts. roles: id, key, time, weight, group, label_time. The rules are those of
+        `streamlearn.schema_infer`.
         Raises: UserError for a column that is not there, no rows, or nothing to learn from.
         """
         from streamlearn.connectors import sample_columns

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from streamlearn import schema_cells as cells
-from streamlearn.block import F8, I8, LABELLED, SCORED, Block, Csr, Vocabulary
+from streamlearn.block import F8, I8, LABELLED, NO_TIME, SCORED, Block, Csr, Vocabulary
 from streamlearn.schema_cells import Misfit
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 Column = Any  # list of values, pyarrow.Array, or None
 Misfits = dict[int, str]  # row of the columns -> the first reason against it
-NO_TIME = np.iinfo(np.int64).min
 _PLAIN = {float, int, bool, type(None)}
 _FLOAT64 = pa.float64()
 _WORD = re.compile(r"\w+")
@@ -324,6 +323,9 @@ def _sparse(bags: list[tuple[int, list[dict[int, float]]]], width: int, n: int) 
 # -- a chunk of columns ----------------------------------------------------------------------------
 
 
+_SIDE = ("ids", "keys", "groups", "times", "label_times")  # columns that stages do not learn from
+
+
 class Decoded:
     """The accepted rows of one chunk, still to be handed out in blocks of any size."""
 
@@ -339,7 +341,9 @@ class Decoded:
         self.sparse: Csr | None = None
         self.ids: NDArray[Any] | None = None
         self.keys: NDArray[Any] | None = None
+        self.groups: NDArray[Any] | None = None
         self.times: I8 | None = None
+        self.label_times: I8 | None = None
 
     def keep(self, rows: NDArray[np.intp]) -> None:
         """Go on with these rows alone."""
@@ -348,9 +352,9 @@ class Decoded:
         self.y = self.y.keep(rows) if isinstance(self.y, Coded) else self.y[rows]
         self.categories = {name: c.keep(rows) for name, c in self.categories.items()}
         self.bags = [(offset, [bags[i] for i in rows]) for offset, bags in self.bags]
-        self.ids = None if self.ids is None else self.ids[rows]
-        self.keys = None if self.keys is None else self.keys[rows]
-        self.times = None if self.times is None else self.times[rows]
+        for name in _SIDE:
+            column = getattr(self, name)
+            setattr(self, name, None if column is None else column[rows])
 
     def finish(self) -> None:
         """Set the modes and lay out the sparse part, once the rows are settled."""
@@ -371,10 +375,9 @@ class Decoded:
             y = self.y[start:stop]
         return Block(
             X, y, self.weight[start:stop], self.mode[start:stop], features, labels,
-            None if self.ids is None else self.ids[start:stop],
-            None if self.times is None else self.times[start:stop],
-            None if self.keys is None else self.keys[start:stop],
-            None if self.sparse is None else self.sparse.rows(start, stop),
+            sparse=None if self.sparse is None else self.sparse.rows(start, stop),
+            **{name: None if (column := getattr(self, name)) is None else column[start:stop]
+               for name in _SIDE},
         )  # fmt: skip
 
 
@@ -384,7 +387,8 @@ def decode_columns(
     """Columns of n records to the rows that fit and, by row, the reasons against those that do not.
 
     An absent column is missing in every row. Reasons are looked for feature by feature, then in
-    target, weight, time, id, key: the first one counts. Cost: 3 to 6 ns a number from Arrow.
+    target, weight, id, key, time, group, label time: the first one counts.
+    Cost: 3 to 6 ns a number from Arrow.
     """
     decoded = Decoded(schema, n)
     misfits: Misfits = {}
@@ -443,11 +447,10 @@ def _role(decoded: Decoded, role: str, name: str, column: Column, misfits: Misfi
         decoded.times = times(column, missing, schema.time_unit, misfits, owner)
         for row in np.flatnonzero(decoded.times == NO_TIME):
             misfits.setdefault(int(row), f"{owner} must be there, got no value")
+    elif role == "label_time":
+        decoded.label_times = times(column, missing, schema.time_unit, misfits, owner)
     else:
-        values = identities(column, missing, misfits, owner)
-        decoded.ids, decoded.keys = (
-            (values, decoded.keys) if role == "id" else (decoded.ids, values)
-        )
+        setattr(decoded, f"{role}s", identities(column, missing, misfits, owner))
 
 
 def _weights(column: Column, missing: frozenset[str], misfits: Misfits, owner: str) -> F8:

@@ -104,7 +104,8 @@ def _candidates(
 ) -> list[str]:
     if features is not None:
         return list(features)
-    taken = {target, *(ignore or ()), *roles.values()}
+    spoken_for = [name for role, name in roles.items() if role != "group"]  # it may be a feature
+    taken = {target, *(ignore or ()), *spoken_for}
     return [name for name in present if name not in taken]
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamlearn import schema_cells as cells
-from streamlearn.block import Features, Vocabulary
+from streamlearn.block import NO_TIME, Features, Vocabulary
 from streamlearn.errors import UserError
 from streamlearn.schema import Schema
 from streamlearn.schema_cells import Misfit
@@ -500,3 +500,37 @@ def test_a_column_that_names_the_event_is_its_id() -> None:
     repeated = Schema.infer(rows(id=[*texts[:-1], texts[0]]), target="y")
     assert repeated.id is None
     assert repeated.ignore == ("id",)
+
+
+def test_group_and_label_time_are_read_beside_the_features():
+    schema = Schema.from_config(
+        {
+            "target": "y", "task": "regression", "time": "t", "group": "c", "label_time": "k",
+            "features": {"a": "number", "c": "category"},
+        }
+    )  # fmt: skip
+    rows = [
+        {"a": 1.0, "c": "x", "y": 2.0, "t": 1, "k": 5},
+        {"a": 2.0, "c": "z", "y": 3.0, "t": 2, "k": None},
+    ]
+    block, rejects = schema.decode(rows)
+    assert not rejects
+    assert block.groups is not None
+    assert block.label_times is not None
+    assert list(block.groups) == ["x", "z"]
+    assert block.X[:, 1].tolist() == [0.0, 1.0]
+    assert block.label_times.tolist() == [5_000_000_000, NO_TIME]
+    part = block.rows(1, 2)
+    assert part.groups is not None
+    assert list(part.groups) == ["z"]
+
+
+def test_a_group_may_be_a_column_that_no_model_sees():
+    table = {
+        "target": "y", "task": "regression", "group": "c", "ignore": ["c"],
+        "features": {"a": "number"},
+    }  # fmt: skip
+    block, _ = Schema.from_config(table).decode([{"a": 1.0, "c": "x", "y": 2.0}])
+    assert block.d == 1
+    assert block.groups is not None
+    assert list(block.groups) == ["x"]
