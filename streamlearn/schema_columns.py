@@ -373,12 +373,14 @@ class Decoded:
             y = self.y.take(start, stop, labels if labels is not None else Vocabulary())
         else:
             y = self.y[start:stop]
-        return Block(
+        block = Block(
             X, y, self.weight[start:stop], self.mode[start:stop], features, labels,
             sparse=None if self.sparse is None else self.sparse.rows(start, stop),
-            **{name: None if (column := getattr(self, name)) is None else column[start:stop]
-               for name in _SIDE},
         )  # fmt: skip
+        for name in _SIDE:
+            column = getattr(self, name)
+            setattr(block, name, None if column is None else column[start:stop])
+        return block
 
 
 def decode_columns(

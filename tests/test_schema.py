@@ -502,7 +502,7 @@ def test_a_column_that_names_the_event_is_its_id() -> None:
     assert repeated.ignore == ("id",)
 
 
-def test_group_and_label_time_are_read_beside_the_features():
+def test_group_and_label_time_are_read_beside_the_features() -> None:
     schema = Schema.from_config(
         {
             "target": "y", "task": "regression", "time": "t", "group": "c", "label_time": "k",
@@ -525,7 +525,7 @@ def test_group_and_label_time_are_read_beside_the_features():
     assert list(part.groups) == ["z"]
 
 
-def test_a_group_may_be_a_column_that_no_model_sees():
+def test_a_group_may_be_a_column_that_no_model_sees() -> None:
     table = {
         "target": "y", "task": "regression", "group": "c", "ignore": ["c"],
         "features": {"a": "number"},
