@@ -39,7 +39,8 @@ from streamlearn import (
 )
 from streamlearn.connectors import as_source
 from streamlearn.engine import Engine
-from streamlearn.runner import _invented, plan, rehearse
+from streamlearn.rehearsal import _invented, rehearse
+from streamlearn.runner import plan
 
 N = 150
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,0 +1,206 @@
+"""From arguments or a configuration to a job: everything that one stream needs, built and checked.
+
+Everything that can be wrong is found here, before the first event is read: names, arguments,
+columns, files.
+"""
+
+import contextlib
+import hashlib
+import json as json_text
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from streamlearn import config as configs
+from streamlearn import connectors, stdin
+from streamlearn.checkpoint import CheckpointStore
+from streamlearn.config import Config
+from streamlearn.connectors.sinks import open_dead_letters, open_sink
+from streamlearn.contracts import Sink, Source
+from streamlearn.engine import DeadLetters
+from streamlearn.errors import UserError
+from streamlearn.evaluation import Evaluation
+from streamlearn.pipeline import Pipeline
+from streamlearn.schema import Schema
+from streamlearn.specification import specification
+
+_CONFIG_ENDINGS = (".yaml", ".yml")
+
+
+class Job(NamedTuple):
+    """Everything that one stream needs, built and checked, nothing opened."""
+
+    source: Source
+    schema: Schema
+    pipeline: Pipeline
+    evaluation: Evaluation
+    sink: Sink | None
+    dead_letters: DeadLetters | None
+    checkpoints: CheckpointStore | None
+    config: Config
+    name: str  # of the data, for messages
+
+
+def settings(
+    data: Any, model: str | None, given: configs.Assignments, pipe: Any
+) -> tuple[Config, Any, dict[str, Any]]:
+    """The configuration, the data it or the caller names, and arguments for a named operator."""
+    if not isinstance(model, (str, Path, type(None))):
+        raise UserError(
+            f"model: must be a name or a YAML file, got {model!r}; give an operator as the pipeline"
+        )
+    if _is_config(data):
+        config = configs.load_config(data, None if model else given)
+        if config.source is None:
+            raise UserError(
+                f"source: must be there to replay {data}; or give DATA and --model {data}"
+            )
+        return config, config.source, configs.pairs(given) if model else {}
+    if _is_config(model):
+        return configs.load_config(str(model), given), data, {}
+    if pipe is not None and (model is not None or given):
+        raise UserError("model, set: must be left out where a pipeline is given")
+    return Config(), data, configs.pairs(given)
+
+
+def _is_config(name: Any) -> bool:
+    return isinstance(name, (str, Path)) and str(name).endswith(_CONFIG_ENDINGS)
+
+
+def source_of(
+    data: Any,
+    declared: Schema | Mapping[str, Any] | None,
+    asked: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> tuple[Source, Schema]:
+    """The data as a source, with the schema that was declared, or that data and names suggest."""
+    schema = None if declared is None else fresh(declared)
+    if schema is None and str(data) == "-":
+        sample = stdin.look_ahead(connectors.SAMPLE)
+        if not sample:
+            raise UserError("-: standard input must be JSON Lines; no object is in its first lines")
+        schema = Schema.infer(sample, **asked)
+        say(schema.describe())
+    source, found = connectors.as_source(data, schema, **({} if schema else asked))
+    if schema is None:
+        say(found.describe())
+    configs.check_target(found)
+    return source, found
+
+
+def fresh(declared: Schema | Mapping[str, Any] | None) -> Schema:
+    """A schema with empty tables; one that was declared may be used for many streams."""
+    table = declared.to_config() if isinstance(declared, Schema) else declared
+    return Schema.from_config(table)
+
+
+def pipeline_of(
+    pipe: Any, config: Config, model: str | None, arguments: Mapping[str, Any], schema: Schema
+) -> Pipeline:
+    """The pipeline that was given, configured or named, fit for the task of the schema."""
+    if pipe is not None:
+        found = pipe if isinstance(pipe, Pipeline) else configs.assembled([pipe], "pipe")
+        schema.bind(found.features, found.labels)
+    elif config.pipeline is not None and (model is None or _is_config(model)):
+        found = configs.build_pipeline(config, schema.task)
+    else:
+        name = model or configs.DEFAULT_MODEL
+        found = configs.default_pipeline(name, schema.task, arguments, schema.sparse_width > 0)
+    if found.task != schema.task:
+        does = "no model that predicts" if found.task is None else f"a model for {found.task}"
+        raise UserError(
+            f"pipeline: must fit the target {schema.target!r}, which makes this {schema.task}, "
+            f"got {does}; choose another model or say the task"
+        )
+    return found
+
+
+def evaluation_of(
+    config: Config, schema: Schema, window: int | None, fading: float | None
+) -> Evaluation:
+    """The evaluation of a stream; an argument goes before the configuration."""
+    section = config.evaluation
+    with user_errors():
+        return Evaluation(
+            str(schema.task),
+            labels=schema.labels,
+            window=section.window if window is None else window,
+            fading=section.fading if fading is None else fading,
+        )
+
+
+def store_of(job: Job, section: configs.Checkpoint, allow_pickle: bool) -> CheckpointStore:
+    """The checkpoint folder, which belongs to this pipeline, schema and evaluation alone."""
+    stages = [(repr(stage), specification(stage)) for stage in job.pipeline.stages]
+    what = [stages, job.schema.to_config(), job.evaluation.window, job.evaluation.fading]
+    digest = hashlib.blake2b(json_text.dumps(what, default=str).encode(), digest_size=8).hexdigest()
+    if job.pipeline.needs_pickle and not allow_pickle:
+        raise UserError(
+            "checkpoint: a River or scikit-learn stage can only be saved as a pickle; "
+            "set allow_pickle: true if nobody else can write to that folder"
+        )
+    return CheckpointStore(
+        section.path, section.keep, fingerprint=digest, allow_pickle=allow_pickle
+    )
+
+
+def sink_of(predictions: str | Path | None, schema: Schema, recoverable: bool) -> Sink | None:
+    """The file for the answers of a replay; what an earlier one left there is replaced."""
+    if predictions is None:
+        return None
+    return open_sink(predictions, schema, overwrite=True, recoverable=recoverable)
+
+
+def dead_letters_of(path: str | Path | None) -> DeadLetters | None:
+    """The file for records that do not fit; what an earlier replay left there is replaced."""
+    if path is None:
+        return None
+    found: DeadLetters = open_dead_letters(path, overwrite=True)
+    return found
+
+
+def output_paths(config: Config) -> dict[str, str | Path | None]:
+    """The files that a configuration writes."""
+    given = {"sink": config.sink, "dead_letters": config.dead_letters}
+    return {name: None if section is None else section.path for name, section in given.items()}
+
+
+def check_outputs(data: Any, outputs: Mapping[str, str | Path | None]) -> None:
+    """Refuse to write over the data that is read, two outputs in one file, and a JSON nowhere."""
+    taken = {_identity(data): "the data that is read"} if isinstance(data, (str, Path)) else {}
+    for name, path in outputs.items():
+        if path is None or str(path) == "-":
+            continue
+        other = taken.setdefault(_identity(path), f"the file of {name} already")
+        if other != f"the file of {name} already":
+            raise UserError(f"{name}: {path} is {other}; name another file")
+    result = Path(outputs.get("json") or ".")  # opened last of all, so looked at now
+    if not result.parent.is_dir():
+        raise UserError(f"json: {result}: there is no such folder; make it, or correct the path")
+
+
+def _identity(path: str | Path) -> object:
+    """What two names of one file have in common."""
+    with contextlib.suppress(OSError):
+        found = Path(path).stat()
+        return found.st_dev, found.st_ino
+    return Path(path).absolute()
+
+
+def name_of(data: Any) -> str:
+    """What messages call some data."""
+    return str(data) if isinstance(data, (str, Path, dict)) else type(data).__name__
+
+
+@contextlib.contextmanager
+def user_errors(where: str = "") -> Iterator[None]:
+    """What our own checks refuse, as the user's mistake that it is."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (TypeError, MemoryError) as error:  # of estimators that are not ours, or too large
+        text = f"{where}{' '.join(str(error).split())}; check the stages against the schema"
+        raise UserError(text) from error
+    except ValueError as error:
+        raise UserError(f"{where}{error}") from error
