@@ -56,10 +56,63 @@ class Checkpoint(_Section):
 
 
 class EvaluationSection(_Section):
-    """How the stream is measured: rows of the window, factor of the fading metrics."""
+    """How the stream is measured; the names are the arguments of `Evaluation`.
+
+    window: rows of the windowed metrics. fading: factor of the fading ones. season: rows of a
+    season, for the no-change baseline of a number. level: of the intervals. positive: the class
+    that ranking metrics are about. max_groups: groups kept apart. river: further metrics, as
+    import paths (river.metrics.F1).
+    """
 
     window: Rows = 1000
     fading: Annotated[float, Field(gt=0, le=1)] = 0.999
+    season: Rows = 1
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    positive: str | int | bool | None = None
+    max_groups: Rows = 100
+    river: list[str] = []
+
+
+class LabelsSection(_Section):
+    """Where labels come from when they come late; `labels: 100` or `labels: labels.csv` is enough.
+
+    delay: of labels that stand in the data: so many rows, a duration (30min), or the column with
+        the time at which each label became known.
+    source: a stream of labels of its own, joined by id. id, target, time: its columns, named as
+        those of the events if absent.
+    timeout: rows or a duration (in event time) after which a label is not waited for any more.
+    assume: the label that an event gets at its time-out (only positives come back).
+    max_pending: events that wait for their label at most; the oldest is given up.
+    memory_mb: MiB of logged events in memory; the rest waits on disk.
+    idle: seconds after which a label stream that says nothing does not hold the events any more.
+    """
+
+    source: str | None = None
+    delay: int | str | None = None
+    id: str | None = None
+    target: str | None = None
+    time: str | None = None
+    timeout: int | str | None = None
+    assume: str | int | float | bool | None = None
+    max_pending: Rows = 1_000_000
+    memory_mb: Rows = 256
+    idle: Annotated[float, Field(gt=0)] = 5.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_one(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return {"delay": value}
+        return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fits(self) -> "LabelsSection":
+        if (self.source is None) == (self.delay is None):
+            raise ValueError("must name a source or a delay, and not both")
+        alone = {"id", "target", "time", "timeout", "assume"} & self.model_fields_set
+        if self.source is None and alone:
+            raise ValueError(f"{min(alone)} is for labels with a source of their own")
+        return self
 
 
 class EngineSection(_Section):
@@ -99,6 +152,7 @@ class Config(_Section):
     sink: SinkSection | None = None
     dead_letters: SinkSection | None = None
     checkpoint: Checkpoint | None = None
+    labels: LabelsSection | None = None
     evaluation: EvaluationSection = EvaluationSection()
     engine: EngineSection = EngineSection()
     allow_pickle: bool = False
@@ -108,6 +162,7 @@ class Config(_Section):
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "checkpoint": Checkpoint,
+    "labels": LabelsSection,
     "evaluation": EvaluationSection,
     "engine": EngineSection,
     "schema": Schema,

@@ -1,15 +1,30 @@
 """What a replay or a run gives: how it went, as numbers and as text."""
 
 import json
+import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from streamlearn import __version__
 from streamlearn.contracts import Json
+from streamlearn.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
     from streamlearn.pipeline import Pipeline
 
 Metrics = dict[str, float | None]
+
+
+def versions() -> dict[str, str]:
+    """What values may depend on: versions of Python and of the libraries, and the machine type."""
+    ours = {"streamlearn": __version__, "python": platform.python_version()}
+    found = {name: metadata.version(name) for name in ("numpy", "numba", "river", "pyarrow")}
+    return ours | found | {"machine": platform.machine()}
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,7 +40,14 @@ class Result:
     seconds: from opening the source to the last output, decoding included, kernels loaded before.
     state_bytes: bytes of the arrays of the pipeline's state. model: the pipeline as text.
     schema: the columns as they were read. dead_letters: records that did not fit.
-    pipeline: the pipeline itself, which has learnt; not in the JSON.
+    name: what was read. curve: the metrics over time, booked at scoring time, in bins of events;
+    label_curve: booked at label time, where labels come late. calibration, confusion, by_group,
+    river: as `Evaluation.result` gives them, empty where there is nothing of the kind. delayed:
+    windowed and fading metrics by booking; labels: what became of the labels (counts, delays); both
+    only where labels come late. residuals: of the last scored rows (regression). known_drifts:
+    (start, end) rows that the caller named; drift: how dips, recoveries and alarms compare with
+    them. recording: what the report draws beside it. config, versions: what was run, with what.
+    pipeline: the pipeline itself, which has learnt. The last and the recording are not in the JSON.
     """
 
     events: int
@@ -46,15 +68,77 @@ class Result:
     scored: int
     unanswered: int
     per_class: dict[str, dict[str, Json]] = field(default_factory=dict)
+    name: str = ""
+    curve: dict[str, Json] = field(default_factory=dict)
+    label_curve: dict[str, Json] = field(default_factory=dict)
+    calibration: Json = None
+    confusion: Json = None
+    by_group: dict[str, Json] = field(default_factory=dict)
+    river: dict[str, Json] = field(default_factory=dict)
+    delayed: Json = None
+    labels: Json = None
+    residuals: list[float] | None = None
+    known_drifts: list[list[int]] = field(default_factory=list)
+    drift: Json = None
+    config: dict[str, Json] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=versions)
+    recording: dict[str, Json] | None = None
     pipeline: "Pipeline | None" = None
 
     def to_dict(self) -> dict[str, Json]:
-        """Everything but the pipeline, as plain values that JSON can hold."""
-        return {name: value for name, value in vars(self).items() if name != "pipeline"}
+        """Everything but the pipeline and the recording, as plain values that JSON can hold."""
+        left_out = ("pipeline", "recording")
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
     def to_json(self) -> str:
         """`to_dict` as JSON text, indented; None stands for what is undefined, never NaN."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False, default=_plain)
+
+    def to_arrow(self, what: str = "metrics") -> "pa.Table":
+        """One part of the result as an Arrow table.
+
+        Args:
+            what: "metrics" (a row a metric; cumulative, windowed, fading, and each baseline),
+                "curve" (a row a bin of events; each metric, and `baseline.metric`), "per_class",
+                or "by_group".
+        Raises: UserError for another word.
+        """
+        import pyarrow as pa
+
+        parts = {
+            "metrics": self._metric_rows,
+            "curve": self._curve_rows,
+            "per_class": lambda: _named_rows("class", self.per_class),
+            "by_group": lambda: _named_rows("group", self.by_group),
+        }
+        if what not in parts:
+            raise UserError(f"Result: what must be one of {', '.join(parts)}, got {what!r}")
+        return pa.Table.from_pylist(parts[what]())
+
+    def to_pandas(self, what: str = "metrics") -> "pd.DataFrame":
+        """`to_arrow` as a pandas data frame; pandas must be there."""
+        return self.to_arrow(what).to_pandas()
+
+    def _metric_rows(self) -> list[dict[str, Json]]:
+        views = {"cumulative": self.metrics, "windowed": self.windowed, "fading": self.fading}
+        views |= self.baselines
+        return [
+            {"metric": metric} | {view: values.get(metric) for view, values in views.items()}
+            for metric in self.metrics
+        ]
+
+    def _curve_rows(self) -> list[dict[str, Json]]:
+        columns = {name: values for name, values in self.curve.items() if isinstance(values, list)}
+        for who, metrics in self.curve.get("baselines", {}).items():
+            columns |= {f"{who}.{metric}": values for metric, values in metrics.items()}
+        rows = zip(*columns.values(), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def _repr_html_(self) -> str:
+        """The report, for a notebook; a table where bokeh is not there."""
+        from streamlearn.report import notebook_html
+
+        return notebook_html(self)
 
     def __repr__(self) -> str:
         rate = f"{self.events:,} events, {self.events_per_second:,.0f}/s"
@@ -67,6 +151,15 @@ class Result:
 
 def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _named_rows(key: str, table: Mapping[str, Mapping[str, Json]]) -> list[dict[str, Json]]:
+    """A table of tables as rows that begin with its key; what is no plain value is left out."""
+    plain = (bool, int, float, str, type(None))
+    return [
+        {key: name} | {column: v for column, v in row.items() if isinstance(v, plain)}
+        for name, row in table.items()
+    ]
 
 
 def _plain(value: Any) -> Json:
