@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench soak clean
+.PHONY: help demo test lint types docs bench soak clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -27,6 +27,10 @@ lint: $(VENV)/.dev  ## check style and format
 
 types: $(VENV)/.dev  ## check types
 	$(RUN) mypy streamlearn tests
+
+docs: $(VENV)/.dev  ## build the documentation, offline, into build/docs/index.html
+	@rm -rf build/docs
+	$(RUN) sphinx -W -n --keep-going -q -d build/doctrees docs build/docs
 
 bench: $(VENV)/.dev  ## measure, and write the table in README.md
 	$(RUN) benchmarks
