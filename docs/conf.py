@@ -1,0 +1,47 @@
+"""The documentation site: Sphinx, MyST, furo. `make docs` builds it offline, warnings are errors."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "_ext"))
+
+import streamlearn  # noqa: E402  # the editable install, as the tests have it
+
+project = "streamlearn"
+author = "streamlearn contributors"
+copyright = author  # noqa: A001  # Sphinx reads this name
+release = version = streamlearn.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "generated"]
+exclude_patterns = ["_ext", "_static"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+html_theme = "furo"
+html_title = f"streamlearn {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sphinx = False
+html_copy_source = False
+pygments_style = "friendly"
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_type_aliases = {name: name for name in ("F8", "I8", "U1", "B1", "Columns", "Names", "Json")}
+maximum_signature_line_length = 88
+python_use_unqualified_type_names = True
+toc_object_entries_show_parents = "hide"
+
+nitpicky = True
+nitpick_ignore_regex = [  # types of others: their pages are elsewhere, and this site is built offline
+    (
+        "py:.*",
+        r"(numpy|np|river|base|pyarrow|pa|pydantic|pandas|pd|sklearn|collections|pathlib)\b.*",
+    ),
+    ("py:.*", r"(typing|os|abc|datetime|types)\..*"),
+    (
+        "py:class",
+        r"(F8|I8|U1|B1|NDArray|Json|Columns|Positions|Names|Assignments|Row|Rows|FieldInfo|MinLen|NoneType)",
+    ),
+]
