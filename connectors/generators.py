@@ -45,6 +45,12 @@ class DriftStream:
         """Rows from (gradual: around) which another concept holds; quarters of n by default."""
         return self.at or tuple(self.n * k // 4 for k in (1, 2, 3))
 
+    @property
+    def known_drifts(self) -> list[tuple[int, int]]:
+        """First and last row of each change: gradual ones reach width // 2 rows to both sides."""
+        half = self.width // 2 if self.kind == "gradual" else 0
+        return [(max(0, row - half), row + half) for row in self.drift_points]
+
     def check(self) -> "DriftStream":
         """The stream itself; UserError for a value out of range."""
         rules = [
@@ -142,11 +148,12 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 class DriftSource(PartitionedSource):
-    """A `DriftStream` as a source; `drift_points` says where the concept changes."""
+    """A `DriftStream` as a source; `drift_points` and `known_drifts` say where concepts change."""
 
     def __init__(self, stream: DriftStream, schema: Schema | None = None) -> None:
         self.stream = stream.check()
         self.drift_points = stream.drift_points
+        self.known_drifts = stream.known_drifts
         schema = schema or stream.schema()
         guarantee = "generated: every row is a function of seed and row number; resumes exactly"
         name = f"drift:{stream.kind}"
