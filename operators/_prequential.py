@@ -41,8 +41,9 @@ def recalled(block: Block, logged: Logged, takes_nan: bool) -> Block:
     if "X" not in logged.columns:
         return block
     X, seen, rows = block.X.copy(), logged.columns["X"], logged.held["X"]
+    known = min(seen.shape[1], X.shape[1])  # beyond it, what was logged is fill
     X[rows] = np.nan
-    X[rows, : seen.shape[1]] = seen[rows]
+    X[rows, :known] = seen[rows, :known]
     if not takes_nan:
         X[rows] = np.nan_to_num(X[rows], nan=0.0)
     return block.replace(X=X)

@@ -19,7 +19,7 @@ from streamlearn.block import (
 )
 from streamlearn.contracts import State, merged
 from streamlearn.errors import UserError
-from streamlearn.event_log import EventLog, cuts, to_log, to_recall
+from streamlearn.event_log import EventLog, cuts, keys_of, to_drop, to_log, to_recall
 from streamlearn.operators import _prequential
 from streamlearn.operators._base import (
     CLASSIFICATION,
@@ -30,6 +30,7 @@ from streamlearn.operators._base import (
 )
 from streamlearn.operators.foreign import as_stage
 from streamlearn.specification import rebuilt, specification
+from streamlearn.spill import Spill
 
 _Piece = tuple[Columns, int]  # outputs, and for how many rows
 
@@ -41,9 +42,10 @@ class Pipeline(Operator):
     numbers, or an anomaly scorer's score) and adds the output `alarm`; it reports, and `Adaptive`
     acts. River and scikit-learn estimators may stand as stages; they run row by row.
 
-    An event that is scored without its label is logged under its id, with what every label-learning
-    stage saw and said, until a LEARN row brings the label; set `expects_labels` to False where none
-    will come.
+    An event that is scored without its label is logged under its number (`Block.events`) or, where
+    events have none, its id, with what every label-learning stage saw and said, until a LEARN row
+    brings the label or an EXPIRED row says that none will come; set `expects_labels` to False where
+    no labels come at all. Beyond 256 MiB, or what `spill_to` says, the log goes on in files.
 
     Args:
         stages: operators or estimators; their parameters are theirs.
@@ -111,13 +113,10 @@ class Pipeline(Operator):
     # -- running -----------------------------------------------------------------------------------
 
     def _run(self, block: Block) -> Columns:
-        if self._frozen:
-            block = block.replace(mode=block.mode & PREDICT)
-        if block.logged is not None or block.log_wanted:  # an outer pipeline keeps the log
+        kept_outside = block.logged is not None or block.log_wanted  # an outer pipeline has the log
+        if kept_outside or block.plain or not self.expects_labels:
             return self._flow(block)
-        if block.plain or not self.expects_labels:
-            return self._flow(block)
-        ends = cuts(block)
+        ends = cuts(block, self._pending.room)
         if len(ends) == 1:
             return self._remembered(block)
         starts = [0, *ends[:-1]]
@@ -126,18 +125,23 @@ class Pipeline(Operator):
 
     def _remembered(self, block: Block) -> Columns:
         """Run a block in which no label meets its own event: recall before, log after."""
-        recalled, logged = to_recall(block), to_log(block)
-        if recalled.any():
-            block = block.replace(logged=self._pending.take(block.ids, recalled))
+        keys, recalled, logged = keys_of(block), to_recall(block), to_log(block)
+        dropped = to_drop(block)
+        if recalled.any():  # those to be dropped too, for what comes first of two counts
+            block = block.replace(logged=self._pending.take(keys, recalled | dropped))
+        elif dropped.any():
+            self._pending.drop(keys, dropped)
         if not logged.any():
             return self._flow(block)
         outputs = self._flow(block.replace(log_wanted=True))
         kept = {name[4:]: column for name, column in outputs.items() if name.startswith("log:")}
-        assert block.ids is not None
-        self._pending.put(block.ids, logged, kept)
+        assert keys is not None
+        self._pending.put(keys, logged, kept)
         return {name: column for name, column in outputs.items() if not name.startswith("log:")}
 
     def _flow(self, block: Block) -> Columns:
+        if self._frozen:
+            block = block.replace(mode=block.mode & PREDICT)
         done: list[_Piece] = []
         self._advance(0, block, {}, done)
         if len(done) == 1:
@@ -260,13 +264,22 @@ class Pipeline(Operator):
         self._pending.restore(snapshot["pending"])
 
     def state(self) -> State:
-        """The states of all stages under their names, the tables, and the pending events."""
+        """The states of all stages under their names, the tables, and the pending events.
+
+        Of these, the ones that are spilled to a folder of checkpoints stay there, and are named.
+        """
+        return self._state(whole=False)
+
+    def _state(self, whole: bool) -> State:
         members = {name: stage.state() for name, stage in zip(self.names, self.stages, strict=True)}
         table = super().state().table | {"frozen": self._frozen}
-        return merged(members | {"pending": self._pending.state()}, table)
+        return merged(members | {"pending": self._pending.state(whole)}, table)
 
     def load(self, state: State) -> None:
-        """Take over what `state` gave; the pipeline must have the same stages."""
+        """Take over what `state` gave; the pipeline must have the same stages.
+
+        Raises: DamagedError where pending events are in a file that is missing or damaged.
+        """
         super().load(state)
         for name, stage in zip(self.names, self.stages, strict=True):
             stage.load(state.under(name))
@@ -288,7 +301,10 @@ class Pipeline(Operator):
         return sum(stage.state_bytes for stage in self.stages)
 
     def freeze(self) -> "Pipeline":
-        """Score from now on without learning, the normaliser included; returns the pipeline."""
+        """Score from now on without learning, the normaliser included; returns the pipeline.
+
+        Events are still logged; labels that come before `unfreeze` are dropped, later ones learnt.
+        """
         self._frozen = True
         return self
 
@@ -296,6 +312,10 @@ class Pipeline(Operator):
         """Learn again; returns the pipeline."""
         self._frozen = False
         return self
+
+    def spill_to(self, spill: Spill, memory: int) -> None:
+        """Keep at most so many bytes of pending events in memory, the older ones in this folder."""
+        self._pending.spill_to(spill, memory)
 
     def save(self, path: str | Path, *, allow_pickle: bool = False) -> None:
         """Write parameters and state into one file, atomically; `load` reads it. No pickle.
@@ -307,7 +327,7 @@ class Pipeline(Operator):
                 f"{path}: the state of a River or scikit-learn stage is a pickle; "
                 "save and load with allow_pickle=True if you trust the file"
             )
-        state = self.state()
+        state = self._state(whole=True)
         table = {"what": "pipeline", "stages": [specification(s) for s in self.stages]}
         write_archive(Path(path), state.arrays, table | {"state": state.table})
 

@@ -418,7 +418,8 @@ def assert_same_bits(one: Columns, other: Columns, owner: str = "outputs") -> No
     for name, column in one.items():
         first, second = _padded_alike(name, column, other[name])
         assert first.dtype == second.dtype, f"{owner}: {name} is {first.dtype} and {second.dtype}"
-        same = _equal(first, second).reshape(first.shape[0], -1).all(axis=1)
+        equal = _equal(first, second)
+        same = np.asarray(equal.all(axis=tuple(range(1, equal.ndim))))
         if name.endswith("proba") and silent is not None and silent.ndim == 1:
             same |= silent
         if not same.all():

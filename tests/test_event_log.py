@@ -25,5 +25,5 @@ def test_columns_that_open_later_in_the_block_leave_no_trace() -> None:
     for name, array in left.arrays.items():
         np.testing.assert_array_equal(right.arrays[name], array, err_msg=name)
     back = wide.take(np.array(["a"], dtype=object), np.array([True]))
-    np.testing.assert_array_equal(back.columns["0/X"], [[1.0, np.nan, 3.0]])
-    np.testing.assert_array_equal(back.columns["0/proba"], [[0.0, 1.0]])
+    np.testing.assert_array_equal(back.columns["0/X"], [[1.0, np.nan, 3.0, np.nan, np.nan]])
+    np.testing.assert_array_equal(back.columns["0/proba"], [[0.0, 1.0, 0.0, 0.0]])
