@@ -44,6 +44,24 @@ Assignments = Annotated[
         metavar="NAME=VALUE",
     ),
 ]
+Delay = Annotated[
+    str | None,
+    typer.Option(
+        help="Labels come later: by so many rows, a duration (30min), or the column with the time "
+        "at which each one became known.",
+        metavar="N|DURATION|COLUMN",
+    ),
+]
+TimeColumn = Annotated[
+    str | None, typer.Option("--time", help="Column with the time of the event.", metavar="NAME")
+]
+IdColumn = Annotated[
+    str | None, typer.Option("--id", help="Column that names the event.", metavar="NAME")
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--report", help="Write a report: one HTML file that needs no network."),
+]
 Limit = Annotated[int | None, typer.Option(help="Stop after so many events.", min=1)]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")]
 
@@ -54,6 +72,7 @@ def run(
     assignments: Assignments = None,
     limit: Limit = None,
     json: JsonFile = None,
+    report: ReportFile = None,
 ) -> None:
     """Run a config live, resuming.
 
@@ -63,7 +82,7 @@ def run(
     from streamlearn.config import load_config
 
     loaded = load_config(config, assignments)
-    result = runner.run(loaded, limit=limit, json=json, progress=True)
+    result = runner.run(loaded, limit=limit, json=json, report=report, progress=True)
     _print(result, apart=loaded.sink is not None and loaded.sink.path == "-")
 
 
@@ -99,6 +118,41 @@ def replay(
     pace: Annotated[
         float | None, typer.Option(help="Events a second; as fast as it goes if absent.")
     ] = None,
+    delay: Delay = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="A second source with the labels, joined by id (needs --id)."),
+    ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(
+            help="With --labels: wait for a label so many rows, or so long in event time (7d).",
+            metavar="N|DURATION",
+        ),
+    ] = None,
+    assume: Annotated[
+        str | None,
+        typer.Option(help="With --timeout: the label of events whose own did not come."),
+    ] = None,
+    id: IdColumn = None,
+    time: TimeColumn = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Column by whose values metrics are also shown.", metavar="NAME"),
+    ] = None,
+    drifts: Annotated[
+        str | None,
+        typer.Option(
+            help="Known drifts, as rows (10000,20000) or ranges (9000-10500): dips, recoveries and "
+            "alarms are judged by them.",
+            metavar="ROWS",
+        ),
+    ] = None,
+    probes: Annotated[
+        int,
+        typer.Option(help="With --drifts: rows of each concept held out as probes.", min=0),
+    ] = 0,
+    report: ReportFile = None,
 ) -> None:
     """Score and learn recorded events in order.
 
@@ -119,10 +173,126 @@ def replay(
         json=json,
         dead_letters=dead_letters,
         pace=pace,
+        delay=delay,
+        labels=labels,
+        timeout=timeout,
+        assume=assume,
+        id=id,
+        time=time,
+        by=by,
+        drifts=drifts,
+        probes=probes,
+        report=report,
         progress=True,
     )
     _print(result, apart=predictions == "-")
 
+
+@app.command()
+def compare(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Data as for replay; more with --also.")
+    ],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B ...", help="Operators, families, river.module.Class, or pipeline YAMLs."
+        ),
+    ],
+    target: Target = None,
+    features: FeatureNames = None,
+    ignore: Ignored = None,
+    task: Task = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="Another data set of the same target; repeatable. Shows average ranks."),
+    ] = None,
+    delay: Delay = None,
+    time: TimeColumn = None,
+    limit: Limit = None,
+    json: JsonFile = None,
+    report: ReportFile = None,
+) -> None:
+    """Compare pipelines in one pass.
+
+    Metrics, baselines, microseconds an event, bytes of state, and paired differences with an
+    interval that holds whenever one looks.
+    """
+    from streamlearn import comparison
+    from streamlearn.display import print_comparison
+
+    options: dict[str, Any] = {
+        "target": target,
+        "features": features,
+        "ignore": ignore,
+        "task": task,
+        "delay": delay,
+        "time": time,
+        "limit": limit,
+    }
+    found = comparison.compare_sets(
+        [data, *(also or ())], models, json=json, report=report, progress=True, **options
+    )
+    print_comparison(found)
+
+
+@app.command()
+def tune(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Data as for replay.")],
+    ranges: Annotated[
+        list[str],
+        typer.Option(
+            "--range",
+            help="Range of an argument: r=0.01..10:log, n=1..100, or a=x,y,z; repeatable.",
+            metavar="NAME=RANGE",
+        ),
+    ],
+    target: Target = None,
+    features: FeatureNames = None,
+    ignore: Ignored = None,
+    task: Task = None,
+    model: Annotated[
+        str | None, typer.Option(help="Operator, or a pipeline YAML (ranges are paths then).")
+    ] = None,
+    first: Annotated[
+        float,
+        typer.Option(help="Part of the stream to search on; the rest alone is scored."),
+    ] = 0.15,
+    trials: Annotated[int, typer.Option(help="Settings to try at most.", min=1)] = 30,
+    seed: Annotated[int, typer.Option(help="Of the random search.", min=0)] = 0,
+    limit: Limit = None,
+    json: JsonFile = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the pipeline with the best settings as YAML."),
+    ] = None,
+) -> None:
+    """Search settings on the first part, score on the rest.
+
+    The settings are frozen before the first event that counts; the part that is scored is never
+    searched on.
+    """
+    from streamlearn import tuning
+    from streamlearn.display import print_tuning
+
+    found = tuning.tune(
+        data=data,
+        ranges=ranges,
+        target=target,
+        features=features,
+        ignore=ignore,
+        task=task,
+        model=model,
+        first=first,
+        trials=trials,
+        seed=seed,
+        limit=limit,
+        json=json,
+        progress=True,
+    )
+    if output is not None:
+        _write_new(output, found.to_yaml())
+    print_tuning(found)
 
 @app.command()
 def operators(

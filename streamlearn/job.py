@@ -5,30 +5,40 @@ columns, files.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json as json_text
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import river.metrics
+
 from streamlearn import config as configs
-from streamlearn import connectors, stdin
+from streamlearn import connectors, label_sources, stdin
 from streamlearn.checkpoint import CheckpointStore
 from streamlearn.config import Config
 from streamlearn.connectors.sinks import open_dead_letters, open_sink
-from streamlearn.contracts import Sink, Source
-from streamlearn.engine import DeadLetters
+from streamlearn.contracts import Json, Sink, Source
+from streamlearn.engine import DeadLetters, Summary
 from streamlearn.errors import UserError
 from streamlearn.evaluation import Evaluation
 from streamlearn.pipeline import Pipeline
-from streamlearn.schema import Schema
+from streamlearn.result import Result
+from streamlearn.schema import LabelSchema, Schema
 from streamlearn.specification import specification
+from streamlearn.spill import Spill
 
 _CONFIG_ENDINGS = (".yaml", ".yml")
 
 
 class Job(NamedTuple):
-    """Everything that one stream needs, built and checked, nothing opened."""
+    """Everything that one stream needs, built and checked, nothing opened.
+
+    schema: of the events, with the target, wherever labels come from. name: of the data, for
+    messages. label_schema: of a label stream of its own. labels: the source, where labels come
+    late; spill: where their events wait that memory has no room for.
+    """
 
     source: Source
     schema: Schema
@@ -38,7 +48,10 @@ class Job(NamedTuple):
     dead_letters: DeadLetters | None
     checkpoints: CheckpointStore | None
     config: Config
-    name: str  # of the data, for messages
+    name: str
+    label_schema: LabelSchema | None = None
+    labels: label_sources.Late | None = None
+    spill: Spill | None = None
 
 
 def settings(
@@ -67,14 +80,56 @@ def _is_config(name: Any) -> bool:
     return isinstance(name, (str, Path)) and str(name).endswith(_CONFIG_ENDINGS)
 
 
+def job_for(
+    data: Any,
+    declared: Schema | Mapping[str, Any] | None,
+    asked: Mapping[str, Any],
+    config: Config,
+    say: Callable[[str], None],
+) -> Job:
+    """A job with its source and schema, wherever the labels come from; the rest is still None."""
+    section = config.labels
+    apart = section is not None and section.source is not None
+    known = None if declared is None else fresh(declared)
+    read, events = dict(asked), known
+    if apart and known is None:
+        read = label_sources.without_target(data, asked)
+    elif apart and known is not None:
+        events = label_sources.without_labels(known)
+    source, schema = source_of(data, events, read, say, needs_target=not apart)
+    labels = None
+    if apart and section is not None:
+        wanted = {"target": asked.get("target"), "task": asked.get("task")}
+        labels = label_sources.label_schema(section, schema, known, **wanted)
+        schema = label_sources.whole(schema, labels)
+    unbuilt: Any = None
+    return Job(
+        source=source,
+        schema=schema,
+        pipeline=unbuilt,
+        evaluation=unbuilt,
+        sink=None,
+        dead_letters=None,
+        checkpoints=None,
+        config=config,
+        name=name_of(data),
+        label_schema=labels,
+    )
+
+
 def source_of(
     data: Any,
     declared: Schema | Mapping[str, Any] | None,
     asked: Mapping[str, Any],
     say: Callable[[str], None],
+    needs_target: bool = True,
 ) -> tuple[Source, Schema]:
-    """The data as a source, with the schema that was declared, or that data and names suggest."""
-    schema = None if declared is None else fresh(declared)
+    """The data as a source, with the schema that was declared, or that data and names suggest.
+
+    asked: target, features, ignore, task and roles; beside a declared schema, roles alone.
+    needs_target: False where labels come from elsewhere.
+    """
+    schema = None if declared is None else _with_roles(fresh(declared), asked)
     if schema is None and str(data) == "-":
         sample = stdin.look_ahead(connectors.SAMPLE)
         if not sample:
@@ -84,8 +139,23 @@ def source_of(
     source, found = connectors.as_source(data, schema, **({} if schema else asked))
     if schema is None:
         say(found.describe())
-    configs.check_target(found)
+    if needs_target:
+        configs.check_target(found)
     return source, found
+
+
+def _with_roles(schema: Schema, asked: Mapping[str, Any]) -> Schema:
+    """A declared schema with further roles; a column that gets one is a feature no more."""
+    roles = {role: name for role, name in asked.items() if role in ROLES and name is not None}
+    if not roles:
+        return schema
+    table = schema.to_config() | roles
+    alone = [name for role, name in roles.items() if role not in ("group", "time")]
+    table["features"] = {n: f for n, f in table["features"].items() if n not in alone}
+    return Schema.from_config(table)
+
+
+ROLES = ("id", "time", "group", "label_time")  # that a caller may name beside a declared schema
 
 
 def fresh(declared: Schema | Mapping[str, Any] | None) -> Schema:
@@ -115,24 +185,47 @@ def pipeline_of(
     return found
 
 
+def _TEMP(f):
+    import inspect
+    known = inspect.signature(f).parameters
+    return lambda *a, **k: f(*a, **{n: v for n, v in k.items() if n in known})
+
+
 def evaluation_of(
-    config: Config, schema: Schema, window: int | None, fading: float | None
+    config: Config, schema: Schema, window: int | None = None, fading: float | None = None
 ) -> Evaluation:
     """The evaluation of a stream; an argument goes before the configuration."""
     section = config.evaluation
-    with user_errors():
-        return Evaluation(
+    with user_errors("evaluation: "):
+        return _TEMP(Evaluation)(
             str(schema.task),
             labels=schema.labels,
             window=section.window if window is None else window,
             fading=section.fading if fading is None else fading,
+            delayed=config.labels is not None,
+            season=section.season,
+            level=section.level,
+            positive=section.positive,
+            max_groups=section.max_groups,
+            river=[_river_metric(path) for path in section.river],
         )
+
+
+def _river_metric(path: str) -> Any:
+    """A metric of River by its import path, such as river.metrics.F1."""
+    name = path.removeprefix("river.metrics.")
+    found = getattr(river.metrics, name, None)
+    if not isinstance(found, type):
+        raise UserError(f"river: must name metrics such as river.metrics.F1, got {path!r}")
+    return found()
 
 
 def store_of(job: Job, section: configs.Checkpoint, allow_pickle: bool) -> CheckpointStore:
     """The checkpoint folder, which belongs to this pipeline, schema and evaluation alone."""
     stages = [(repr(stage), specification(stage)) for stage in job.pipeline.stages]
+    measured, late = job.config.evaluation, job.config.labels
     what = [stages, job.schema.to_config(), job.evaluation.window, job.evaluation.fading]
+    what += [measured.model_dump(mode="json"), late and late.model_dump(mode="json")]
     digest = hashlib.blake2b(json_text.dumps(what, default=str).encode(), digest_size=8).hexdigest()
     if job.pipeline.needs_pickle and not allow_pickle:
         raise UserError(
@@ -144,11 +237,28 @@ def store_of(job: Job, section: configs.Checkpoint, allow_pickle: bool) -> Check
     )
 
 
-def sink_of(predictions: str | Path | None, schema: Schema, recoverable: bool) -> Sink | None:
+def with_late_labels(job: Job) -> Job:
+    """The job with its source wrapped, where its configuration says that labels come late."""
+    section = job.config.labels
+    if section is None:
+        return job
+    if job.label_schema is not None:
+        job.label_schema.bind(None, job.pipeline.labels)
+    events = getattr(job.source, "schema", job.schema)
+    with user_errors("labels: "):
+        late = label_sources.late(job.source, events, job.label_schema, section, job.checkpoints)
+    store = job.checkpoints
+    spill = Spill() if store is None else Spill(store.path / "spill", store.keep)
+    job.pipeline.spill_to(spill, section.memory_mb << 20)
+    return job._replace(source=late, labels=late, spill=spill)
+
+
+def sink_of(path: str | Path | None, job: Job) -> Sink | None:
     """The file for the answers of a replay; what an earlier one left there is replaced."""
-    if predictions is None:
+    if path is None:
         return None
-    return open_sink(predictions, schema, overwrite=True, recoverable=recoverable)
+    recoverable = job.checkpoints is not None
+    return open_sink(path, job.labels or job.schema, overwrite=True, recoverable=recoverable)
 
 
 def dead_letters_of(path: str | Path | None) -> DeadLetters | None:
@@ -204,3 +314,35 @@ def user_errors(where: str = "") -> Iterator[None]:
         raise UserError(text) from error
     except ValueError as error:
         raise UserError(f"{where}{error}") from error
+
+
+# -- from a finished job to a result ---------------------------------------------------------------
+
+
+def result_of(job: Job, summary: Summary) -> Result:
+    """What a job found, as far as its own parts know it."""
+    measured = job.evaluation.result()
+    own = {field.name for field in dataclasses.fields(Result)}
+    return Result(
+        **{name: value for name, value in measured.items() if name in own and name != "events"},
+        events=summary.events,
+        target=str(job.schema.target),
+        seconds=summary.seconds,
+        events_per_second=summary.events_per_second,
+        state_bytes=job.pipeline.state_bytes,
+        model=repr(job.pipeline),
+        schema=job.schema.to_config(),
+        dead_letters=summary.rejects,
+        name=job.name,
+        labels=None if job.labels is None else job.labels.report(),
+        config=_in_words(job),
+        pipeline=job.pipeline,
+    )
+
+
+def _in_words(job: Job) -> dict[str, Json]:
+    """The settings of a job, as plain values."""
+    sections = {"evaluation": job.config.evaluation, "labels": job.config.labels}
+    plain = {name: s.model_dump(mode="json") for name, s in sections.items() if s is not None}
+    stages = [repr(stage) for stage in job.pipeline.stages]
+    return {"pipeline": stages, "block_rows": job.config.engine.block_rows} | plain

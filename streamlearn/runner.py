@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from streamlearn import config as configs
-from streamlearn import connectors, display
+from streamlearn import display
 from streamlearn.config import Config
 from streamlearn.connectors.sinks import open_dead_letters, open_sink
 from streamlearn.durable import disk_errors
@@ -22,16 +22,18 @@ from streamlearn.job import (
     check_outputs,
     dead_letters_of,
     evaluation_of,
-    fresh,
-    name_of,
+    job_for,
     output_paths,
     pipeline_of,
+    result_of,
     settings,
     sink_of,
-    source_of,
     store_of,
     user_errors,
+    with_late_labels,
 )
+from streamlearn.label_sources import label_time, section_of
+from streamlearn.observers import Observers, observers_of
 from streamlearn.rehearsal import rehearse
 from streamlearn.result import Result
 from streamlearn.schema import Schema
@@ -59,6 +61,16 @@ def replay(
     window: int | None = None,
     fading: float | None = None,
     allow_pickle: bool = False,
+    delay: int | str | None = None,
+    labels: str | Path | None = None,
+    timeout: int | str | None = None,
+    assume: Any = None,
+    id: str | None = None,
+    time: str | None = None,
+    by: str | None = None,
+    drifts: Any = None,
+    probes: int = 0,
+    report: str | Path | None = None,
     progress: bool = False,
 ) -> Result:
     """Score every event of recorded data, then learn from it, in order; as the command line does.
@@ -85,6 +97,17 @@ def replay(
         checkpoint: folder from which an interrupted replay goes on; saved every 10 seconds.
         window, fading: of the windowed and fading metrics; 1000 and 0.999 if None.
         allow_pickle: needed for a checkpoint of a River or scikit-learn stage.
+        delay: labels come later, by so many rows (100), a duration ("30min") or as the column of
+            that name says; each is learnt on the features and the answer of then.
+        labels: a source of the labels, joined by `id`; what comes twice, too late or for an event
+            that is not there is a dead letter. timeout: rows or a duration in event time after
+            which a label is not waited for. assume: the label that the event has then.
+        id, time: columns that name an event and say when it was. by: a column by whose values
+            metrics are also shown.
+        drifts: known drifts as rows, (start, end) pairs or text ("9000-10500, 20000"), by which
+            dips, recoveries and alarms are judged. probes: rows of each concept that are held out
+            to measure what is remembered.
+        report: file for a report in HTML.
         progress: show a line with events a second, rolling metric and alarms on stderr.
 
     Raises: UserError of one line for whatever is wrong with an argument, a file or the data.
@@ -95,31 +118,34 @@ def replay(
         raise UserError("data: must be given: a path, a frame, an Arrow table or an iterable")
     config, data, arguments = settings(data, model, set, pipe)
     outputs = {"predictions": predictions, "dead_letters": dead_letters, "json": json}
-    check_outputs(data, outputs)
-    names = {
+    check_outputs(data, outputs | {"report": report, "labels": labels})
+    late = section_of(
+        config,
+        delay=delay,
+        source=None if labels is None else str(labels),
+        timeout=timeout,
+        assume=assume,
+    )
+    config = config.model_copy(update={"labels": late})
+    asked = {
         "target": target,
         "features": configs.listed(features),
         "ignore": configs.listed(ignore),
+        "task": task,
     }
-    asked = names | {"task": task}
     declared = config.schema_ if schema is None and not any(asked.values()) else schema
-    source, found = source_of(data, declared, asked, display.say if progress else _log.info)
-    job = Job(
-        source=source,
-        schema=found,
-        pipeline=pipeline_of(pipe, config, model, arguments, found),
-        evaluation=evaluation_of(config, found, window, fading),
-        sink=sink_of(predictions, found, checkpoint is not None),
-        dead_letters=dead_letters_of(dead_letters),
-        checkpoints=None,
-        config=config,
-        name=name_of(data),
-    )
+    asked |= {"id": id, "time": time, "group": by, "label_time": label_time(late)}
+    job = job_for(data, declared, asked, config, display.say if progress else _log.info)
+    job = job._replace(pipeline=pipeline_of(pipe, config, model, arguments, job.schema))
+    job = job._replace(evaluation=evaluation_of(config, job.schema, window, fading))
     if checkpoint is not None:
         section = configs.Checkpoint(path=str(checkpoint))
         often = config.model_copy(update={"checkpoint": section})
         job = job._replace(checkpoints=store_of(job, section, allow_pickle), config=often)
-    return _written(_executed(job, limit, pace, progress), json)
+    job = with_late_labels(job)
+    job = job._replace(sink=sink_of(predictions, job), dead_letters=dead_letters_of(dead_letters))
+    observers = observers_of(job, report, drifts, probes)
+    return written(_executed(job, observers, limit, pace, progress), json, report)
 
 
 def run(
@@ -127,6 +153,7 @@ def run(
     *,
     limit: int | None = None,
     json: str | Path | None = None,
+    report: str | Path | None = None,
     progress: bool = False,
 ) -> Result:
     """Run a configuration live: from its last checkpoint, until the source ends or a signal comes.
@@ -134,14 +161,17 @@ def run(
     Args:
         config: a Config, or the path of its YAML file; needs `source`, `schema` and `pipeline`.
         limit: events of the stream at most, those before a restart included.
-        json: file for the result.
+        json: file for the result. report: file for a report in HTML; what was drawn before a
+            restart is not in it, but for the metrics.
         progress: show a line with events a second, rolling metric and alarms on stderr.
 
     Raises: UserError of one line for whatever is wrong with the configuration or the data.
     """
     loaded = config if isinstance(config, Config) else configs.load_config(config)
-    check_outputs(loaded.source, output_paths(loaded) | {"json": json})
-    return _written(_executed(plan(loaded), limit, loaded.engine.pace, progress), json)
+    check_outputs(loaded.source, output_paths(loaded) | {"json": json, "report": report})
+    job = plan(loaded)
+    observers = observers_of(job, report)
+    return written(_executed(job, observers, limit, loaded.engine.pace, progress), json, report)
 
 
 def plan(config: Config) -> Job:
@@ -154,23 +184,21 @@ def plan(config: Config) -> Job:
             name = key.rstrip("_")
             raise UserError(f"{name}: must be there for a run; `streamlearn init DATA` writes it")
     check_outputs(config.source, output_paths(config))
-    schema = fresh(config.schema_)
+    asked = {"label_time": label_time(config.labels)}
+    job = job_for(str(config.source), config.schema_, asked, config, _log.info)
+    job = job._replace(pipeline=pipeline_of(None, config, None, {}, job.schema))
+    job = job._replace(evaluation=evaluation_of(config, job.schema))
+    if config.checkpoint is not None:
+        job = job._replace(checkpoints=store_of(job, config.checkpoint, config.allow_pickle))
+    job = with_late_labels(job)
+    recoverable = config.checkpoint is not None
     sink = config.sink and config.sink.model_dump(exclude_none=True)
     dead = config.dead_letters and config.dead_letters.model_dump(exclude_none=True)
-    job = Job(
-        source=connectors.open_source(str(config.source), schema),
-        schema=schema,
-        pipeline=pipeline_of(None, config, None, {}, schema),
-        evaluation=evaluation_of(config, schema, None, None),
-        sink=open_sink(sink, schema, recoverable=config.checkpoint is not None) if sink else None,
+    schema = job.labels or job.schema
+    return job._replace(
+        sink=open_sink(sink, schema, recoverable=recoverable) if sink else None,
         dead_letters=open_dead_letters(dead) if dead else None,
-        checkpoints=None,
-        config=config,
-        name=name_of(config.source),
     )
-    if config.checkpoint is None:
-        return job
-    return job._replace(checkpoints=store_of(job, config.checkpoint, config.allow_pickle))
 
 
 def validated(config: Config) -> Job:
@@ -187,26 +215,34 @@ def validated(config: Config) -> Job:
     return job
 
 
-def _written(result: Result, json: str | Path | None) -> Result:
-    """The result, also written to a file where one is named."""
+def written(result: Result, json: str | Path | None, report: str | Path | None) -> Result:
+    """The result, also written to files where they are named."""
     if json is not None:
         with disk_errors(json):
             Path(json).write_text(result.to_json() + "\n", encoding="utf-8")
+    if report is not None:
+        from streamlearn.report import write_report
+
+        write_report(report, result)
     return result
 
 
 # -- from a job to a result ------------------------------------------------------------------------
 
 
-def _executed(job: Job, limit: int | None, pace: float | None, progress: bool) -> Result:
+def _executed(
+    job: Job, observers: Observers, limit: int | None, pace: float | None, progress: bool
+) -> Result:
     """Load the kernels, run the engine, sum up."""
     rehearse(job)
     section = job.config.checkpoint
     every = (None, None) if section is None else (section.every_events, section.every_seconds)
-    engine = Engine(
+    from streamlearn.job import _TEMP
+
+    engine = _TEMP(Engine)(
         job.source,
-        job.pipeline,
-        evaluation=job.evaluation,
+        observers.pipeline,
+        evaluation=observers.measure,
         sink=job.sink,
         dead_letters=job.dead_letters,
         checkpoints=job.checkpoints,
@@ -215,9 +251,11 @@ def _executed(job: Job, limit: int | None, pace: float | None, progress: bool) -
         block_rows=job.config.engine.block_rows,
         pace=pace,
         limit=limit,
+        recorder=observers.recorder,
+        spill=job.spill,
     )
-    expected, job.pipeline.expects_labels = job.pipeline.expects_labels, False
-    try:  # labels come with their events here: to log those without would fill the memory
+    expected, job.pipeline.expects_labels = job.pipeline.expects_labels, job.labels is not None
+    try:  # where labels come with their events, to log those without would fill the memory
         with user_errors("pipeline: "):
             summary = _shown(engine, job.evaluation) if progress else engine.run()
     finally:
@@ -226,7 +264,7 @@ def _executed(job: Job, limit: int | None, pace: float | None, progress: bool) -
         _log.warning("stopped by %s after %d events", summary.stopped, summary.events)
     elif summary.events == 0:
         raise UserError(_nothing(job.name, summary.rejects))
-    return _result(job, summary)
+    return observers.completed(result_of(job, summary))
 
 
 def _nothing(name: str, rejects: int) -> str:
@@ -245,19 +283,3 @@ def _shown(engine: Engine, evaluation: Evaluation) -> Summary:
 
         engine.progress = show
         return engine.run()
-
-
-def _result(job: Job, summary: Summary) -> Result:
-    measured = job.evaluation.result()
-    return Result(
-        **{name: value for name, value in measured.items() if name != "events"},
-        events=summary.events,
-        target=str(job.schema.target),
-        seconds=summary.seconds,
-        events_per_second=summary.events_per_second,
-        state_bytes=job.pipeline.state_bytes,
-        model=repr(job.pipeline),
-        schema=job.schema.to_config(),
-        dead_letters=summary.rejects,
-        pipeline=job.pipeline,
-    )

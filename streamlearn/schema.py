@@ -1,7 +1,7 @@
 """Schemas: how records become X, y and the other columns of a block, once, where they enter."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_validator
@@ -135,9 +135,12 @@ class Schema(BaseModel):
         for name in self.ignore:
             if name in self.features or name in used:
                 raise ValueError(f"ignore: {name!r} is also used; take it out of one of the two")
+        self._check_features()
+        return self
+
+    def _check_features(self) -> None:
         if not self.features:
             raise ValueError("features must name at least one column")
-        return self
 
     def model_post_init(self, context: Any) -> None:
         """Make the columns of X and the class table, both without values yet."""
@@ -198,7 +201,7 @@ class Schema(BaseModel):
     # -- config ------------------------------------------------------------------------------------
 
     @classmethod
-    def from_config(cls, table: Any, where: str = "schema") -> "Schema":
+    def from_config(cls, table: Any, where: str = "schema") -> Self:
         """A schema from a table as YAML holds it; UserError with the path of the first mistake."""
         try:
             return cls.model_validate(table)
@@ -300,6 +303,20 @@ class Schema(BaseModel):
         decoded, misfits = decode_columns(self, columns, len(rows))
         rejects = [Reject("records", i, misfits[i], raw_record(rows[i])) for i in sorted(misfits)]
         return decoded.take(0, decoded.n), rejects
+
+
+class LabelSchema(Schema):
+    """Which columns of a stream of labels name the event, the label and when it came.
+
+    As `Schema`, but without features; id and target must be named.
+    """
+
+    features: dict[str, Feature] = {}
+
+    def _check_features(self) -> None:
+        for role in ("id", "target"):
+            if getattr(self, role) is None:
+                raise ValueError(f"{role} must name a column of the labels")
 
 
 def among(present: Sequence[str]) -> str:

@@ -70,7 +70,7 @@ def infer_schema(
     unused = [name for name in left_out if name not in named.values()]
     table["ignore"] = _ignored(present, ignore, unused)
     if target is not None:
-        table |= _target(target, sample[target], task, notes)
+        table |= target_of(target, sample[target], task, notes)
     schema = Schema.from_config(table)
     schema.note(notes)
     return schema
@@ -224,7 +224,7 @@ def _kind_of_text(texts: Sequence[str], values: Sequence[Any]) -> tuple[str | No
     return "category", f"{distinct} values, {_gaps(values, texts)}".rstrip(", ")
 
 
-def _target(
+def target_of(
     name: str, values: Sequence[Any], task: str | None, notes: dict[str, str]
 ) -> dict[str, Any]:
     """Target, task and how classes are read, with the reason."""

@@ -65,7 +65,7 @@ def classified() -> Pipeline:
 def measured(result: Result) -> dict[str, Any]:
     """All but the clock."""
     table = result.to_dict()
-    return {k: v for k, v in table.items() if k not in ("seconds", "events_per_second")}
+    return {k: v for k, v in table.items() if k not in ("name", "seconds", "events_per_second")}
 
 
 # -- data of every kind ----------------------------------------------------------------------------

@@ -1,0 +1,142 @@
+"""From arguments or a configuration to labels that come late: how they are read and joined."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from streamlearn import config as configs
+from streamlearn import connectors
+from streamlearn.checkpoint import CheckpointStore
+from streamlearn.config import Config, LabelsSection
+from streamlearn.contracts import Source
+from streamlearn.errors import UserError
+from streamlearn.label_delay import parse_delay
+from streamlearn.schema import LabelSchema, Schema
+from streamlearn.schema_infer import target_of
+
+Late = Any
+
+
+def section_of(config: Config, **given: Any) -> LabelsSection | None:
+    """How labels come late, or None; what is given goes before the configuration.
+
+    given: delay, source, timeout, assume; None where it is not given.
+    Raises: UserError for a combination that cannot be.
+    """
+    named = {name: value for name, value in given.items() if value is not None}
+    if not named:
+        return config.labels
+    before = {} if config.labels is None else config.labels.model_dump(exclude_unset=True)
+    if "delay" in named or "source" in named:
+        before.pop("delay", None)
+        before.pop("source", None)
+    section = configs.check({"labels": before | named}).labels
+    if section is not None and section.delay is not None and str(section.delay).strip() == "0":
+        return None  # labels come with their events: no delay, to the same bits
+    return section
+
+
+def label_time(section: LabelsSection | None) -> str | None:
+    """The column with the time at which each label became known, where the delay is one."""
+    if section is None or section.delay is None:
+        return None
+    delay = parse_delay(section.delay, "labels.delay")
+    return delay.column if delay.kind == "column" else None
+
+
+def without_target(data: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked of events whose labels come from elsewhere: a label among them is left out."""
+    if not isinstance(data, (str, Path)) and iter(data) is data:
+        raise UserError("data: must be a path, a frame or a list where labels come from elsewhere")
+    ignore = list(asked["ignore"] or ())
+    target = asked["target"]
+    if target is not None and target in connectors.sample_columns(data):
+        ignore = list(dict.fromkeys([*ignore, target]))
+    return {**asked, "target": None, "task": None, "ignore": ignore or None}
+
+
+def without_labels(declared: Schema) -> Schema:
+    """A declared schema as that of the events alone."""
+    table = declared.to_config()
+    return Schema.from_config({k: v for k, v in table.items() if k not in _OF_LABELS})
+
+
+_OF_LABELS = ("target", "task", "classes")
+
+
+def label_schema(
+    section: LabelsSection,
+    events: Schema,
+    declared: Schema | None,
+    target: str | None,
+    task: str | None,
+) -> LabelSchema:
+    """How the records of the label stream are read: declared, or as its first rows suggest.
+
+    Raises: UserError where a column has no name, or is not there.
+    """
+    source = str(section.source)
+    sample = connectors.sample_columns(source)
+    known = declared or events
+    names = {
+        "id": section.id or events.id,
+        "target": section.target or target or known.target,
+        "time": section.time or (events.time if events.time in sample else None),
+    }
+    for role in ("id", "target"):
+        if names[role] is None:
+            raise UserError(f"labels.{role}: must name a column of {source}; {_among(sample)}")
+        if names[role] not in sample:
+            raise UserError(
+                f"labels.{role}: there is no column {names[role]!r} in {source}; {_among(sample)}"
+            )
+    if events.id is None:
+        raise UserError("id: must name the column of the events that labels are joined by")
+    asked = task or (declared.task if declared is not None else None)
+    found = target_of(str(names["target"]), sample[str(names["target"])], asked, {})
+    if declared is not None:
+        found["classes"] = declared.classes
+    table = names | found | {"time_unit": known.time_unit, "missing": known.missing}
+    return LabelSchema.from_config({name: value for name, value in table.items() if value})
+
+
+def whole(events: Schema, labels: LabelSchema) -> Schema:
+    """The schema of the events with the target that comes later: what a pipeline learns."""
+    table = events.to_config() | {"target": labels.target, "task": labels.task}
+    return Schema.from_config(table | {"classes": labels.classes})
+
+
+def late(
+    source: Source,
+    schema: Schema,
+    labels: LabelSchema | None,
+    section: LabelsSection,
+    store: CheckpointStore | None,
+) -> Late:
+    """The source whose labels come as the section says.
+
+    Args:
+        source: of the events. schema: theirs. labels: how the label stream is read, if there is
+            one. store: where the order of a merge is logged.
+    Raises: UserError for a delay that the schema cannot give, or a label stream that is not there.
+    """
+    from streamlearn.labels import DelayedLabels, JoinedLabels
+    from streamlearn.order_log import OrderLog
+
+    if labels is None:
+        return DelayedLabels(source, schema, section.delay)
+    return JoinedLabels(
+        source,
+        connectors.open_source(str(section.source), labels),
+        schema,
+        labels,
+        timeout=section.timeout,
+        assume=section.assume,
+        max_pending=section.max_pending,
+        idle=section.idle,
+        order_log=None if store is None else OrderLog(store.path / "order.log", store),
+    )
+
+
+def _among(sample: Mapping[str, Any]) -> str:
+    return f"the columns are {', '.join(map(str, list(sample)[:30]))}"
