@@ -47,7 +47,10 @@ class _Section(BaseModel):
 
 
 class Checkpoint(_Section):
-    """Where and how often state is saved; the last `keep` checkpoints stay."""
+    """Where and how often state is saved.
+
+    path: the folder. every_events, every_seconds: how often it is saved. keep: how many stay.
+    """
 
     path: str
     every_events: Rows | None = None
@@ -116,7 +119,10 @@ class LabelsSection(_Section):
 
 
 class EngineSection(_Section):
-    """How the loop runs: most rows of a block, and events a second (None: as fast as it goes)."""
+    """How the loop runs.
+
+    block_rows: most rows of a block. pace: events a second; as fast as it goes if absent.
+    """
 
     block_rows: Rows = 4096
     pace: Annotated[float, Field(gt=0)] | None = None
@@ -125,8 +131,9 @@ class EngineSection(_Section):
 class SinkSection(_Section):
     """Where answers or dead letters go; `sink: predictions.csv` is enough.
 
-    format: csv, jsonl or parquet, where the ending does not say it. overwrite: whether a run that
-    begins anew empties a file that holds something, instead of refusing.
+    path: the file, or - for standard output. format: csv, jsonl or parquet, where the ending does
+    not say it. overwrite: whether a run that begins anew empties a file that holds something,
+    instead of refusing.
     """
 
     path: str
@@ -142,8 +149,14 @@ class SinkSection(_Section):
 class Config(_Section):
     """One pipeline with its source and sinks.
 
-    `pipeline` lists names, `{name: {arguments}}`, or operators. `run` needs `source` and `schema`;
-    `replay DATA --model FILE` takes both from the command line.
+    `run` needs `source`, `schema` and `pipeline`; `replay DATA --model FILE` takes the first two
+    from the command line.
+
+    source: where events come from. schema: their columns. pipeline: names, `{name: {arguments}}`,
+    or operators, in the order of the data flow. sink: where answers go. dead_letters: where records
+    go that do not fit. checkpoint: where state is saved. labels: where labels come from when they
+    come late. evaluation: how the stream is measured. engine: how the loop runs. allow_pickle:
+    whether the state of a River or scikit-learn stage may be saved and loaded.
     """
 
     source: str | None = None

@@ -12,6 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 _REFRESH_SECONDS = 0.2
+_SHOWN_GROUPS = 20
+_ODD_LABELS = (
+    "expired", "assumed", "contradicted", "duplicates", "unknown", "late", "early", "evicted",
+)  # fmt: skip
 _LINE_SECONDS = 5.0  # where there is no terminal to redraw a line on
 
 
@@ -70,6 +74,10 @@ def print_result(
     out = console or Console(stderr=on_stderr)
     out.print(Text(f"{result['model']}", style="bold"), soft_wrap=True)
     out.print(_metrics_table(result))
+    if result.get("by_group"):
+        out.print(_groups_table(result["by_group"], next(iter(result["metrics"]))))
+    if result.get("drift"):
+        out.print(_drift_table(result["drift"]))
     for line in _facts(result):
         out.print(line, highlight=False, soft_wrap=True)
 
@@ -126,6 +134,58 @@ def _metrics_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
+def _groups_table(groups: Mapping[str, Mapping[str, Any]], metric: str) -> Table:
+    """The groups with most scored rows: the first metric, over all rows and the last ones."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("group", overflow="fold")
+    for name in ("scored", metric, "windowed"):
+        table.add_column(name, justify="right")
+    most = sorted(groups.items(), key=lambda item: -item[1]["scored"])
+    for name, found in most[:_SHOWN_GROUPS]:
+        late = found.get("windowed", {}).get(metric)
+        table.add_row(Text(name), f"{found['scored']:,}", _number(found.get(metric)), _number(late))
+    if len(most) > _SHOWN_GROUPS:
+        table.add_row(Text(f"and {len(most) - _SHOWN_GROUPS} more (--json)"), "", "", "")
+    return table
+
+
+def _drift_table(drift: Mapping[str, Any]) -> Table:
+    """What each known drift did, against the same pipeline reset where it drifts."""
+    columns = {
+        "before": "before", "worst": "worst", "depth": "depth", "recovery": "recovery",
+        "excess_errors": "excess errors", "delay": "alarm after",
+    }  # fmt: skip
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("known drift", *columns.values()):
+        table.add_column(name, justify="right")
+    for found in drift["drifts"]:
+        start, end = found["start"], found["end"]
+        where = f"{start:,}" if start == end else f"{start:,} to {end:,}"
+        table.add_row(where, *(_brief_number(found.get(name)) for name in columns))
+    return table
+
+
+def _brief_number(value: float | None) -> str:
+    return f"{value:,}" if isinstance(value, int) else _number(value)
+
+
+def _label_facts(labels: Mapping[str, Any]) -> list[str]:
+    """What became of the labels: how many came and how late, and what went wrong with others."""
+    events = labels.get("events") or 0
+    came = labels.get("labelled", 0)
+    share = f" ({100 * came / events:.1f} % of the events)" if events else ""
+    lines = [f"{came:,} labels came{share}, {labels.get('pending', 0):,} are waited for"]
+    other = {name: labels[name] for name in _ODD_LABELS if labels.get(name)}
+    if other:
+        lines.append("labels: " + ", ".join(f"{n:,} {name}" for name, n in other.items()))
+    delay = labels.get("delay") or {}
+    for unit, found in delay.items():
+        if isinstance(found, Mapping) and found.get("mean") is not None:
+            told = ", ".join(f"{k} {_brief_number(v)}" for k, v in found.items() if v is not None)
+            lines.append(f"label delay in {unit}: {told}")
+    return lines
+
+
 def _facts(result: Mapping[str, Any]) -> list[str]:
     """Lines below the table."""
     speed = f"{result['seconds']:.2f} s: {result['events_per_second']:,.0f} events/s"
@@ -133,6 +193,11 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
         f"{result['events']:,} events in {speed}, state {_bytes(result['state_bytes'])}",
         _alarms(result["alarms"], result.get("n_alarms", len(result["alarms"]))),
     ]
+    if result.get("labels"):
+        lines += _label_facts(result["labels"])
+    if result.get("river"):
+        shown = ", ".join(f"{name} {_number(value)}" for name, value in result["river"].items())
+        lines.append(f"by River, row by row: {shown}")
     if result.get("unanswered"):
         lines.append(f"{result['unanswered']:,} with a label but no answer yet, not measured")
     if result["dead_letters"]:

@@ -187,6 +187,7 @@ def pipeline_of(
 
 def _TEMP(f):
     import inspect
+
     known = inspect.signature(f).parameters
     return lambda *a, **k: f(*a, **{n: v for n, v in k.items() if n in known})
 
