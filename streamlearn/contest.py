@@ -2,18 +2,35 @@
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from streamlearn import config as configs
+from streamlearn import display
 from streamlearn.block import OBSERVE, PREDICT, Block, Columns
 from streamlearn.contracts import State, merged
+from streamlearn.engine import Engine, Summary
 from streamlearn.errors import UserError
-from streamlearn.evaluation import Evaluation
+from streamlearn.job import (
+    Job,
+    evaluation_of,
+    job_for,
+    result_of,
+    settings,
+    user_errors,
+    with_late_labels,
+)
+from streamlearn.label_sources import label_time, section_of
+from streamlearn.observers import Observers, observers_of
 from streamlearn.paired import PairedDifferences
 from streamlearn.pipeline import Pipeline
+from streamlearn.rehearsal import rehearse
+from streamlearn.result import Result
+from streamlearn.schema import Schema
+from streamlearn.spill import Spill
 
 _log = logging.getLogger(__name__)
 _EVENT = PREDICT | OBSERVE
@@ -28,32 +45,44 @@ class Contestant:
     """
 
     name: str
-    pipeline: Pipeline
-    evaluation: Evaluation
-    recorder: Any = None
+    job: Job
+    observers: Observers
     seconds: float = 0.0
     events: int = 0
     alarms: int = 0
     error: str = ""
     failed_at: int = 0
 
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline that learns."""
+        return self.job.pipeline
+
     def run(self, block: Block) -> Columns:
         """Answer and learn, measured."""
         started = time.perf_counter()
-        outputs = self.pipeline.run(block)
+        outputs = self.observers.pipeline.run(block)
         seconds = time.perf_counter() - started
-        self.evaluation.update(block, outputs)
-        if self.recorder is not None:
-            self.recorder.update(block, outputs, seconds)
+        self.observers.measure.update(block, outputs)
+        if self.observers.recorder is not None:
+            self.observers.recorder.update(block, outputs, seconds)
         self.seconds += seconds
         self.events += int(np.count_nonzero(block.mode & _EVENT))
         if "alarm" in outputs:
             self.alarms += int(np.count_nonzero(outputs["alarm"]))
         return outputs
 
-    def measure_anew(self, evaluation: Evaluation) -> None:
-        """Forget what was measured; what was learnt stays."""
-        self.evaluation, self.seconds, self.events, self.alarms = evaluation, 0.0, 0, 0
+    def result(self, rejects: int) -> Result:
+        """How it went; seconds are its own, without reading."""
+        summary = Summary(self.events, 0, rejects, self.alarms, self.seconds, 0, "")
+        found = self.observers.completed(result_of(self.job, summary))
+        return replace(found, name=self.name)
+
+    def measured_anew(self, window: int | None = None, fading: float | None = None) -> "Contestant":
+        """The same pipeline, which goes on with what it learnt, and nothing measured yet."""
+        evaluation = evaluation_of(self.job.config, self.job.schema, window, fading)
+        job = self.job._replace(evaluation=evaluation)
+        return Contestant(self.name, job, observers_of(job, None))
 
 
 @dataclass
@@ -70,7 +99,7 @@ class Contest:
     contestants: Sequence[Contestant]
     paired: PairedDifferences | None = None
     events: int = 0
-    label_rows: int = field(default=0)
+    seconds: float = 0.0  # in everyone's run and in all measures
 
     @property
     def alive(self) -> list[Contestant]:
@@ -79,10 +108,12 @@ class Contest:
 
     def run(self, block: Block) -> Columns:
         """Give the block to everyone; answers nothing itself."""
+        started = time.perf_counter()
         answers = [None if c.error else self._answered(c, block) for c in self.contestants]
         if self.paired is not None:
             self.paired.update(block, answers)
         self.events += int(np.count_nonzero(block.mode & _EVENT))
+        self.seconds += time.perf_counter() - started
         if not self.alive:
             raise UserError(all_failed(self.contestants))
         return {}
@@ -98,8 +129,10 @@ class Contest:
 
     def state(self) -> State:
         """The states of all pipelines and measures."""
-        members = {f"{i}.pipeline": c.pipeline.state() for i, c in enumerate(self.contestants)}
-        members |= {f"{i}.measure": c.evaluation.state() for i, c in enumerate(self.contestants)}
+        members: dict[str, State] = {}
+        for i, c in enumerate(self.contestants):
+            members[f"{i}.pipeline"] = c.observers.pipeline.state()
+            members[f"{i}.measure"] = c.observers.measure.state()
         if self.paired is not None:
             members["paired"] = self.paired.state()
         return merged(members, {"events": self.events})
@@ -107,8 +140,8 @@ class Contest:
     def load(self, state: State) -> None:
         """Take over what `state` gave; the contestants must be the same."""
         for i, c in enumerate(self.contestants):
-            c.pipeline.load(state.under(f"{i}.pipeline"))
-            c.evaluation.load(state.under(f"{i}.measure"))
+            c.observers.pipeline.load(state.under(f"{i}.pipeline"))
+            c.observers.measure.load(state.under(f"{i}.measure"))
         if self.paired is not None:
             self.paired.load(state.under("paired"))
         self.events = state.table["events"]
@@ -125,3 +158,103 @@ def described(error: Exception) -> str:
     text = " ".join(str(error).split())
     ours = isinstance(error, ValueError | MemoryError) and text
     return text if ours else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+# -- one stream ------------------------------------------------------------------------------------
+
+
+def stream_of(
+    data: Any,
+    schema: Schema | Mapping[str, Any] | None,
+    asked: Mapping[str, Any],
+    delay: int | str | None,
+    progress: bool,
+) -> Job:
+    """A job that has its source and schema, but no pipeline yet.
+
+    Args:
+        data: as for `replay`. schema: declared. asked: target, features, ignore, task, time, group.
+        delay: as for `replay`. progress: whether an inferred schema is said, or logged.
+    Raises: UserError for data or names that are not there.
+    """
+    if data is None:
+        raise UserError("data: must be given: a path, a frame, an Arrow table or an iterable")
+    config, data, _ = settings(data, None, None, None)
+    late = section_of(config, delay=delay)
+    config = config.model_copy(update={"labels": late})
+    names = {name: asked.get(name) for name in ("target", "features", "ignore", "task")}
+    names |= {name: configs.listed(names[name]) for name in ("features", "ignore")}
+    declared = config.schema_ if schema is None and not any(names.values()) else schema
+    roles = {"time": asked.get("time"), "group": asked.get("group"), "label_time": label_time(late)}
+    return job_for(data, declared, names | roles, config, display.say if progress else _log.info)
+
+
+def contestants_of(
+    stream: Job,
+    pipelines: Mapping[str, Pipeline],
+    window: int | None = None,
+    fading: float | None = None,
+    report: Any = None,
+    drifts: Any = None,
+) -> tuple[Job, list[Contestant]]:
+    """Everyone with measures of its own, rehearsed on invented rows; and the stream, labels late.
+
+    Raises: UserError with the label of a pipeline that does not fit the schema.
+    """
+    found = []
+    section = stream.config.labels
+    for label, pipeline in pipelines.items():
+        evaluation = evaluation_of(stream.config, stream.schema, window, fading)
+        job = stream._replace(pipeline=pipeline, evaluation=evaluation)
+        try:
+            rehearse(job)
+        except UserError as error:
+            raise UserError(f"{label}: {error}") from None
+        if found:
+            job = job._replace(source=found[0].job.source, labels=found[0].job.labels)
+            if section is not None:
+                pipeline.spill_to(Spill(), section.memory_mb << 20)
+        else:
+            job = with_late_labels(job)
+        found.append(Contestant(label, job, observers_of(job, report, drifts)))
+    return found[0].job, found
+
+
+def raced(stream: Job, contest: Contest, limit: int | None, progress: bool) -> Summary:
+    """Run the contest over the stream, once.
+
+    Raises: UserError for a stream without rows, or when everyone has failed.
+    """
+    rows = stream.config.engine.block_rows
+    engine = Engine(stream.source, contest, block_rows=rows, limit=limit)
+    before = [(c.pipeline, c.pipeline.expects_labels) for c in contest.contestants]
+    for pipeline, _ in before:  # where labels come with their events, a log would fill the memory
+        pipeline.expects_labels = stream.labels is not None
+    try:
+        with user_errors():
+            summary = _shown(engine, contest) if progress else engine.run()
+    finally:
+        for pipeline, expected in before:
+            pipeline.expects_labels = expected
+    if summary.stopped:
+        _log.warning("stopped by %s after %d events", summary.stopped, summary.events)
+    elif summary.events == 0:
+        raise UserError(
+            f"{stream.name}: none of its {summary.rejects} rows fits the schema; "
+            "look at the reasons, or declare it"
+        )
+    return summary
+
+
+def _shown(engine: Engine, contest: Contest) -> Summary:
+    """Run with the progress line of the first one that is alive."""
+    with display.Progress() as line:
+
+        def show(engine: Engine) -> None:
+            if line.due and contest.alive:
+                first = contest.alive[0]
+                metric, value = first.job.evaluation.rolling
+                line.show(engine.events, f"{first.name} {metric}", value, first.alarms)
+
+        engine.progress = show
+        return engine.run()
