@@ -1,4 +1,4 @@
-"""The documentation site: Sphinx, MyST, furo. `make docs` builds it offline, warnings are errors."""
+"""The documentation site: `make docs` builds it offline, warnings are errors."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ import streamlearn  # noqa: E402  # the editable install, as the tests have it
 
 project = "streamlearn"
 author = "streamlearn contributors"
-copyright = author  # noqa: A001  # Sphinx reads this name
+copyright = author  # Sphinx reads this name
 release = version = streamlearn.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "generated"]
@@ -34,14 +34,12 @@ python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 
 nitpicky = True
-nitpick_ignore_regex = [  # types of others: their pages are elsewhere, and this site is built offline
-    (
-        "py:.*",
-        r"(numpy|np|river|base|pyarrow|pa|pydantic|pandas|pd|sklearn|collections|pathlib)\b.*",
-    ),
+_OTHERS = r"(numpy|np|river|base|pyarrow|pa|pydantic|pandas|pd|sklearn|collections|pathlib)\b.*"
+_ALIASES = r"(F8|I8|U1|B1|NDArray|Json|Columns|Positions|Names|Assignments|Rows?)"
+_PYDANTIC = r"(FieldInfo|MinLen|NoneType)"
+nitpick_ignore_regex = [  # no inventory of other projects is fetched: the site is built offline
+    ("py:.*", _OTHERS),
     ("py:.*", r"(typing|os|abc|datetime|types)\..*"),
-    (
-        "py:class",
-        r"(F8|I8|U1|B1|NDArray|Json|Columns|Positions|Names|Assignments|Row|Rows|FieldInfo|MinLen|NoneType)",
-    ),
+    ("py:class", _ALIASES),
+    ("py:class", _PYDANTIC),
 ]

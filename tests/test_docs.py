@@ -4,10 +4,12 @@ import doctest
 import importlib
 import pkgutil
 import re
+import runpy
 import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -91,3 +93,142 @@ def test_commands_in_the_readme_run(
 def test_links_within_the_repository_lead_somewhere(page: str) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text("utf-8"))
     assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+SITE = sorted((ROOT / "docs").rglob("*.md"))
+DIRECTIVE = re.compile(
+    r"^(?P<fence>`{3,}|:{3,})(?:\{(?P<directive>[\w-]+)\} *(?P<argument>\S*)|(?P<language>\w+))\n"
+    r"(?P<body>.*?)^(?P=fence)$",
+    re.MULTILINE | re.DOTALL,
+)
+OPTION = re.compile(r"^:([\w-]+): *(.*)\n", re.MULTILINE)
+SHELL = ("make ", "pip install ", "git ")  # shown, not run: they need the network
+
+
+class Shown(NamedTuple):
+    """One code block of a page: its language, its file name if it is a file, its text."""
+
+    language: str
+    caption: str
+    code: str
+
+
+def shown_in(page: Path) -> Iterator[Shown]:
+    """The code blocks of a page of the site, included files among them."""
+    for found in DIRECTIVE.finditer(page.read_text("utf-8")):
+        body, directive = found["body"], found["directive"]
+        options = dict(OPTION.findall(body.partition("\n\n")[0] + "\n")) if directive else {}
+        if directive == "literalinclude":
+            code = (page.parent / found["argument"]).read_text("utf-8")
+            yield Shown("include", options.get("caption", ""), code)
+        elif directive == "code-block":
+            code = body.partition("\n\n")[2] if options else body
+            yield Shown(found["argument"], options.get("caption", ""), code)
+        elif directive is None:
+            yield Shown(found["language"], "", body)
+
+
+class Reader:
+    """Does what a reader of one page would do, in one folder and one Python session."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.capsys = folder, capsys
+        self.session: dict[str, object] = {"__name__": "__main__"}
+        self.ran = 0
+
+    def follow(self, shown: Shown) -> None:
+        if shown.caption:
+            (self.folder / shown.caption).write_text(shown.code, encoding="utf-8")
+        elif shown.language in ("csv", "json", "text"):
+            raise AssertionError(f"needs a caption, the name of the file:\n{shown.code}")
+        getattr(self, f"_{shown.language}", self._unknown)(shown)
+
+    def _unknown(self, shown: Shown) -> None:
+        raise AssertionError(f"nothing checks blocks of {shown.language}:\n{shown.code}")
+
+    def _include(self, shown: Shown) -> None:
+        """A file of the repository; its caption puts it into the folder."""
+
+    _csv = _json = _text = _include
+
+    def _sh(self, shown: Shown) -> None:
+        lines = [line for line in shown.code.splitlines() if line.strip()]
+        assert all(line.startswith(SHELL) for line in lines), shown.code
+
+    def _python(self, shown: Shown) -> None:
+        exec(compile(shown.code, shown.caption or "page", "exec"), self.session)  # noqa: S102  # ours
+        self.capsys.readouterr()
+        self.ran += 1
+
+    def _pycon(self, shown: Shown) -> None:
+        test = doctest.DocTestParser().get_doctest(shown.code, self.session, "page", None, None)
+        runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)
+        failures, _ = runner.run(test, clear_globs=False)
+        self.session.update(test.globs)
+        assert failures == 0, self.capsys.readouterr().out
+        self.ran += 1
+
+    def _yaml(self, shown: Shown) -> None:
+        path = self.folder / (shown.caption or "unnamed.yaml")
+        path.write_text(shown.code, encoding="utf-8")
+        streamlearn.load_config(path)
+        self.ran += 1
+
+    def _console(self, shown: Shown) -> None:
+        """`$ command` lines, each followed by what it prints; `...` stands for anything."""
+        for part in re.split(r"^\$ ", shown.code, flags=re.MULTILINE)[1:]:
+            command, _, expected = re.sub(r" \\\n\s*", " ", part).partition("\n")
+            got = self._printed(shlex.split(command, comments=True))
+            checker = doctest.OutputChecker()
+            flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+            fits = not expected.strip() or checker.check_output(expected, got, flags)
+            assert fits, f"$ {command}\nshown:\n{expected}\ngot:\n{got}"
+            self.ran += 1
+
+    def _printed(self, words: list[str]) -> str:
+        """What a command prints; its errors and the exit status where that is not 0."""
+        self.capsys.readouterr()
+        program, *arguments = words
+        if program == "python":
+            runpy.run_path(str(self.folder / arguments[0]), run_name="__main__")
+            return self.capsys.readouterr().out
+        if program == "head":
+            text = (self.folder / arguments[-1]).read_text("utf-8")
+            return "".join(text.splitlines(keepends=True)[: int(arguments[0].strip("-n"))])
+        assert program == "streamlearn", f"cannot run {program!r}"
+        with pytest.raises(SystemExit) as end:
+            cli.main(arguments)
+        captured = self.capsys.readouterr()
+        if end.value.code == 0:
+            return captured.out
+        errors = [line for line in captured.err.splitlines() if line.startswith("error:")]
+        return "\n".join([*errors, f"[exit status {end.value.code}]", ""])
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("page", SITE, ids=lambda p: p.relative_to(ROOT / "docs").as_posix())
+def test_what_a_page_of_the_site_shows_works(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files are written, configs loaded, commands and Python run, in the order of the page."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    runpy.run_path(str(ROOT / "docs" / "parcels.py"), run_name="__main__")  # the data of all pages
+    reader = Reader(tmp_path, capsys)
+    for shown in shown_in(page):
+        reader.follow(shown)
+
+
+def test_the_site_has_pages_with_code() -> None:
+    """The walk above must find something."""
+    languages = [shown.language for page in SITE for shown in shown_in(page)]
+    assert {"python", "console", "yaml"} <= set(languages)
+    assert len(languages) > 30
+
+
+def test_every_page_is_in_the_contents() -> None:
+    """Sphinx says so too, as an error; here it takes no build."""
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    names = [page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in SITE]
+    assert [n for n in names if n != "index" and not re.search(rf"^{n}$", index, re.M)] == []
