@@ -1,0 +1,400 @@
+"""Figures of a report or of a live page: plain lists in, a bokeh figure out.
+
+Nothing here knows a Result or HTML. Colours are *roles*: a model carries tags `property=role`, and
+whoever shows it may repaint it by looking the role up in PALETTES (light or dark).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import bokeh.models
+from bokeh.plotting import figure
+
+models: Any = bokeh.models  # its types say less than it does, and other things by version
+Numbers = Sequence[float | None]
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+# Okabe and Ito (2008), lighter on dark; distinguishable with every kind of colour blindness
+PALETTES: dict[str, dict[str, str]] = {
+    "light": {
+        "ink": "#1c2430",
+        "soft": "#5a6675",
+        "grid": "#e4e8ed",
+        "axis": "#aab4c0",
+        "paper": "#ffffff",
+        "s0": "#0067a6",
+        "s1": "#c4500a",
+        "s2": "#00805c",
+        "s3": "#a0498a",
+        "s4": "#8a6500",
+        "s5": "#3b4252",
+        "quiet": "#77808c",
+        "alarm": "#b3123f",
+        "drift": "#6b7785",
+        "above": "#c4500a",
+        "below": "#0067a6",
+    },
+    "dark": {
+        "ink": "#e8edf3",
+        "soft": "#a5b1c0",
+        "grid": "#2a333f",
+        "axis": "#566271",
+        "paper": "#161c24",
+        "s0": "#5bb8ff",
+        "s1": "#ff9a57",
+        "s2": "#3fd6a5",
+        "s3": "#e69bd0",
+        "s4": "#eac54f",
+        "s5": "#c3cede",
+        "quiet": "#93a0b0",
+        "alarm": "#ff6b8f",
+        "drift": "#8b98a8",
+        "above": "#ff9a57",
+        "below": "#5bb8ff",
+    },
+}
+N_SERIES = 6
+
+
+class Line(NamedTuple):
+    """A line over the stream: name, colour role, events (x), values, and how it is drawn."""
+
+    name: str
+    role: str
+    rows: Sequence[float]
+    values: Numbers
+    dash: str = "solid"
+    width: float = 2.2
+    alpha: float = 1.0
+    labelled: bool = True
+
+
+class Marks(NamedTuple):
+    """What is marked over the stream: events with an alarm, and (start, end) of known drifts."""
+
+    alarms: Sequence[int] = ()
+    drifts: Sequence[Sequence[int]] = ()
+
+
+def over_time(
+    lines: Sequence[Line],
+    *,
+    unit: str,
+    events: int,
+    marks: Marks = Marks(),  # noqa: B008  # immutable
+    form: str = "0.0[00]",
+    height: int = 320,
+    floor: float | None = None,
+) -> Any:
+    """Values over the stream, each line named at its end.
+
+    Args:
+        lines: None is a gap. unit: what the y axis shows. events: length of the stream.
+        marks: alarms as triangles along the upper edge, known drifts as dashed lines or bands.
+        form: numeral.js format of the y axis. floor: where the axis begins at
+        the latest, the least value if None.
+    """
+    low, high = _span([line.values for line in lines])
+    low = low if floor is None else min(floor, low)
+    pad = 0.06 * (high - low)
+    bottom = low if floor is not None else low - pad
+    top = high + (2.6 * pad if marks.alarms else pad)
+    p = _plot(height, _range(0, max(1, events)), _range(bottom, top))
+    _mark_drifts(p, marks.drifts, top)
+    for line in lines:
+        source = models.ColumnDataSource(
+            {"x": list(line.rows), "y": _gaps(line.values), "name": [line.name] * len(line.rows)}
+        )
+        drawn = p.line(
+            "x", "y", source=source, line_width=line.width, line_dash=line.dash,
+            line_alpha=line.alpha, line_join="round",
+        )  # fmt: skip
+        _paint(drawn.glyph, line_color=line.role)
+        if line.labelled:
+            _hover(p, drawn, [("", "@name"), ("event", "@x{0,0}"), (unit, "@y{0.0000}")])
+    _mark_alarms(p, marks.alarms, top - 0.9 * pad, events)
+    _name_ends(p, [line for line in lines if line.labelled], (bottom, top), height)
+    _axes(p, "events", unit, form)
+    return p
+
+
+def shares_over_time(rows: Sequence[int], shares: Mapping[str, Numbers], height: int = 240) -> Any:
+    """How often each of some classes came, by bin of events, stacked to 1."""
+    p = _plot(height, _range(0, max(rows, default=1)), _range(0.0, 1.0))
+    left = [0, *list(rows)[:-1]]
+    below = [0.0] * len(rows)
+    for k, (name, values) in enumerate(shares.items()):
+        upper = [b + (v or 0.0) for b, v in zip(below, values, strict=True)]
+        source = models.ColumnDataSource(
+            {"left": left, "right": list(rows), "bottom": below, "top": upper,
+             "name": [name] * len(rows), "share": _gaps(values)}
+        )  # fmt: skip
+        drawn = p.quad(
+            left="left", right="right", bottom="bottom", top="top", source=source,
+            fill_alpha=0.75 if k < N_SERIES else 0.3, line_color=None,
+        )  # fmt: skip
+        _paint(drawn.glyph, fill_color=_series(k))
+        said = [("", "@name"), ("events to", "@right{0,0}"), ("share", "@share{0.0%}")]
+        _hover(p, drawn, said, "mouse")
+        below = upper
+    _axes(p, "events", "share", "0%")
+    return p
+
+
+def feature_drift(rows: Sequence[int], features: Sequence[tuple[str, Numbers]], most: float) -> Any:
+    """A row a feature, a column a bin of events: how far it lies from its mean over all.
+
+    Args:
+        rows: last event of each bin. features: name and drift by bin, the first drawn on top.
+        most: drift drawn in full colour; above the mean in one colour, below in another.
+    """
+    names = [_short(name, 22) for name, _ in features]
+    unique = [name if names.index(name) == i else f"{name} ({i})" for i, name in enumerate(names)]
+    height = 64 + 21 * len(features)
+    p = _plot(height, _range(0, max(rows, default=1)), _range(len(features) - 0.5, -0.5))
+    left = [0, *list(rows)[:-1]]
+    for role, sign in (("above", 1.0), ("below", -1.0)):
+        cells: dict[str, list[Any]] = {k: [] for k in ("left", "right", "y", "alpha", "name", "z")}
+        for i, (name, drift) in enumerate(features):
+            for a, b, z in zip(left, rows, drift, strict=True):
+                if z is not None and z * sign > 0.0:
+                    alpha = min(1.0, abs(z) / most)
+                    for key, value in zip(cells, (a, b, i, alpha, name, z), strict=True):
+                        cells[key].append(value)
+        drawn = p.hbar(
+            y="y", left="left", right="right", height=0.86, fill_alpha="alpha", line_color=None,
+            source=models.ColumnDataSource(cells),
+        )  # fmt: skip
+        _paint(drawn.glyph, fill_color=role)
+        said = [("", "@name"), ("events to", "@right{0,0}"), ("drift", "@z{0.00}")]
+        _hover(p, drawn, said, "mouse")
+    _axes(p, "events", "", "0")
+    p.yaxis.ticker = models.FixedTicker(ticks=list(range(len(features))))
+    p.yaxis.major_label_overrides = dict(enumerate(unique))
+    p.ygrid.visible = False
+    return p
+
+
+def reliability(calibration: Mapping[str, Any], height: int = 320) -> Any:
+    """How often the model was right, by how sure it was; a bar below says how many answers."""
+    n, sure, right = calibration["n"], calibration["confidence"], calibration["accuracy"]
+    p = _plot(height, _range(0.0, 1.0), _range(0.0, 1.0))
+    diagonal = p.line([0, 1], [0, 1], line_dash="4 4", line_width=1.4)
+    _paint(diagonal.glyph, line_color="quiet")
+    most, edges = max(n, default=0) or 1, calibration["edges"]
+    bars = models.ColumnDataSource(
+        {"left": edges[:-1], "right": edges[1:], "top": [0.22 * v / most for v in n], "n": n}
+    )
+    drawn = p.quad(left="left", right="right", bottom=0, top="top", source=bars, fill_alpha=0.25)
+    _paint(drawn.glyph, fill_color="s0", line_color="paper")
+    _hover(p, drawn, [("answers", "@n{0,0}")], "mouse")
+    kept = [i for i, v in enumerate(n) if v and sure[i] is not None and right[i] is not None]
+    size = [5 + 11 * math.sqrt(n[i] / most) for i in kept]
+    points = models.ColumnDataSource(
+        {"x": [sure[i] for i in kept], "y": [right[i] for i in kept], "n": [n[i] for i in kept],
+         "size": size}
+    )  # fmt: skip
+    joined = p.line("x", "y", source=points, line_width=2)
+    _paint(joined.glyph, line_color="s0")
+    dots = p.scatter("x", "y", size="size", source=points, line_width=1.5)
+    _paint(dots.glyph, fill_color="s0", line_color="paper")
+    said = [("said", "@x{0.0%}"), ("right", "@y{0.0%}"), ("answers", "@n{0,0}")]
+    _hover(p, dots, said, "mouse")
+    _axes(p, "confidence of the answer", "share that was right", "0%")
+    p.xaxis.formatter = models.NumeralTickFormatter(format="0%")
+    return p
+
+
+def confusion(labels: Sequence[str], counts: Sequence[Sequence[float]]) -> Any:
+    """True classes as rows, answers as columns; a cell is as dark as its share of the row."""
+    k = len(labels)
+    cell = max(14, min(46, 560 // max(1, k)))
+    p = _plot(70 + cell * k, _range(-0.5, k - 0.5), _range(k - 0.5, -0.5))
+    names = [_short(label, 14) for label in labels]
+    cells: dict[str, list[Any]] = {key: [] for key in ("x", "y", "share", "n", "true", "said", "t")}
+    for i, row in enumerate(counts):
+        total = sum(row) or 1
+        for j, n in enumerate(row):
+            shown = f"{n:,.0f}" if k <= 12 else ""
+            values = (j, i, 0.72 * n / total, n, labels[i], labels[j], shown)
+            for key, value in zip(cells, values, strict=True):
+                cells[key].append(value)
+    source = models.ColumnDataSource(cells)
+    drawn = p.rect("x", "y", 0.96, 0.96, source=source, fill_alpha="share", line_width=1)
+    _paint(drawn.glyph, fill_color="s0", line_color="grid")
+    said = [("true", "@true"), ("answered", "@said"), ("events", "@n{0,0}")]
+    _hover(p, drawn, said, "mouse")
+    text = p.text("x", "y", text="t", source=source, text_align="center", text_baseline="middle",
+                  text_font_size="12px", text_font=FONT)  # fmt: skip
+    _paint(text.glyph, text_color="ink")
+    _axes(p, "answered", "true class", "0")
+    for axis in (p.xaxis, p.yaxis):
+        axis.ticker = models.FixedTicker(ticks=list(range(k)))
+        axis.major_label_overrides = dict(enumerate(names))
+    p.grid.visible = False
+    if k > 6:
+        p.xaxis.major_label_orientation = 0.9
+    return p
+
+
+def histogram(
+    edges: Sequence[float],
+    counts: Sequence[float],
+    *,
+    unit: str,
+    what: str,
+    log: bool = False,
+    marks: Mapping[str, float] | None = None,
+    height: int = 240,
+) -> Any:
+    """Bars between edges (one more than counts); marks are dashed lines with a name."""
+    ends = _range(edges[0], edges[-1]) if edges else _range(0, 1)
+    p = _plot(height, ends, _range(0, 1.18 * max(counts, default=1) or 1), log=log)
+    source = models.ColumnDataSource({"left": edges[:-1], "right": edges[1:], "n": list(counts)})
+    drawn = p.quad(left="left", right="right", bottom=0, top="n", source=source, fill_alpha=0.75)
+    _paint(drawn.glyph, fill_color="s0", line_color="paper")
+    said = [(unit, "@left{0,0.[00]} to @right{0,0.[00]}"), (what, "@n{0,0}")]
+    _hover(p, drawn, said, "mouse")
+    for i, (name, x) in enumerate((marks or {}).items()):
+        line = models.Span(location=x, dimension="height", line_dash="5 4", line_width=1.4)
+        p.add_layout(_paint(line, line_color="s1"))
+        text = models.Label(x=x, y=height - 74 - 15 * i, y_units="screen", text=name, x_offset=5,
+                     text_font_size="12px", text_font=FONT)  # fmt: skip
+        p.add_layout(_paint(text, text_color="s1"))
+    _axes(p, unit, what, "0,0")
+    p.xaxis.formatter = models.NumeralTickFormatter(format="0,0.[00]")
+    return p
+
+
+# -- parts of a figure -----------------------------------------------------------------------------
+
+
+def _plot(height: int, x: Any, y: Any, log: bool = False) -> Any:
+    """An empty figure: as wide as there is room, no tools that would catch a finger's scrolling."""
+    p = figure(
+        height=height, sizing_mode="stretch_width", x_range=x, y_range=y, toolbar_location=None,
+        tools="", x_axis_type="log" if log else "linear", min_border_left=8, min_border_right=14,
+        min_border_top=6, background_fill_color=None, border_fill_color=None,
+        outline_line_color=None,
+    )  # fmt: skip
+    p.xgrid.visible = False
+    return p
+
+
+def _range(start: float, end: float) -> Any:
+    return models.Range1d(start=start, end=end)
+
+
+def _axes(p: Any, x: str, y: str, form: str) -> None:
+    p.xaxis.formatter = models.NumeralTickFormatter(format="0,0")
+    p.yaxis.formatter = models.NumeralTickFormatter(format=form)
+    p.xaxis.axis_label, p.yaxis.axis_label = x, y
+    p.xaxis.ticker.desired_num_ticks = 5
+    p.yaxis.ticker.desired_num_ticks = 5
+    for axis in (*p.xaxis, *p.yaxis):
+        axis.update(
+            axis_label_text_font=FONT, axis_label_text_font_size="12px",
+            axis_label_text_font_style="normal", major_label_text_font=FONT,
+            major_label_text_font_size="12px", minor_tick_line_color=None, major_tick_in=0,
+            major_tick_out=4, axis_label_standoff=6,
+        )  # fmt: skip
+        _paint(axis, axis_line_color="axis", major_tick_line_color="axis")
+        _paint(axis, major_label_text_color="soft", axis_label_text_color="soft")
+    p.yaxis.axis_line_color = None
+    for axis in p.yaxis:
+        axis.tags = [tag for tag in axis.tags if not tag.startswith("axis_line_color")]
+    for grid in p.grid:
+        _paint(grid, grid_line_color="grid")
+
+
+def _paint(model: Any, **roles: str) -> Any:
+    """Give properties the light colours of roles, and remember the roles."""
+    for name, role in roles.items():
+        setattr(model, name, PALETTES["light"][role])
+    model.tags = [*model.tags, *(f"{name}={role}" for name, role in roles.items())]
+    return model
+
+
+def _hover(p: Any, renderer: Any, said: list[tuple[str, str]], mode: str = "vline") -> None:
+    nearest = {"mode": mode} | ({"line_policy": "nearest"} if mode == "vline" else {})
+    p.add_tools(models.HoverTool(renderers=[renderer], tooltips=said, toggleable=False, **nearest))
+
+
+def _mark_drifts(p: Any, drifts: Sequence[Sequence[int]], top: float) -> None:
+    for i, (start, end) in enumerate(drifts):
+        if end > start:
+            band = models.BoxAnnotation(left=start, right=end, fill_alpha=0.16, line_color=None)
+            p.add_layout(_paint(band, fill_color="drift"))
+        line = models.Span(location=start, dimension="height", line_dash="2 4", line_width=1.6)
+        p.add_layout(_paint(line, line_color="drift"))
+        if len(drifts) <= 12:
+            name = models.Label(x=start, y=4, y_units="screen", x_offset=4, text=f"drift {i + 1}",
+                         text_font_size="11px", text_font=FONT)  # fmt: skip
+            p.add_layout(_paint(name, text_color="drift"))
+
+
+def _mark_alarms(p: Any, alarms: Sequence[int], y: float, events: int) -> None:
+    if not alarms:
+        return
+    source = models.ColumnDataSource({"x": list(alarms), "y": [y] * len(alarms)})
+    size = 9 if len(alarms) <= 60 else 6
+    drawn = p.scatter("x", "y", source=source, marker="inverted_triangle", size=size)
+    drawn.glyph.line_alpha = 0.0
+    _paint(drawn.glyph, fill_color="alarm")
+    _hover(p, drawn, [("alarm at event", "@x{0,0}")], "mouse")
+
+
+def _name_ends(p: Any, lines: Sequence[Line], span: tuple[float, float], height: int) -> None:
+    """Names beside the last values, moved apart where they would overlap."""
+    ends = [(line, _last(line.values)) for line in lines]
+    known = sorted(((v, line) for line, v in ends if v is not None), key=lambda pair: pair[0])
+    if not known:
+        return
+    inner, gap = height - 60, 16.0
+    wanted = [(v - span[0]) / (span[1] - span[0] or 1.0) * inner for v, _ in known]
+    placed: list[float] = []
+    for y in wanted:
+        placed.append(max(y, placed[-1] + gap) if placed else max(y, 6.0))
+    over = placed[-1] - (inner - 4)
+    for i in range(len(placed) - 1, -1, -1):
+        if over > 0:
+            limit = placed[i + 1] - gap if i + 1 < len(placed) else inner - 4
+            placed[i] = min(placed[i], limit)
+    width = max(len(_short(line.name, 20)) for _, line in known)
+    p.min_border_right = 16 + round(6.9 * width)
+    p.tags = [*p.tags, "names"]
+    for (value, line), y, want in zip(known, placed, wanted, strict=True):
+        text = models.Label(
+            x=p.x_range.end, y=value, x_offset=7, y_offset=y - want, text=_short(line.name, 20),
+            text_font_size="12px", text_font=FONT, text_baseline="middle",
+            text_font_style="bold" if line.width > 2 else "normal",
+        )  # fmt: skip
+        text.tags = ["name"]
+        p.add_layout(_paint(text, text_color=line.role))
+
+
+def _span(series: Sequence[Numbers]) -> tuple[float, float]:
+    """Least and largest value; some room where all are the same."""
+    found = [v for values in series for v in values if v is not None and math.isfinite(v)]
+    if not found:
+        return 0.0, 1.0
+    low, high = min(found), max(found)
+    room = 0.05 * abs(high) or 0.5
+    return (low, high) if high > low else (low - room, high + room)
+
+
+def _gaps(values: Numbers) -> list[float]:
+    return [math.nan if value is None else value for value in values]
+
+
+def _last(values: Numbers) -> float | None:
+    return next((v for v in reversed(values) if v is not None), None)
+
+
+def _series(k: int) -> str:
+    return f"s{k}" if k < N_SERIES else "quiet"
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
