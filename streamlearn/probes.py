@@ -50,7 +50,8 @@ class ProbedPipeline:
     changes nothing. Average anytime accuracy: the mean over these points of the mean over the
     concepts seen so far. Worst case (De Lange et al. 2023): with k concepts, accuracy on the
     present one / k + (1 - 1/k) * the mean over earlier concepts of the lowest since they ended.
-    Regression: mean absolute error, and the highest, in their place.
+    Regression: mean absolute error, and the highest, in their place. A probe to which a classifier
+    has nothing to say is a miss.
 
     Block law: which rows are probes and when they are asked rests on the count of events alone.
     Probes carry features; keys, times and ids are not kept.
@@ -145,7 +146,7 @@ class ProbedPipeline:
         seen = self._last[: now + 1][np.isfinite(self._last[: now + 1])]
         if len(seen):
             self._points += 1
-            self._mean += (seen.sum() / len(seen) - self._mean) / self._points
+            self._mean += (float(seen.sum()) / len(seen) - self._mean) / self._points
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -211,13 +212,26 @@ class ProbedPipeline:
             "last": self._last.copy(),
         }
         table = {"points": self._points, "mean": self._mean, "numbers": self._numbers.table()}
-        own = State(arrays, table)
+        own = State(arrays, table | {"settings": self._settings()})
         return merged({"pipeline": self.pipeline.state(), "probes": own}, {})
 
+    def _settings(self) -> dict[str, Json]:
+        drifts = [list(drift) for drift in self.drifts]
+        return {"drifts": drifts, "probes": self.probes, "every": self.every}
+
     def load(self, state: State) -> None:
-        """Take over what `state` gave; drifts, probes and every must be the same."""
-        self.pipeline.load(state.under("pipeline"))
+        """Take over what `state` gave; drifts, probes and every must be the same.
+
+        Raises: ValueError where they are not.
+        """
         own = state.under("probes")
+        for name, value in self._settings().items():
+            if own.table["settings"][name] != value:
+                raise ValueError(
+                    f"ProbedPipeline: {name} must be {own.table['settings'][name]!r} as in the "
+                    f"saved state, got {value!r}"
+                )
+        self.pipeline.load(state.under("pipeline"))
         arrays = own.arrays
         self._numbers.load(own.table["numbers"])
         self._points, self._mean = own.table["points"], own.table["mean"]

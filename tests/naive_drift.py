@@ -273,11 +273,13 @@ def probe_result(
     }
 
 
-def late(block: Block, delays: list[int | None], expired: bool = True) -> Block:
+def late(block: Block, delays: list[int | None], expired: bool = True, came: Any = None) -> Block:
     """A block of labelled rows as events whose labels come so many events later, or never.
 
     Event i is a row of mode 5 without y; its label a row of mode 2 without features right after
-    event i + delay; a delay of None tells that it expires three events later.
+    event i + delay; a delay of None tells that it expires three events later, or where nothing is
+    told of that, that no label will come, which the number -1 says. Labels between two
+    events stand in the order of `came`, their times, where that is given.
     """
     n = block.n
     due: dict[int, list[int]] = {}
@@ -287,10 +289,15 @@ def late(block: Block, delays: list[int | None], expired: bool = True) -> Block:
     rows: list[tuple[int, int]] = []
     for i in range(n):
         rows.append((i, PREDICT | OBSERVE))
-        rows += [(j, EXPIRED if delays[j] is None else LEARN) for j in due.get(i, [])]
+        between = due.get(i, [])
+        if came is not None:
+            between.sort(key=lambda j: int(came[j]))
+        rows += [(j, EXPIRED if delays[j] is None else LEARN) for j in between]
     source = np.array([i for i, _ in rows])
     mode = np.array([mode for _, mode in rows], dtype=np.uint8)
     X, y = block.X[source], block.y[source]
     X[mode & PREDICT == 0] = np.nan
     y[mode & LEARN == 0] = np.nan
-    return Block(X, y, np.ones(len(rows)), mode, block.features, block.labels, events=source)
+    never = np.array([delay is None and not expired for delay in delays])
+    events = np.where(never[source], -1, source)
+    return Block(X, y, np.ones(len(rows)), mode, block.features, block.labels, events=events)

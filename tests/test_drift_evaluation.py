@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from river import linear_model
 
 from streamlearn.block import LEARN, PREDICT, SCORED, Block, Columns
 from streamlearn.drift_evaluation import DriftEvaluation
@@ -201,7 +203,7 @@ def delayed(block: Block, how: str, seed: int) -> Block:
     if how == "mixed":
         return made
     assert made.events is not None  # told by id alone
-    names = np.array([f"e{i}" for i in made.events], dtype=object)
+    names = np.array([f"e{i}" if i >= 0 else f"-{t}" for t, i in enumerate(made.events)], object)
     return made.replace(events=None, ids=names)
 
 
@@ -293,6 +295,29 @@ def test_labels_from_before_the_drift_do_not_teach_the_reset_reference() -> None
         found.append(evaluation.result()["drifts"][0])
     assert found[0]["reference"] == found[1]["reference"]
     assert found[0]["before"] != found[1]["before"]
+
+
+def test_a_river_estimator_has_a_reset_reference_too() -> None:
+    """It walks row by row, and its reference's state is a pickle, which is said."""
+
+    def river_model() -> Pipeline:
+        return Pipeline(linear_model.LogisticRegression())
+
+    block = stream("classification", 90, seed=4)
+    expected, said = observed(river_model, [block], [30], **SMALL)
+    drifts = [(30, 30)]
+    by_hand = naive_drift.drift_result(
+        river_model(), block, said, drifts, "classification", **SMALL
+    )
+    assert_close(expected.result()["drifts"], by_hand)
+    assert expected.needs_pickle
+    first, _ = observed(river_model, [block.rows(0, 40)], [30], **SMALL)
+    again = river_model()
+    again.run(block.rows(0, 40))
+    second = DriftEvaluation(again, [30], **SMALL)
+    second.load(first.state())
+    second.update(block.rows(40, 90), again.run(block.rows(40, 90)))
+    assert second.result() == expected.result()
 
 
 def test_the_pipeline_is_not_touched() -> None:
@@ -413,6 +438,55 @@ def test_a_replay_of_a_concept_is_the_reset_reference(shared_data: Path) -> None
     alone = replay(classifier(), table.slice(10_000, 10_000), target="class")
     drift = evaluation.result()["drifts"][0]
     assert drift["reference"] == pytest.approx(alone.metrics["accuracy"], abs=1e-12)
+
+
+@pytest.mark.parametrize("delay", [None, 9, "column"])
+def test_a_replay_with_late_labels_equals_a_plain_loop(delay: Any) -> None:
+    """Through the source that holds labels back, with probes held out on the way."""
+    plain = stream("classification", 150, seed=11)
+    came = 60 * np.arange(150) + np.random.default_rng(0).integers(0, 1200, 150)
+    names = [f"x{j}" for j in range(3)]
+    columns = {name: plain.X[:, j] for j, name in enumerate(names)}
+    seconds = {name: pa.array(at, pa.timestamp("s")) for name, at in _times(came).items()}
+    table = pa.table(columns | {"y": plain.y.astype(np.int64)} | seconds)
+    drifts = [(50, 50), (95, 105)]
+    found = replay(
+        classifier(),
+        table,
+        schema={
+            "target": "y",
+            "task": "classification",
+            "classes": "integer",
+            "features": dict.fromkeys(names, "number"),
+            "time": "t",
+            "label_time": "known",
+        },
+        delay="known" if delay == "column" else delay,
+        drifts=drifts,
+        probes=2,
+    )
+    after = [delay] * 150
+    if delay == "column":  # the last event at or before the time that stands there
+        after = [min(int(at) // 60, 149) - i for i, at in enumerate(came)]
+    order = came if delay == "column" else None
+    block = plain if delay is None else naive_drift.late(plain, after, came=order)
+    assert found.drift is not None
+    said, measured = naive_drift.probe_result(
+        classifier(), block, drifts, "classification", probes=2, every=1000
+    )
+    prediction = np.array([np.nan if value is None else value for value in said])
+    settings: dict[str, Any] = {"horizon": 10_000, "window": 1000, "span": 200, "margin": 0.02}
+    expected = naive_drift.drift_result(
+        classifier(), block, prediction, drifts, "classification", probes=2, **settings
+    )
+    assert_close(found.drift["drifts"], expected)
+    assert found.drift["probes"]["concepts"] == measured["concepts"]
+    assert found.known_drifts == [[50, 50], [95, 105]]
+    json.loads(found.to_json())
+
+
+def _times(came: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    return {"t": 60 * np.arange(len(came)), "known": came}
 
 
 def test_run_in_cuts_and_update_agree_on_alarms() -> None:

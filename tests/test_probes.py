@@ -235,6 +235,13 @@ def test_what_cannot_be_probed_is_refused() -> None:
             ProbedPipeline(Pipeline(KalmanClassifier()), [10], **{name: value})
 
 
+def test_a_state_of_other_probes_is_refused() -> None:
+    state = ProbedPipeline(Pipeline(KalmanClassifier()), [10]).state()
+    other = ProbedPipeline(Pipeline(KalmanClassifier()), [10], every=5)
+    with pytest.raises(ValueError, match="every must be 1000 as in the saved state, got 5"):
+        other.load(state)
+
+
 def test_it_stands_for_its_pipeline() -> None:
     pipeline = Pipeline(Normalizer(), KalmanRegressor())
     probed = ProbedPipeline(pipeline, [10], probes=5)
