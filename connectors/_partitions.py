@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from streamlearn.block import I8
 from streamlearn.contracts import Batch, Json, Positions, Reject
 from streamlearn.errors import UserError
 from streamlearn.schema import Schema
@@ -31,6 +32,18 @@ class Chunk:
         """Those between the rows start - 1 and stop - 1; the last part takes what follows too."""
         last = stop == self.decoded.n
         return [r for before, r in self.rejects if start <= before and (last or before < stop)]
+
+
+class Ready(NamedTuple):
+    """What a source holds decoded, and hands out at the next `poll` without waiting.
+
+    n: rows. times: (n,) int64 of them, None without a time column. rejects: how many of these rows
+    stand before each record that did not fit.
+    """
+
+    n: int
+    times: I8 | None
+    rejects: list[int]
 
 
 class Reader(Protocol):
@@ -97,6 +110,20 @@ class PartitionedSource:
 
         Raises: UserError where the data break off, and at the end of data without a single row.
         """
+        chunk = self._waiting(max_wait)
+        return None if chunk is None else self._part(chunk, max_events)
+
+    def ready(self, max_wait: float) -> Ready | None:
+        """What the next polls will give without waiting; no table of the schema grows by it."""
+        chunk = self._waiting(max_wait)
+        if chunk is None:
+            return None
+        start, times = self._taken, chunk.decoded.times
+        rejects = [before - start for before, _ in chunk.rejects if before >= start]
+        return Ready(chunk.decoded.n - start, None if times is None else times[start:], rejects)
+
+    def _waiting(self, max_wait: float) -> Chunk | None:
+        """The chunk in hand, or the next one."""
         while self._chunk is None:
             if self._reader is None:
                 self._refuse_nothing()
@@ -106,7 +133,7 @@ class PartitionedSource:
                 if not self._reader.finished:
                     return None
                 self._advance()
-        return self._part(self._chunk, max_events)
+        return self._chunk
 
     def _read(self, reader: Reader, max_wait: float) -> Chunk | None:
         """The next chunk; where the data break off, nothing stays open."""

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -102,9 +102,13 @@ class CheckpointStore:
             self._lock.release()
             self._lock = None
 
+    def check(self) -> None:
+        """Refuse to go on where a later run has taken the folder. Cost: reads one small file."""
+        self._held().check()
+
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write one checkpoint durably, whole or not at all; drop those before the last `keep`."""
-        self._held().check()
+        self.check()
         files = _files(self.path)
         number = _number(files[-1]) + 1 if files else 1
         path = self.path / f"checkpoint-{number:010d}.safetensors"
@@ -121,13 +125,24 @@ class CheckpointStore:
         A damaged one is passed over with a warning in the log; the run then repeats what came after
         the one before it.
         """
+        return self.last(lambda checkpoint: None)
+
+    def last(self, use: Callable[[Checkpoint], None]) -> Checkpoint | None:
+        """The last checkpoint that is whole and that `use` can take, or None in an empty folder.
+
+        use: called with one after the other, the last first, until it raises no DamagedError: what
+        a checkpoint names may lie in files of its own (spilled events).
+        """
         self._held()
         files = _files(self.path)
         for path in reversed(files):
             try:
-                return self._read(path)
+                checkpoint = self._read(path)
+                use(checkpoint)
             except DamagedError as error:
                 _log.warning("%s; going back to the checkpoint before it", error)
+            else:
+                return checkpoint
         if files:
             raise UserError(
                 f"{self.path}: all {len(files)} checkpoints are damaged; "

@@ -14,6 +14,7 @@ from streamlearn.block import B1, I8, LABELLED, NO_TIME, Block, Vocabulary
 from streamlearn.contracts import Batch, Json, Positions, Source, State, merged
 from streamlearn.errors import UserError
 from streamlearn.label_delay import Delay, DelayHistogram, parse_delay
+from streamlearn.label_join import JoinedLabels as JoinedLabels
 from streamlearn.late_rows import Arrivals, Late, Queue, Woven, modes_of, no_events, together, weave
 from streamlearn.schema import Schema
 

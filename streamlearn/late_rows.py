@@ -140,12 +140,12 @@ class Queue:
         """The inverse of `state`."""
         self._runs, self._n = [], state.table["n"]
         if self._n:
-            columns = {name: _objects(state.table[name]) for name in ("ids", "keys", "groups")}
+            columns = {name: as_objects(state.table[name]) for name in ("ids", "keys", "groups")}
             self._runs = [Late(**state.arrays, **columns)]
 
 
-def _objects(values: list[Any] | None) -> NDArray[Any] | None:
-    """A list as an array of objects."""
+def as_objects(values: list[Any] | None) -> NDArray[Any] | None:
+    """A list as an array of objects, (n,); None stays None."""
     if values is None:
         return None
     out = np.empty(len(values), dtype=object)
