@@ -72,6 +72,20 @@ class DeadLetters(Protocol):
         """Release files without committing; may be called twice."""
 
 
+class Observer(Protocol):
+    """What draws a picture of a run: a Recorder."""
+
+    def update(self, block: Block, outputs: Columns, seconds: float) -> None:
+        """Take one block, its outputs, and how long the pipeline took for them."""
+
+
+class Spilling(Protocol):
+    """What keeps files that checkpoints name: a Spill."""
+
+    def saved(self) -> None:
+        """A checkpoint was saved; what none of those that are kept names may go."""
+
+
 class Summary(NamedTuple):
     """How a run ended.
 
@@ -100,12 +114,15 @@ class Engine:
 
     Args:
         source: where events come from. Where it has a `schema` with `state` and `load`, the tables
-            of that schema are part of every checkpoint.
+            of that schema are part of every checkpoint; where it has both itself (a source whose
+            labels come late), so is what waits in it.
         pipeline: run(block), state(), load(state). A frozen one just scores.
-        evaluation: sees every block with its outputs.
+        evaluation: sees every block with its outputs. recorder: sees them too, and the seconds that
+            the pipeline took; it is no part of a checkpoint.
         sink: takes the answers. dead_letters: takes the rejects; without it the first
             ten are logged.
-        checkpoints: the store; without one a crash means starting anew.
+        checkpoints: the store; without one a crash means starting anew. spill: what keeps the files
+            of the pipeline's log; told of every checkpoint.
         every_events: a checkpoint at each multiple of so many events of the stream, whatever the
             blocks. every_seconds: and after so many seconds. One before the first event and one at
             the end are always made.
@@ -127,6 +144,8 @@ class Engine:
         sink: Sink | None = None,
         dead_letters: DeadLetters | None = None,
         checkpoints: CheckpointStore | None = None,
+        spill: Spilling | None = None,
+        recorder: Observer | None = None,
         every_events: int | None = None,
         every_seconds: float | None = None,
         block_rows: int = 4096,
@@ -139,6 +158,7 @@ class Engine:
     ) -> None:
         self.source, self.pipeline, self.evaluation = source, pipeline, evaluation
         self.sink, self.dead_letters, self.checkpoints = sink, dead_letters, checkpoints
+        self.spill, self.recorder = spill, recorder
         self.every_events, self.every_seconds = every_events, every_seconds
         self.block_rows, self.pace, self.limit = block_rows, pace, limit
         self.progress, self.max_wait, self.clock, self.sleep = progress, max_wait, clock, sleep
@@ -212,7 +232,11 @@ class Engine:
         """Run, measure and write one block; nothing of it is durable yet."""
         block = batch.block
         if block.n:
+            began = self.clock()
             outputs = self.pipeline.run(block)
+            took = self.clock() - began
+            if self.recorder is not None:
+                self.recorder.update(block, outputs, took)
             if self.evaluation is not None:
                 self.evaluation.update(block, outputs)
             if self.sink is not None:
@@ -238,7 +262,7 @@ class Engine:
     # -- when --------------------------------------------------------------------------------------
 
     def _room(self) -> int:
-        """Most rows that the next block may have: up to the next checkpoint, limit or slice."""
+        """Most events that the next block may have: up to the next checkpoint, limit or slice."""
         room = self.block_rows
         if self.every_events is not None:
             room = min(room, self.every_events - self.events % self.every_events)
@@ -279,9 +303,9 @@ class Engine:
 
     def _recover(self) -> None:
         """Bring every part to the last checkpoint; without one begin, and save that."""
-        last = self.checkpoints.latest() if self.checkpoints is not None else None
+        last = self.checkpoints.last(self._load) if self.checkpoints is not None else None
         if last is not None:
-            self._load(last)
+            _log.info("going on after %d events", self.events)
         positions = last.sinks if last is not None else {}
         for name, sink in self._outputs().items():
             sink.open(positions.get(name))
@@ -290,15 +314,26 @@ class Engine:
             self._checkpoint()
             self._unsaved = True
 
+    def _late(self) -> Stateful | None:
+        """The source, where it holds labels that come late."""
+        source: Any = self.source
+        return source if hasattr(source, "load") and hasattr(source, "state") else None
+
     def _load(self, last: Checkpoint) -> None:
         parts = (self.pipeline, last.pipeline), (self.evaluation, last.evaluation)
-        for part, state in (*parts, (self._schema(), last.schema)):
+        late = self._late()
+        if (late is None) != (last.labels is None):
+            was, now = ("with", "without") if late is None else ("without", "with")
+            raise UserError(
+                f"Engine: the checkpoint is of a run {was} late labels, this one is {now}; "
+                f"give the same labels, or begin with a new checkpoint folder"
+            )
+        for part, state in (*parts, (self._schema(), last.schema), (late, last.labels)):
             if part is not None and state is not None:
                 part.load(state)
         self.events = self.resumed_at = self._saved_at = last.events
         self.rejects, self.alarms = last.counters["rejects"], last.counters["alarms"]
         self._positions, self._unsaved = last.sources, False
-        _log.info("going on after %d events", self.events)
 
     def _checkpoint(self) -> None:
         """Make everything so far durable, in the order that loses nothing and repeats nothing."""
@@ -308,11 +343,13 @@ class Engine:
         if self.checkpoints is not None:
             self.checkpoints.save(self._unit(sinks))
             self._saved += 1
+            if self.spill is not None:
+                self.spill.saved()
         # 3. offsets: a source that also reports its progress to a broker may do so only now
         self._unsaved, self._saved_at, self._last_save = False, self.events, self.clock()
 
     def _unit(self, sinks: dict[str, Json]) -> Checkpoint:
-        schema = self._schema()
+        schema, late = self._schema(), self._late()
         about: dict[str, Json] = {"pipeline": repr(self.pipeline)}
         if self.evaluation is not None:
             about["metrics"] = self.evaluation.result()["metrics"]
@@ -323,7 +360,7 @@ class Engine:
             sinks,
             None if self.evaluation is None else self.evaluation.state(),
             None if schema is None else schema.state(),
-            None,
+            None if late is None else late.state(),
             {"rejects": self.rejects, "alarms": self.alarms},
             about,
         )
