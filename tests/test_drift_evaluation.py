@@ -485,6 +485,21 @@ def test_a_replay_with_late_labels_equals_a_plain_loop(delay: Any) -> None:
     json.loads(found.to_json())
 
 
+@pytest.mark.parametrize("delay", [None, 9])
+@pytest.mark.parametrize("limit", [10, 55, 100])
+def test_an_interrupted_replay_goes_on(tmp_path: Path, limit: int, delay: int | None) -> None:
+    """From a checkpoint the reset reference and the probes go on as if nothing had been."""
+    plain = stream("classification", 150, seed=11)
+    columns = {f"x{j}": plain.X[:, j] for j in range(3)}
+    table = pa.table(columns | {"y": plain.y.astype(np.int64)})
+    settings: dict[str, Any] = {"target": "y", "delay": delay, "drifts": [50, 100], "probes": 2}
+    whole = replay(classifier(), table, **settings)
+    part = replay(classifier(), table, **settings, limit=limit, checkpoint=tmp_path)
+    rest = replay(classifier(), table, **settings, checkpoint=tmp_path)
+    assert part.events == limit
+    assert rest.drift == whole.drift
+
+
 def _times(came: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
     return {"t": 60 * np.arange(len(came)), "known": came}
 
