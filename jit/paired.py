@@ -1,6 +1,6 @@
 """Paired differences of several learners' losses on the same rows, pair by pair, in row order.
 
-The pairs of K learners are (0, 1), (0, 2), …, (1, 2), …; a difference is the loss of the first minus
+The pairs of K learners are (0, 1), (0, 2), …, (1, 2), …; a difference is the loss of the first less
 that of the second, so it is positive where the second one did better.
 """
 

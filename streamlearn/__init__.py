@@ -13,6 +13,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from streamlearn.comparison import Comparison as Comparison
+    from streamlearn.comparison import Ranking as Ranking
+    from streamlearn.comparison import compare as compare
+    from streamlearn.comparison import compare_many as compare_many
     from streamlearn.config import Config as Config
     from streamlearn.config import load_config as load_config
     from streamlearn.errors import UserError as UserError
@@ -23,19 +27,27 @@ if TYPE_CHECKING:
     from streamlearn.runner import replay as replay
     from streamlearn.runner import run as run
     from streamlearn.schema import Schema as Schema
+    from streamlearn.tuning import Tuning as Tuning
+    from streamlearn.tuning import tune as tune
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Comparison": "comparison",
     "Config": "config",
     "Pipeline": "pipeline",
+    "Ranking": "comparison",
     "Result": "result",
     "Schema": "schema",
+    "Tuning": "tuning",
     "UserError": "errors",
+    "compare": "comparison",
+    "compare_many": "comparison",
     "load": "pipeline",
     "load_config": "config",
     "replay": "runner",
     "run": "runner",
+    "tune": "tuning",
 }
 
 

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from streamlearn.block import F8
-from streamlearn.contest import Contest, Contestant, contestants_of, raced, stream_of
 from streamlearn.contracts import Json
 from streamlearn.durable import disk_errors
 from streamlearn.engine import Summary
 from streamlearn.errors import UserError
 from streamlearn.evaluation import METRICS
 from streamlearn.job import Job, check_outputs, name_of
-from streamlearn.lineup import anew, labels_of, lineup, unknown_label
+from streamlearn.lineup import anew, labels_of, lineup, require, unknown_label
 from streamlearn.paired import CLASSIFICATION, Difference, PairedDifferences
+from streamlearn.race import Entrant, Race, entrants_of, raced, stream_of
 from streamlearn.ranks import RankTest, diagram, rank_test
 from streamlearn.result import Result
 from streamlearn.schema import Schema
@@ -186,25 +186,23 @@ def compare(
     check_outputs(data, {"json": json, "report": report})
     asked = {"target": target, "features": features, "ignore": ignore, "task": task}
     asked |= {"time": time, "group": by}
-    if not pipelines:
-        lineup((), Schema())
+    require(pipelines)
     stream = stream_of(data, schema, asked, delay, progress)
     built = lineup(pipelines, stream.schema)
     if against is not None and against not in built:
         raise unknown_label(against, list(built))
-    stream, racing = contestants_of(stream, built, window, fading, report, drifts)
+    stream, racing = entrants_of(stream, built, window, fading, report, drifts)
     family = None if against is None else len(racing) - 1
     paired = PairedDifferences(str(stream.schema.task), len(racing), alpha, family)
-    contest = Contest(racing, paired)
-    found = concluded(stream, contest, raced(stream, contest, limit, progress), against)
-    return written(found, json, report)
+    race = Race(racing, paired)
+    found = concluded(stream, race, raced(stream, race, limit, progress), against)
+    write(found, json, report)
+    return found
 
 
-def concluded(
-    stream: Job, contest: Contest, summary: Summary, against: str | None = None
-) -> Comparison:
-    """What a contest that has been run comes to."""
-    racing, paired = contest.contestants, contest.paired
+def concluded(stream: Job, race: Race, summary: Summary, against: str | None = None) -> Comparison:
+    """What a race that has been run comes to."""
+    racing, paired = race.entrants, race.paired
     alive = [i for i, c in enumerate(racing) if not c.error]
     names = [c.name for c in racing]
     results = {names[i]: racing[i].result(summary.rejects) for i in alive}
@@ -217,9 +215,9 @@ def concluded(
         task=task,
         target=str(stream.schema.target),
         metric=metric,
-        events=contest.events,
+        events=race.events,
         seconds=summary.seconds,
-        reading_seconds=max(summary.seconds - contest.seconds, 0.0),
+        reading_seconds=max(summary.seconds - race.seconds, 0.0),
         alpha=paired.alpha if paired is not None else 0.0,
         best=best,
         against=against if against in results else best,
@@ -229,12 +227,12 @@ def concluded(
     )
 
 
-def _failure(c: Contestant) -> str:
+def _failure(c: Entrant) -> str:
     return f"failed after {c.failed_at:,} events: {c.error}"
 
 
-def written(found: Any, json: str | Path | None, report: str | Path | None) -> Any:
-    """A comparison, also written to files where they are named."""
+def write(found: Any, json: str | Path | None, report: str | Path | None) -> None:
+    """Write a comparison, a ranking or a tuning to the files that are named."""
     if json is not None:
         with disk_errors(json):
             Path(json).write_text(found.to_json() + "\n", encoding="utf-8")
@@ -242,7 +240,6 @@ def written(found: Any, json: str | Path | None, report: str | Path | None) -> A
         from streamlearn.report import write_report
 
         write_report(report, list(found.results.values()), title=f"Comparison: {found.data}")
-    return found
 
 
 # -- several data sets -----------------------------------------------------------------------------
@@ -321,8 +318,10 @@ class Ranking:
         differ = "differ" if self.ranks.p < 0.05 else "cannot be told apart"
         return [
             *diagram(self.names, self.ranks).splitlines(),
-            f"Friedman p = {self.ranks.p_chi_square:.3g}, Iman-Davenport p = {self.ranks.p:.3g}: "
-            f"the pipelines {differ} over these {len(self.scores)} data sets",
+            (
+                f"Friedman p = {self.ranks.p_chi_square:.3g}, Iman-Davenport p = "
+                f"{self.ranks.p:.3g}: the pipelines {differ} over these data sets"
+            ),
             *failed,
         ]
 
@@ -372,7 +371,8 @@ def compare_many(
     if min(scores.shape) >= 2:
         larger = [c.task == CLASSIFICATION for c in found.values()]
         ranks = rank_test(scores, larger, alpha)
-    ranking: Ranking = written(Ranking(found, labels, scores, ranks), json, report)
+    ranking = Ranking(found, labels, scores, ranks)
+    write(ranking, json, report)
     return ranking
 
 

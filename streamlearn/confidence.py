@@ -107,9 +107,9 @@ def asymptotic_interval(
 def log_e_value(wins: F8 | float, defeats: F8 | float, bet: float = 0.2) -> F8:
     """Log of the e-value against "does not win more often than it loses", on rows that differ.
 
-    A fair game in which every win multiplies the stake by 1 + bet and every defeat by 1 - bet: under
-    the hypothesis the chance that the stake ever reaches 1/alpha is at most alpha, whenever one
-    looks (Ville). An e-value of 20 is worth a p-value of 0.05, at any time.
+    A fair game in which every win multiplies the stake by 1 + bet and every defeat by 1 - bet:
+    under the hypothesis the chance that the stake ever reaches 1/alpha is at most alpha, whenever
+    one looks (Ville). An e-value of 20 is worth a p-value of 0.05, at any time.
 
     Args:
         wins, defeats: rows won and lost so far.

@@ -11,6 +11,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from streamlearn.display_comparison import print_comparison as print_comparison
+from streamlearn.display_comparison import print_tuning as print_tuning
+
 _REFRESH_SECONDS = 0.2
 _SHOWN_GROUPS = 20
 _ODD_LABELS = (

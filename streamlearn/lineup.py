@@ -14,7 +14,9 @@ from streamlearn.operators._base import Operator
 from streamlearn.pipeline import Pipeline
 from streamlearn.schema import Schema
 
-_KINDS = "an operator's name, a YAML file, {name: arguments}, a Pipeline, an operator or an estimator"
+_KINDS = (
+    "an operator's name, a YAML file, {name: arguments}, a Pipeline, an operator or an estimator"
+)
 
 
 def lineup(specs: Sequence[Any], schema: Schema) -> dict[str, Pipeline]:
@@ -28,8 +30,7 @@ def lineup(specs: Sequence[Any], schema: Schema) -> dict[str, Pipeline]:
         schema: of the data.
     Raises: UserError for no spec at all, one that is wrong, or an object that stands in two.
     """
-    if not specs:
-        raise UserError(f"compare: must be given at least one pipeline: {_KINDS}")
+    require(specs)
     built: dict[str, Pipeline] = {}
     for label, spec in zip(labels_of(specs), specs, strict=True):
         try:
@@ -40,11 +41,21 @@ def lineup(specs: Sequence[Any], schema: Schema) -> dict[str, Pipeline]:
     return built
 
 
+def require(specs: Sequence[Any]) -> None:
+    """Refuse an empty comparison. Raises: UserError."""
+    if not specs:
+        raise UserError(f"compare: must be given at least one pipeline: {_KINDS}")
+
+
 def labels_of(specs: Sequence[Any]) -> list[str]:
     """A short name for each, unique: import paths by their last part, the same twice numbered."""
     short = [_short(spec) for spec in specs]
     long = [_long(spec) for spec in specs]
-    alike = {name for name in short if len({o for s, o in zip(short, long, strict=True) if s == name}) > 1}
+    alike = {
+        name
+        for name in short
+        if len({o for s, o in zip(short, long, strict=True) if s == name}) > 1
+    }
     chosen = [o if s in alike else s for s, o in zip(short, long, strict=True)]
     found: list[str] = []
     for i, name in enumerate(chosen):
@@ -109,7 +120,9 @@ def _short(spec: Any) -> str:
         return _long(spec)
     if isinstance(spec, Pipeline):
         return _short(spec.predictor) if spec.predictor is not None else "Pipeline"
-    estimator = getattr(spec, "estimator", spec) if type(spec).__module__.endswith("foreign") else spec
+    estimator = (
+        getattr(spec, "estimator", spec) if type(spec).__module__.endswith("foreign") else spec
+    )
     return type(estimator).__name__
 
 

@@ -1,4 +1,4 @@
-"""Paired differences between pipelines that score the same rows, with intervals that always hold."""
+"""Paired differences between pipelines on the same rows, with intervals that always hold."""
 
 import math
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ class Difference(NamedTuple):
     """How one pipeline did against another on the rows on which both were scored.
 
     difference: in accuracy (classification) or mean absolute error, this one's minus the other's.
-    low, high: the anytime-valid interval, None where there are too few rows. verdict: better, worse,
-    or not distinguishable (the interval holds 0). rows: scored of both. wins, defeats: rows on
-    which this one alone was right, or wrong (regression: was nearer, or farther). log_e_better,
+    low, high: the anytime-valid interval, None where there are too few rows. verdict: better,
+    worse, or not distinguishable (the interval holds 0). rows: scored of both. wins, defeats: rows
+    on which this one alone was right, or wrong (regression: was nearer, or farther). log_e_better,
     log_e_worse: log e-values (R24) of "wins more often than it loses", and of the opposite.
     course: by `row` (labels so far), `difference`, `low`, `high`, at most 256 points.
     """
@@ -101,7 +101,7 @@ class PairedDifferences:
             self._log.drop(keys, dropped)
 
     def _recalled(self, found: Logged, told: F8) -> tuple[F8, B1]:
-        """Answers with those that were given at scoring in their place, and the rows that have one."""
+        """Answers with those given at scoring in their place, and the rows that have one."""
         if "answers" not in found.columns:
             return told, np.zeros(len(told), dtype=np.bool_)
         logged, held = found.columns["answers"], found.held["answers"]

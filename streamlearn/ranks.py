@@ -1,4 +1,4 @@
-"""Several learners on several data sets: average ranks, Friedman's test, the critical difference."""
+"""Several learners on several data sets: average ranks, Friedman's test, critical difference."""
 
 import math
 from collections.abc import Sequence

@@ -37,7 +37,7 @@ _EVENT = PREDICT | OBSERVE
 
 
 @dataclass
-class Contestant:
+class Entrant:
     """A pipeline with all that is measured of it alone.
 
     seconds: in its `run`. events, alarms: so far. error: why it was dropped, "" while it runs, at
@@ -78,15 +78,15 @@ class Contestant:
         found = self.observers.completed(result_of(self.job, summary))
         return replace(found, name=self.name)
 
-    def measured_anew(self, window: int | None = None, fading: float | None = None) -> "Contestant":
+    def measured_anew(self, window: int | None = None, fading: float | None = None) -> "Entrant":
         """The same pipeline, which goes on with what it learnt, and nothing measured yet."""
         evaluation = evaluation_of(self.job.config, self.job.schema, window, fading)
         job = self.job._replace(evaluation=evaluation)
-        return Contestant(self.name, job, observers_of(job, None))
+        return Entrant(self.name, job, observers_of(job, None))
 
 
 @dataclass
-class Contest:
+class Race:
     """What the engine runs in place of one pipeline.
 
     A pipeline that raises is dropped with its error, and the others go on. Answers are the same
@@ -96,29 +96,29 @@ class Contest:
     Raises: UserError when the last one has failed.
     """
 
-    contestants: Sequence[Contestant]
+    entrants: Sequence[Entrant]
     paired: PairedDifferences | None = None
     events: int = 0
     seconds: float = 0.0  # in everyone's run and in all measures
 
     @property
-    def alive(self) -> list[Contestant]:
+    def alive(self) -> list[Entrant]:
         """Those that have not failed."""
-        return [c for c in self.contestants if not c.error]
+        return [c for c in self.entrants if not c.error]
 
     def run(self, block: Block) -> Columns:
         """Give the block to everyone; answers nothing itself."""
         started = time.perf_counter()
-        answers = [None if c.error else self._answered(c, block) for c in self.contestants]
+        answers = [None if c.error else self._answered(c, block) for c in self.entrants]
         if self.paired is not None:
             self.paired.update(block, answers)
         self.events += int(np.count_nonzero(block.mode & _EVENT))
         self.seconds += time.perf_counter() - started
         if not self.alive:
-            raise UserError(all_failed(self.contestants))
+            raise UserError(all_failed(self.entrants))
         return {}
 
-    def _answered(self, c: Contestant, block: Block) -> Any:
+    def _answered(self, c: Entrant, block: Block) -> Any:
         try:
             return c.run(block)["prediction"]
         except Exception as error:  # noqa: BLE001  # whatever it raises, the others go on
@@ -130,7 +130,7 @@ class Contest:
     def state(self) -> State:
         """The states of all pipelines and measures."""
         members: dict[str, State] = {}
-        for i, c in enumerate(self.contestants):
+        for i, c in enumerate(self.entrants):
             members[f"{i}.pipeline"] = c.observers.pipeline.state()
             members[f"{i}.measure"] = c.observers.measure.state()
         if self.paired is not None:
@@ -138,8 +138,8 @@ class Contest:
         return merged(members, {"events": self.events})
 
     def load(self, state: State) -> None:
-        """Take over what `state` gave; the contestants must be the same."""
-        for i, c in enumerate(self.contestants):
+        """Take over what `state` gave; the entrants must be the same."""
+        for i, c in enumerate(self.entrants):
             c.observers.pipeline.load(state.under(f"{i}.pipeline"))
             c.observers.measure.load(state.under(f"{i}.measure"))
         if self.paired is not None:
@@ -147,9 +147,9 @@ class Contest:
         self.events = state.table["events"]
 
 
-def all_failed(contestants: Sequence[Contestant]) -> str:
+def all_failed(entrants: Sequence[Entrant]) -> str:
     """A line for each."""
-    lines = [f"{c.name}: failed after {c.failed_at} events: {c.error}" for c in contestants]
+    lines = [f"{c.name}: failed after {c.failed_at} events: {c.error}" for c in entrants]
     return "\n".join(["every pipeline failed:", *lines])
 
 
@@ -189,19 +189,19 @@ def stream_of(
     return job_for(data, declared, names | roles, config, display.say if progress else _log.info)
 
 
-def contestants_of(
+def entrants_of(
     stream: Job,
     pipelines: Mapping[str, Pipeline],
     window: int | None = None,
     fading: float | None = None,
     report: Any = None,
     drifts: Any = None,
-) -> tuple[Job, list[Contestant]]:
+) -> tuple[Job, list[Entrant]]:
     """Everyone with measures of its own, rehearsed on invented rows; and the stream, labels late.
 
     Raises: UserError with the label of a pipeline that does not fit the schema.
     """
-    found = []
+    found: list[Entrant] = []
     section = stream.config.labels
     for label, pipeline in pipelines.items():
         evaluation = evaluation_of(stream.config, stream.schema, window, fading)
@@ -216,23 +216,23 @@ def contestants_of(
                 pipeline.spill_to(Spill(), section.memory_mb << 20)
         else:
             job = with_late_labels(job)
-        found.append(Contestant(label, job, observers_of(job, report, drifts)))
+        found.append(Entrant(label, job, observers_of(job, report, drifts)))
     return found[0].job, found
 
 
-def raced(stream: Job, contest: Contest, limit: int | None, progress: bool) -> Summary:
-    """Run the contest over the stream, once.
+def raced(stream: Job, race: Race, limit: int | None, progress: bool) -> Summary:
+    """Run the race over the stream, once.
 
     Raises: UserError for a stream without rows, or when everyone has failed.
     """
     rows = stream.config.engine.block_rows
-    engine = Engine(stream.source, contest, block_rows=rows, limit=limit)
-    before = [(c.pipeline, c.pipeline.expects_labels) for c in contest.contestants]
+    engine = Engine(stream.source, race, block_rows=rows, limit=limit)
+    before = [(c.pipeline, c.pipeline.expects_labels) for c in race.entrants]
     for pipeline, _ in before:  # where labels come with their events, a log would fill the memory
         pipeline.expects_labels = stream.labels is not None
     try:
         with user_errors():
-            summary = _shown(engine, contest) if progress else engine.run()
+            summary = _shown(engine, race) if progress else engine.run()
     finally:
         for pipeline, expected in before:
             pipeline.expects_labels = expected
@@ -246,13 +246,13 @@ def raced(stream: Job, contest: Contest, limit: int | None, progress: bool) -> S
     return summary
 
 
-def _shown(engine: Engine, contest: Contest) -> Summary:
+def _shown(engine: Engine, race: Race) -> Summary:
     """Run with the progress line of the first one that is alive."""
     with display.Progress() as line:
 
         def show(engine: Engine) -> None:
-            if line.due and contest.alive:
-                first = contest.alive[0]
+            if line.due and race.alive:
+                first = race.alive[0]
                 metric, value = first.job.evaluation.rolling
                 line.show(engine.events, f"{first.name} {metric}", value, first.alarms)
 
