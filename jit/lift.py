@@ -112,7 +112,7 @@ def judge(t: int, found: int, rows: Rows, inputs: F8, s: F8, p: F8, f: F8, K: in
     if c == REJECT:
         s[REJECTED] += 1.0
         return REJECT
-    if learn:
+    if mode[t] & _OBSERVE:  # once an event: a late label finds its gaps filled
         s[IMPUTED] += float(X.shape[1] if found == EMPTY else found)
     if mode[t] & _OBSERVE and weight[t] > 0.0:
         observe(t, X, weight[t], inputs)

@@ -7,11 +7,16 @@ from streamlearn.jit.prequential import absolute_errors, zero_one_errors
 from streamlearn.operators._base import CLASSIFICATION
 
 
-def asked(block: Block) -> Block:
-    """The block with an answer asked from every row that learns; answering changes nothing."""
+def asked(block: Block, needs_label: bool = True) -> Block:
+    """The block with an answer asked from every row that learns; answering changes nothing.
+
+    A stage that needs no label is not asked about a row that only brings one: it has no features.
+    """
     if block.plain:
         return block
     silent = (block.mode & (PREDICT | LEARN)) == LEARN
+    if not needs_label:
+        silent &= (block.mode & OBSERVE) != 0
     if not silent.any():
         return block
     return block.replace(mode=np.where(silent, block.mode | PREDICT, block.mode).astype(np.uint8))

@@ -24,6 +24,7 @@ from streamlearn.block import (
     LEARN,
     OBSERVE,
     PREDICT,
+    SCORED,
     Block,
     Columns,
     Features,
@@ -152,6 +153,8 @@ class _Foreign(Operator):
         if x is None or (self.needs_label and math.isinf(block.y[t])):
             self.n_rejected += 1
             return False
+        if not self.needs_label and not len(x):
+            return False  # a row without features tells nothing; HalfSpaceTrees breaks on it
         y = self._label_of(block, t) if self.needs_label else None
         self._teach(x, y, float(block.weight[t]))
         return True
@@ -288,7 +291,8 @@ class _RowTransformer(_Foreign, Transformer):
         done: list[list[float]] = []
         for t in range(block.n):
             x = self._event(block, t)
-            made = {} if x is None else {k: v for k, v in self._ask(x).items() if v is not None}
+            unasked = x is None or self._only_tells(block, t)
+            made = {} if unasked else {k: v for k, v in self._ask(x).items() if v is not None}
             teaches = bool(block.mode[t] & (LEARN if self.needs_label else OBSERVE))
             fresh = [k for k in made if self._made.index(k) < 0] if teaches else []
             if fresh and t > start:
@@ -299,6 +303,10 @@ class _RowTransformer(_Foreign, Transformer):
             done.append(self._cells(made, teaches))
             self._learn_row(block, t, x)
         yield self._piece(block, start, block.n, done)
+
+    def _only_tells(self, block: Block, t: int) -> bool:
+        """Whether row t has no features, for it tells of the label of an event before it."""
+        return not block.mode[t] & SCORED and bool(np.isnan(block.X[t]).all())
 
     def _piece(self, block: Block, start: int, stop: int, rows: list[list[float]]) -> Block:
         piece = block.rows(start, stop)

@@ -151,7 +151,7 @@ class _KalmanHead(Operator):
 
     @property
     def n_imputed(self) -> int:
-        """Missing values in rows with LEARN, filled with the running mean of their feature."""
+        """Missing values in rows with OBSERVE, filled with the running mean of their feature."""
         return int(self.scalars_[lift.IMPUTED])
 
     def grow(self, features: Features) -> None:

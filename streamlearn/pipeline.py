@@ -14,6 +14,7 @@ from streamlearn.block import (
     Block,
     Columns,
     Features,
+    Logged,
     Vocabulary,
     concatenate,
 )
@@ -127,8 +128,10 @@ class Pipeline(Operator):
         """Run a block in which no label meets its own event: recall before, log after."""
         keys, recalled, logged = keys_of(block), to_recall(block), to_log(block)
         dropped = to_drop(block)
-        if recalled.any():  # those to be dropped too, for what comes first of two counts
-            block = block.replace(logged=self._pending.take(keys, recalled | dropped))
+        if recalled.any():  # with those to be dropped, in their order: the first of two counts
+            columns, held = self._pending.take(keys, recalled | dropped)
+            held = {name: rows & recalled for name, rows in held.items()}
+            block = block.replace(logged=Logged(columns, held))
         elif dropped.any():
             self._pending.drop(keys, dropped)
         if not logged.any():
@@ -183,7 +186,7 @@ class Pipeline(Operator):
         _refuse_sparse(block, self._tail[0])
         k = len(self._transformers)
         detectors = self._tail[1:]
-        asked = _prequential.asked(block) if detectors else block
+        asked = _prequential.asked(block, self._tail[0].needs_label) if detectors else block
         outputs = self._run_stage(k, asked)
         if not detectors:
             return {**outputs, **logs} if logs else outputs

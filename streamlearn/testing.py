@@ -26,6 +26,7 @@ from streamlearn.block import (
     B1,
     BOOLEAN,
     CATEGORY,
+    EXPIRED,
     F8,
     I8,
     LABELLED,
@@ -40,11 +41,13 @@ from streamlearn.block import (
     Columns,
     Csr,
     Features,
+    Logged,
     Vocabulary,
     concatenate,
 )
 from streamlearn.contracts import Batch, Positions, State
 from streamlearn.operators._base import Detector, Operator, Transformer
+from streamlearn.pipeline import Pipeline
 
 Make = Callable[[], Operator]
 CLASSIFICATION, REGRESSION = "classification", "regression"
@@ -101,14 +104,15 @@ def _code(label: Any, labels: Vocabulary) -> float:
 
 NUMBERS = ("normal", "missing", "constant", "offset", "huge", "boolean")
 KINDS = (*NUMBERS, CATEGORY, "missing category")
-MODES = ("labelled", "mixed", "delayed")
+MODES = ("labelled", "mixed", "delayed", "late")
 
 
 class Plan(NamedTuple):
     """What `Stream.from_plan` makes; the same plan gives the same stream.
 
     rows: rows of each segment. columns: kinds (of `KINDS`) of the columns that come with each
-    segment. modes: "labelled" (all 7), "mixed" (all eight), "delayed" (ids; scored, then learnt).
+    segment. modes: "labelled" (all 7), "mixed" (all eight), "delayed" (ids; scored, then learnt),
+    "late" (numbers; of each row a label at once, up to 100 rows later, never, or given up).
     """
 
     task: str = CLASSIFICATION
@@ -131,10 +135,11 @@ class Stream:
     looks ahead into a table is found out.
 
     X: (n, d). y, weight, mode: (n,). ids: (n,) or None. first: (d,), the row a column appears at.
-    sparse: None or (n, w), handed out as CSR.
+    sparse: None or (n, w), handed out as CSR. events: None or (n,), the number of the event.
     """
 
     sparse: F8 | None = None
+    events: I8 | None = None
 
     def __init__(
         self, X: F8, y: F8, weight: F8, mode: U1, kinds: Sequence[str], first: I8, task: str,
@@ -172,6 +177,9 @@ class Stream:
         made = cls(X, y, weight, mode, kinds, first, plan.task, ids)
         if plan.sparse:
             made.sparse = np.where(rng.random((n, 3)) < 0.4, rng.normal(size=(n, 3)), 0.0)
+        if plan.modes == "late":
+            fates = rng.choice([LEARN, LEARN, LEARN, LABELLED, SCORED, EXPIRED], n)
+            return made.late(rng.choice([0, 0, 1, 2, 5, 12, 100], n), fates)
         return made
 
     @property
@@ -184,6 +192,38 @@ class Stream:
         new = copy.copy(self)
         for name, value in columns.items():
             setattr(new, name, value)
+        return new
+
+    def late(self, delay: Any, fate: Any = LEARN) -> "Stream":
+        """This stream with labels that come late, in rows of their own, joined by `events`.
+
+        delay: rows, one for all or (n,): the label of row i comes right after row i + delay, before
+        the next; what is outstanding at the end follows in order of due row, then number. fate: one
+        for all or (n,): LEARN, LABELLED (the label comes with the row), EXPIRED (none comes, which
+        is told when the label was due) or SCORED (none comes, which is known at once). Rows that
+        tell of a label hold no features; classes get their codes in the order in which they arrive.
+        """
+        fates = np.broadcast_to(np.asarray(fate, dtype=np.uint8), (self.n,))
+        due = np.arange(self.n) + np.broadcast_to(np.asarray(delay), (self.n,))
+        events = [(t, 0, t) for t in range(self.n)]
+        told = [(int(due[t]), 1, t) for t in range(self.n) if fates[t] in (LEARN, EXPIRED)]
+        order = sorted(events + told)
+        rows = np.array([t for *_, t in order], dtype=np.int64)
+        brings = np.array([kind == 1 for _, kind, _ in order])
+        whole = np.where(fates == LABELLED, LABELLED, SCORED).astype(np.uint8)
+        mode = np.where(brings, fates[rows], whole[rows]).astype(np.uint8)
+        y = np.where(mode & LEARN != 0, self.y[rows], np.nan)
+        at = np.flatnonzero(~brings)  # where each event stands now
+        new = self.changed(
+            X=np.where(brings[:, None], np.nan, self.X[rows]),
+            y=_in_order_of_appearance(y) if self.task == CLASSIFICATION else y,
+            weight=self.weight[rows],
+            mode=mode,
+            first=np.where(self.first < self.n, at[np.minimum(self.first, self.n - 1)], rows.size),
+            events=np.where(fates == SCORED, -1, np.arange(self.n))[rows],
+        )
+        if self.sparse is not None:
+            new.sparse = np.where(brings[:, None], 0.0, self.sparse[rows])
         return new
 
     def blocks(self, cuts: Iterable[int] = (), skip: int = 0) -> Iterator[Block]:
@@ -217,6 +257,7 @@ class Stream:
             labels if self.task == CLASSIFICATION else None,
             ids=None if self.ids is None else self.ids[rows].copy(),
             sparse=None if self.sparse is None else _csr(self.sparse[rows]),
+            events=None if self.events is None else self.events[rows].copy(),
         )  # fmt: skip
 
 
@@ -280,7 +321,7 @@ def _repeat_rows(rng: np.random.Generator, X: F8, y: F8) -> None:
 
 
 def _modes(rng: np.random.Generator, name: str, n: int) -> tuple[U1, I8 | None]:
-    if name == "labelled":
+    if name in ("labelled", "late"):
         return np.full(n, LABELLED, dtype=np.uint8), None
     if name == "mixed":
         often = [LABELLED, LABELLED, SCORED, UNSCORED, LEARN, PREDICT]
@@ -557,11 +598,11 @@ def check_predict_changes_nothing(make: Make, stream: Stream) -> None:
     run_in_cuts(operator, stream.blocks())
     before = operator.state()
     last = list(stream.blocks())[-1]
-    asks = last.replace(mode=np.full(last.n, PREDICT, dtype=np.uint8), ids=None)
+    asks = last.replace(mode=np.full(last.n, PREDICT, dtype=np.uint8), ids=None, events=None)
     run_in_cuts(operator, [asks])
     owner = f"{type(operator).__name__}, asked"
     assert_same_state(before, operator.state(), owner)
-    if stream.ids is None:
+    if stream.ids is None and stream.events is None:
         silent = make()
         quiet = stream.changed(mode=stream.mode & np.uint8(LEARN | OBSERVE))
         run_in_cuts(silent, quiet.blocks())
@@ -738,14 +779,158 @@ def _as_answered(operator: Operator, outputs: Columns, block: Block, t: int) -> 
     return None if math.isnan(value) else block.labels.values[int(value)]
 
 
+# -- late labels -----------------------------------------------------------------------------------
+
+
+class LateTwin:
+    """An operator for which late labels are kept by hand: one row at a time, in a plain dict.
+
+    `run` takes blocks of one row. What the operator said and saw of a scored event is kept under
+    its number and handed back with the label; nothing of `EventLog` or `Pipeline` is used, so a
+    pipeline of the operator is held against it.
+    """
+
+    def __init__(self, operator: Operator) -> None:
+        self.operator = operator
+        self.kept: dict[int, Columns] = {}
+
+    def run(self, row: Block) -> Columns:
+        """Outputs of one row, without what is there to be logged."""
+        assert row.n == 1, f"LateTwin: row must be one row, got {row.n}"
+        assert row.events is not None, "LateTwin: row must have a number, in `events`"
+        number, mode = int(row.events[0]), int(row.mode[0])
+        if mode == SCORED and number >= 0:
+            outputs = self.operator.run(row.replace(log_wanted=True))
+            said = {k.removeprefix("log:"): v for k, v in outputs.items()}
+            self.kept[number] = {"X": row.X, **said} | _of_logs(outputs)
+            if isinstance(self.operator, Transformer):
+                self.kept[number]["X"] = row.X  # it learns on what came in
+            return {k: v for k, v in outputs.items() if not k.startswith("log:")}
+        if mode == EXPIRED:
+            self.kept.pop(number, None)
+        elif mode == LEARN and number in self.kept:
+            kept = self.kept.pop(number)
+            here = {k: np.ones(1, dtype=np.bool_) for k in kept}
+            row = row.replace(logged=Logged(kept, here))
+            if self.operator.needs_label and not isinstance(self.operator, Pipeline):
+                row = row.replace(X=self._then(kept["X"], row.d))
+        return self.operator.run(row)
+
+    def _then(self, seen: F8, d: int) -> F8:
+        """Features of then in today's width: one that did not exist is missing, or 0."""
+        X = np.full((1, d), np.nan)
+        X[:, : seen.shape[1]] = seen
+        return X if self.operator.takes_nan else np.nan_to_num(X, nan=0.0)
+
+
+def _of_logs(outputs: Columns) -> Columns:
+    """What the operator wants to have logged, but of members that were not there."""
+    logs = {k[4:]: v for k, v in outputs.items() if k.startswith("log:")}
+    away = tuple(k[: -len("here")] for k, v in logs.items() if k.endswith("/here") and not v[0])
+    return {k: v for k, v in logs.items() if not k.startswith(away or ("\0",))}
+
+
+def _late_pipeline(make: Make) -> Pipeline:
+    """A pipeline of the operator, or the operator itself if it is one."""
+    operator = make()
+    return operator if isinstance(operator, Pipeline) else Pipeline(operator)
+
+
+def _assert_same_stages(one: Pipeline, other: Operator, owner: str) -> None:
+    stages = other.stages if isinstance(other, Pipeline) else (other,)
+    for first, second in zip(one.stages, stages, strict=True):
+        assert_same_state(first.state(), second.state(), owner)
+
+
+def check_late_labels(make: Make, stream: Stream, cuts: Sequence[int]) -> None:
+    """A pipeline of the operator does with late labels what `LateTwin` does, however it is cut.
+
+    stream: with labels late in any way; one that is labelled gets them 3 rows late. The pending
+    events are part of the state at every cut.
+    """
+    if stream.events is None:
+        stream = stream.late(3)
+    whole, parts = _late_pipeline(make), _late_pipeline(make)
+    expected = run_in_cuts(whole, stream.blocks())
+    owner = f"{type(make()).__name__}, with late labels"
+    assert_same_bits(expected, run_in_cuts(parts, stream.blocks(cuts)), owner)
+    assert_same_state(whole.state(), parts.state(), owner)
+    half, rest, _ = _halves(stream, cuts[0])
+    going = _late_pipeline(make)
+    first = run_in_cuts(going, half)
+    resumed = _late_pipeline(make)
+    resumed.load(through_json(going.state()))
+    lengths = [sum(block.n for block in blocks) for blocks in (half, rest)]
+    halves = [(first, lengths[0]), (run_in_cuts(resumed, rest), lengths[1])]
+    there = [(outputs, n) for outputs, n in halves if n]
+    again = concatenate([outputs for outputs, _ in there], [n for _, n in there])
+    assert_same_bits(expected, again, f"{owner}, resumed")
+    twin = LateTwin(make())
+    rows = [twin.run(row) for row in stream.blocks(range(stream.n))]
+    assert_same_bits(expected, concatenate(rows, [1] * len(rows)), f"{owner}, by hand")
+    _assert_same_stages(whole, twin.operator, f"{owner}, by hand")
+    assert whole.pending == len(twin.kept), f"{owner}: {whole.pending} events pend"
+
+
+def check_delay_zero(make: Make, stream: Stream) -> None:
+    """A label right after its event does what one that comes with it does, bit for bit.
+
+    Alarms are raised by the row that brings the label. stream: labelled.
+    """
+    at_once, after = _late_pipeline(make), _late_pipeline(make)
+    late = stream.late(0)
+    expected = run_in_cuts(at_once, stream.blocks())
+    got = run_in_cuts(after, late.blocks())
+    events, labels = late.mode == SCORED, late.mode == LEARN
+    told = {k: v[labels if v.dtype == np.uint8 else events] for k, v in got.items()}
+    owner = f"{type(make()).__name__}, its labels one row late"
+    assert_same_bits(expected, told, owner)
+    _assert_same_stages(at_once, after, owner)
+
+
+DELAYS = (0, 1, 7, 100)
+
+
+def check_future_labels(make: Make, stream: Stream, row: int) -> None:
+    """Labels that are altered from some row on change nothing before it, whatever the delay.
+
+    Nor the answers of that row: they were given before its label was seen. stream: labelled; it is
+    walked as it is and with labels late by each of `DELAYS`.
+    """
+    for delay in (None, *DELAYS):
+        now = stream if delay is None else stream.late(delay)
+        at = min(row, now.n - 1)
+        y = now.y.copy()
+        y[at:] = _altered(y[at:], now.task)
+        expected = run_in_cuts(_late_pipeline(make), now.blocks())
+        got = run_in_cuts(_late_pipeline(make), now.changed(y=y).blocks())
+        owner = f"{type(make()).__name__}, labels altered from row {at}, delay {delay}"
+        assert_same_bits(_until(expected, at), _until(got, at), owner)
+        answers = [k for k in expected if k in ("prediction", "proba", "variance", "X")]
+        first, second = ({k: out[k][: at + 1] for k in answers} for out in (expected, got))
+        assert_same_bits(first, second, owner)
+
+
+def _until(outputs: Columns, row: int) -> Columns:
+    return {name: column[:row] for name, column in outputs.items()}
+
+
+def _altered(y: F8, task: str) -> F8:
+    """Other labels: classes in turned order, with one more; targets elsewhere."""
+    if task == REGRESSION:
+        return 3.0 - 2.0 * y
+    return np.where(np.isnan(y), y, np.nanmax(y, initial=0.0) + 1.0 - y)
+
+
 # -- all laws for one operator ---------------------------------------------------------------------
 
 
 class Law(NamedTuple):
     """One law, its check, and the streams it walks.
 
-    hard: whatever the operator takes. tame: no missing values, features all there from the start.
-    plain: tame, and no categories. long: 1,000 rows.
+    hard: whatever the operator takes. late: hard, with late labels; at once: hard, all labelled.
+    tame: no missing values, features all there from the start. plain: tame, and no categories.
+    long: 1,000 rows.
     """
 
     name: str
@@ -761,6 +946,9 @@ LAWS = (
     Law("clone", lambda make, stream, _: check_clone_is_independent(make, stream)),
     Law("seed", lambda make, stream, _: check_same_seed_same_bits(make, stream)),
     Law("input", lambda make, stream, _: check_blocks_are_not_written(make, stream)),
+    Law("late", check_late_labels, "late"),
+    Law("delay zero", lambda make, stream, _: check_delay_zero(make, stream), "at once"),
+    Law("future", lambda make, stream, cuts: check_future_labels(make, stream, cuts[0]), "at once"),
     Law("reset", lambda make, stream, _: check_reset(make, stream), "plain"),
     Law("order", lambda make, stream, _: check_feature_order(make, stream), "tame"),
     Law("dicts", lambda make, stream, _: check_dicts_equal_blocks(make, stream), "tame"),
@@ -769,12 +957,12 @@ LAWS = (
 
 
 def laws_of(operator: Operator) -> list[Law]:
-    """The laws that bind an operator: detectors have no dicts, no features and no order of them."""
+    """The laws that bind an operator: detectors have no dicts, labels and features."""
     exempt = set() if operator.task is not None or isinstance(operator, Transformer) else {"dicts"}
     if operator.task not in (None, CLASSIFICATION, REGRESSION):
         exempt.add("dicts")
     if isinstance(operator, Detector):
-        exempt.add("order")
+        exempt |= {"order", "late", "delay zero", "future"}
     return [law for law in LAWS if law.name not in exempt]
 
 
@@ -797,7 +985,8 @@ def tasks_of(operator: Operator) -> tuple[str, ...]:
 def plan_for(operator: Operator, streams: str, rng: np.random.Generator) -> Plan:
     """A random plan of a stream that the operator takes."""
     task = str(rng.choice(tasks_of(operator)))
-    if streams != "hard":
+    modes = {"hard": str(rng.choice(MODES)), "late": "late", "at once": "labelled"}
+    if streams not in modes:
         rows = 1000 if streams == "long" else 60
         with_category = operator.takes_categories and streams != "plain"
         kinds = ("normal", "normal", "boolean", *((CATEGORY,) if with_category else ()))
@@ -807,7 +996,7 @@ def plan_for(operator: Operator, streams: str, rng: np.random.Generator) -> Plan
         task,
         tuple(int(n) for n in rng.integers(1, 40, segments)),
         tuple(tuple(rng.choice(kinds_of(operator), rng.integers(1, 4))) for _ in range(segments)),
-        str(rng.choice(MODES)),
+        modes[streams],
         weighted=bool(rng.integers(2)),
         gaps=bool(rng.integers(2)),
         infinities=bool(rng.integers(2)),
@@ -827,7 +1016,7 @@ def check_operator(make: Make, streams: int = 10, seed: int = 0) -> dict[str, in
         seed: of the streams; the same seed, the same streams.
     Returns: how many streams each law has passed.
     Raises: AssertionError that names the operator, the law and the first row that broke it.
-    Cost: about a second with compiled kernels.
+    Cost: a few seconds with compiled kernels.
     """
     rng, operator = np.random.default_rng(seed), make()
     passed = {}

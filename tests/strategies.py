@@ -7,7 +7,7 @@ from streamlearn.testing import MODES, Plan, classes_of, kinds_of, tasks_of
 
 
 @st.composite
-def hard_plans(draw: st.DrawFn, operator: Operator) -> Plan:
+def hard_plans(draw: st.DrawFn, operator: Operator, modes: tuple[str, ...] = MODES[::-1]) -> Plan:
     """Up to three segments of up to 40 rows, each with new columns of any kind it takes.
 
     The simple end of every choice is a hard one: hypothesis visits it more often than the rest.
@@ -20,7 +20,7 @@ def hard_plans(draw: st.DrawFn, operator: Operator) -> Plan:
         draw(st.sampled_from(tasks_of(operator))),
         rows,
         kinds,
-        draw(st.sampled_from(MODES[::-1])),
+        draw(st.sampled_from(modes)),
         weighted=draw(st.booleans()),
         gaps=draw(st.booleans()),
         infinities=draw(st.booleans()),

@@ -7,7 +7,17 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from streamlearn.block import F8, LEARN, PREDICT, Block, Columns, Features
+from streamlearn.block import (
+    EXPIRED,
+    F8,
+    LABELLED,
+    LEARN,
+    PREDICT,
+    SCORED,
+    Block,
+    Columns,
+    Features,
+)
 from streamlearn.contracts import Source, State
 from streamlearn.operators._base import Operator, Regressor
 from streamlearn.testing import (
@@ -151,6 +161,32 @@ class OtherDicts(Drifting):
         return float(np.float32(super().predict_one(x)))
 
 
+class LogsItsBlock(Drifting):
+    """What it logs of an event, and learns when the label comes, is how long the block was."""
+
+    def _run(self, block: Block) -> Columns:
+        if block.logged is not None and "n" in block.logged.columns:
+            rows = block.logged.held["n"]
+            self.sum_[0] += float(block.logged.columns["n"][rows].sum())
+        log = {"log:n": np.full(block.n, float(block.n))} if block.log_wanted else {}
+        return super()._run(block) | log
+
+
+class LearnsLateLabelsHalf(Drifting):
+    """A label that comes in a row of its own counts half."""
+
+    def _learn_row(self, block: Block, t: int) -> None:
+        self.sum_[0] += block.y[t] * (0.5 if block.mode[t] == LEARN else 1.0)
+        self.n_seen += 1
+
+
+class LooksAhead(Drifting):
+    """Its answers know the last label of the block."""
+
+    def _answer_row(self, block: Block, t: int) -> float:
+        return super()._answer_row(block, t) + float(np.nan_to_num(block.y[-1]))
+
+
 class Hoards(Drifting):
     """It keeps every target, outside its state."""
 
@@ -181,6 +217,9 @@ FAULTS: list[tuple[type[Operator], str]] = [
     (SharesWithItsClone, "clone"),
     (Random, "seed"),
     (Writes, "input"),
+    (LogsItsBlock, "late"),
+    (LearnsLateLabelsHalf, "delay zero"),
+    (LooksAhead, "future"),
     (KeepsItself, "reset"),
     (FirstColumn, "order"),
     (OtherDicts, "dicts"),
@@ -270,6 +309,36 @@ def test_features_of_the_stream_keep_their_order() -> None:
     blocks = list(Stream.from_plan(Plan(rows=(5, 5), columns=(("normal",), ("normal",)))).blocks())
     assert [block.features.names for block in blocks] == [("x0",), ("x0", "x1")]
     assert isinstance(blocks[0].features, Features)
+
+
+def test_late_labels_come_right_after_their_rows_and_the_rest_at_the_end() -> None:
+    """Worked by hand: four events, delays 1, 0, 1 and 3; the third is given up, one comes whole."""
+    X, y = np.arange(4.0)[:, None], np.array([5.0, 6.0, 7.0, 8.0])
+    mode, first = np.full(4, 7, np.uint8), np.array([0])
+    whole = Stream(X, y, np.ones(4), mode, ["number"], first, "regression")
+    late = whole.late([1, 0, 1, 3], [LEARN, LEARN, EXPIRED, LEARN])
+    assert late.events is not None
+    assert late.events.tolist() == [0, 1, 0, 1, 2, 3, 2, 3]
+    assert late.mode.tolist() == [5, 5, 2, 2, 5, 5, 0, 2]
+    np.testing.assert_array_equal(late.y, [np.nan, np.nan, 5, 6, np.nan, np.nan, np.nan, 8])
+    n = np.nan
+    np.testing.assert_array_equal(late.X[:, 0], [0, 1, n, n, 2, 3, n, n])
+    at_once = whole.late(2, [LABELLED, SCORED, LABELLED, SCORED])
+    assert at_once.events is not None
+    assert (at_once.mode.tolist(), at_once.events.tolist()) == ([7, 5, 7, 5], [0, -1, 2, -1])
+
+
+def test_late_classes_get_their_codes_in_the_order_in_which_their_labels_come() -> None:
+    X, y = np.zeros((3, 1)), np.array([0.0, 1.0, 2.0])
+    mode, first = np.full(3, 7, np.uint8), np.array([0])
+    late = Stream(X, y, np.ones(3), mode, ["number"], first, "classification").late([2, 1, 0])
+    assert late.y[late.mode == LEARN].tolist() == [0.0, 1.0, 2.0]
+    late = Stream(X, y, np.ones(3), mode, ["number"], first, "classification").late([5, 1, 0])
+    assert late.y[late.mode == LEARN].tolist() == [0.0, 1.0, 2.0]
+    assert late.events is not None
+    assert late.events[late.mode == LEARN].tolist() == [1, 2, 0]
+    blocks = [len(b.labels) for b in late.blocks(range(late.n)) if b.labels is not None]
+    assert blocks == [0, 0, 0, 1, 2, 3]
 
 
 def test_list_source_gives_every_row_once_across_pauses_and_a_crash() -> None:
