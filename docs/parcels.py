@@ -1,8 +1,9 @@
-"""Writes parcels.csv, the data of the tutorial: 12,000 parcels, and which of them came late.
+"""Writes parcels.csv, the data of the tutorial: 12,000 parcels, and which came late.
 
-What makes a parcel late changes twice. At row 4,000 a bridge is closed: distance counts much more,
-rain less. At row 8,000 the depot in the south takes on half of the north's parcels: weight begins
-to count. A parcel's lateness is known some hours after it was sent, `known_at`.
+What makes a parcel late changes twice. At row 4,000 a bridge is closed: distance
+counts much more, rain less. At row 8,000 the depot in the south takes on half of the
+north's parcels: weight begins to count. Whether a parcel was late is known some hours
+after it was sent: `known_at`.
 
 Run it: python parcels.py
 """

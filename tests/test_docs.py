@@ -232,3 +232,10 @@ def test_every_page_is_in_the_contents() -> None:
     index = (ROOT / "docs" / "index.md").read_text("utf-8")
     names = [page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in SITE]
     assert [n for n in names if n != "index" and not re.search(rf"^{n}$", index, re.M)] == []
+
+
+@pytest.mark.parametrize("page", SITE, ids=lambda p: p.relative_to(ROOT / "docs").as_posix())
+def test_code_of_the_site_fits_a_screen(page: Path) -> None:
+    """Beyond 88 columns a reader has to scroll sideways."""
+    shown = [s for s in shown_in(page) if s.language != "include"]
+    assert [line for s in shown for line in s.code.splitlines() if len(line) > 88] == []

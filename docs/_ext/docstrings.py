@@ -149,17 +149,9 @@ def _escaped(text: str) -> str:
 def _code(text: str) -> str:
     """Code, as a link where it names something public."""
     name = text.removesuffix("()")
-    owner, _, member = name.partition(".")
-    target = links.get(name) or (f"{links[owner]}.{member}" if owner in links and member else None)
-    if target and _is_there(target):
-        return f":py:obj:`{_escaped(text)} <{target}>`\\ "
+    if name in links:
+        return f":py:obj:`{_escaped(text)} <{links[name]}>`\\ "
     return f"``{text}``\\ "
-
-
-def _is_there(target: str) -> bool:
-    """Whether a member that a docstring names is one that its page shows."""
-    *_, owner, member = ["", *target.split(".")]
-    return owner[:1].islower() or not member.startswith("_")
 
 
 def _converted(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
