@@ -31,20 +31,21 @@ _WAITING, _JUDGED = 1, 2  # stages of an event: answered, and compared with its 
 class DriftEvaluation:
     """Depth, recovery and excess errors at known drifts, and the alarms judged against them.
 
-    It watches a stream from its first block on. From the start of each known drift a fresh clone of
-    the pipeline walks the same rows: the reset reference, what the same pipeline would do had it
-    known of the drift and begun anew. It is shown no label of an event from before the drift, and
-    ends with the next drift or the horizon. Rows are judged when their label comes, under the
-    number of their event, so late labels change when a number is known and not what it is about.
+    It watches a stream from its first block on. From each known drift on (of a gradual one from
+    its end, where the new concept holds alone) a fresh clone of the pipeline walks the same rows:
+    the reset reference, what the same pipeline would do had it known of the drift and begun anew.
+    It is shown no label of an event from before, and ends with the next drift or the horizon. Rows
+    are judged when their label comes, under the number of their event, so late labels change when
+    a number is known and not what it is about.
 
     For each drift, over the rows that were labelled, those left out to which nothing was answered:
     depth: accuracy over the `window` rows before it (not reaching back behind the drift before)
-    minus the lowest over `span` consecutive rows that end within `window` rows after it.
-    recovery: the first r such that accuracy over the `span` rows from row r after its start is at
+    minus the lowest over `span` consecutive rows from its start to `window` rows after its end.
+    recovery: the first r such that accuracy over the `span` rows from row r after its end is at
     most `margin` below that of the reset reference over the same rows; None if not before the next
     drift or the horizon. excess_errors: errors minus those of the reset reference, over all rows
-    judged; negative where what was learnt before still helps. area: errors within `window` rows
-    after it beyond the rate before it (the area of the dip; more-operators.md, M4).
+    after it; negative where what was learnt before still helps. area: errors from its start to
+    `window` rows after its end beyond the rate before it (area of the dip; more-operators.md, M4).
     Regression: absolute errors in place of misses; recovery is within a factor of 1 + margin of the
     reference's mean absolute error.
 
@@ -139,15 +140,15 @@ class DriftEvaluation:
         """Let the reset references walk their rows of this block, one after the other."""
         last = self._numbers.events
         rows: I8 | None = None  # of the events
-        while self._now < len(self.drifts) and (start := self.drifts[self._now][0]) < last:
+        while self._now < len(self.drifts) and (end := self.drifts[self._now][1]) < last:
             rows = np.flatnonzero(events_of(block)) if rows is None else rows
             until = self._until[self._now]
-            a = int(rows[start - first]) if start >= first else 0
+            a = int(rows[end - first]) if end >= first else 0
             b = int(rows[until - first]) if until < last else block.n
-            if start >= first:
+            if end >= first:
                 self._clone = self._fresh()
             if a < b:
-                self._ask(block.rows(a, b), about[a:b], places[a:b], start)
+                self._ask(block.rows(a, b), about[a:b], places[a:b], end)
             if until >= last:
                 return
             self._clone = None
@@ -159,10 +160,10 @@ class DriftEvaluation:
             clone.expects_labels = self.pipeline.expects_labels
         return clone
 
-    def _ask(self, block: Block, about: I8, places: I8, start: int) -> None:
+    def _ask(self, block: Block, about: I8, places: I8, end: int) -> None:
         """The reset reference over rows of its drift, but for labels from before and probes."""
         own = events_of(block)
-        mode = np.where(strangers(block, about, start), 0, block.mode).astype(np.uint8)
+        mode = np.where(strangers(block, about, end), 0, block.mode).astype(np.uint8)
         if self.probes:
             mode = masked(mode, held_out(about, self._concepts, self.probes))
         same = bool((mode == block.mode).all())
@@ -174,10 +175,10 @@ class DriftEvaluation:
     def result(self, probed: ProbedPipeline | None = None) -> dict[str, Json]:
         """Everything measured so far, as plain JSON; None for what is undefined.
 
-        `drifts`: for each that was reached: `start`, `end`; `rows` judged; accuracy or mean
-        absolute error (see `metric`) `before`, at its `worst`, `after` (over all rows) and that of
-        the `reference` on the same rows; `depth`, `recovery`, `excess_errors`, `area`; `delay` of
-        its first alarm (None: missed) and number of `alarms`.
+        `drifts`: for each that was reached: `start`, `end`; `rows` judged after it; accuracy or
+        mean absolute error (see `metric`) `before`, at its `worst`, `after` it (over all rows) and
+        that of the `reference` on the same rows; `depth`, `recovery`, `excess_errors`, `area`;
+        `delay` of its first alarm (None: missed) and number of `alarms`.
         `mean`: of `depth`, `excess_errors`, of `recovery` over the `recovered`. `alarms`: `n`,
         `false_alarms`, `misses`, `mean_delay`; None without a detector. `probes`: what the given
         ProbedPipeline measured.
@@ -207,16 +208,14 @@ class DriftEvaluation:
         }
 
     def _drift(self, k: int) -> dict[str, Json]:
-        start, end = self.drifts[k]
+        (start, end), events = self.drifts[k], self._numbers.events
         behind = self.drifts[k - 1][1] if k else 0
-        before = self._model.of(self._places.span(max(start - self.window, behind), start))
-        after = self._places.span(start, min(self._until[k], self._numbers.events))
-        model, reference = self._model.of(after), self._reference.of(after)
+        until = min(self._until[k], events)
+        usual = _mean(_told(self._model, self._places, max(start - self.window, behind), start))
+        dip = _told(self._model, self._places, start, min(end + self.window, until))
+        after = self._places.span(end, until)
         rows = np.flatnonzero(self._model.judged(after))
-        model, reference = model[rows], reference[rows]
-        usual = _mean(before[np.isfinite(before)])
-        dip = model[rows < end - start + self.window]
-        dip = dip[np.isfinite(dip)]
+        model, reference = self._model.of(after)[rows], self._reference.of(after)[rows]
         worst = _worst(dip, self.span)
         both = np.isfinite(model) & np.isfinite(reference)
         return {
@@ -235,7 +234,7 @@ class DriftEvaluation:
         }
 
     def _recovery(self, rows: I8, model: F8, reference: F8, both: B1) -> int | None:
-        """The first row after the start from which it is as good as the reset reference."""
+        """The first row after the drift from which it is as good as the reset reference."""
         mine = _window_sums(np.where(both, model, 0.0), self.span)
         other = _window_sums(np.where(both, reference, 0.0), self.span)
         n = _window_sums(both.astype(np.float64), self.span)
@@ -411,6 +410,12 @@ def _answers(block: Block, outputs: Columns) -> F8:
     """Predictions of the rows that asked, NaN for the others and where nothing finite was said."""
     prediction: F8 = outputs["prediction"]
     return np.where((block.mode & PREDICT != 0) & np.isfinite(prediction), prediction, np.nan)
+
+
+def _told(losses: _Losses, places: _Places, first: int, stop: int) -> F8:
+    """Losses of events first to stop, without those that are not known or were not answered."""
+    found = losses.of(places.span(first, stop))
+    return found[np.isfinite(found)]
 
 
 def _window_sums(values: F8, span: int) -> F8:

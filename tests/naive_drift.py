@@ -151,13 +151,11 @@ def drift_result(
             continue
         until = min([events, end + horizon, *(s for s, _ in drifts if s > start)])
         behind = drifts[k - 1][1] if k else 0
-        other = losses(
-            reference_answers(pipeline, block, start, until, drifts, probes), labels, task
-        )
-        rows = [number for number in range(start, until) if number in model]
+        other = losses(reference_answers(pipeline, block, end, until, drifts, probes), labels, task)
+        rows = [number for number in range(end, until) if number in model]
         before = [model[i] for i in range(max(start - window, behind), start) if i in model]
         usual = mean(told(before))
-        dip = told([model[i] for i in rows if i < end + window])
+        dip = told([model[i] for i in range(start, min(end + window, until)) if i in model])
         lows = [sum(dip[i : i + span]) / span for i in range(len(dip) - span + 1)]
         both = [i for i in rows if model[i] is not None and other[i] is not None]
         mine, theirs = told([model[i] for i in both]), told([other[i] for i in both])
@@ -170,7 +168,7 @@ def drift_result(
                 "before": shown(usual, task),
                 "worst": shown(max(lows) if lows else None, task),
                 "depth": max(lows) - usual if lows and usual is not None else None,
-                "recovery": None if first is None else rows[first] - start,
+                "recovery": None if first is None else rows[first] - end,
                 "excess_errors": sum(mine) - sum(theirs) if both else None,
                 "area": sum(v - usual for v in dip) if usual is not None and dip else None,
                 "after": shown(mean(mine), task),
