@@ -17,7 +17,8 @@ from streamlearn.display_comparison import print_tuning as print_tuning
 _REFRESH_SECONDS = 0.2
 _SHOWN_GROUPS = 20
 _ODD_LABELS = (
-    "expired", "assumed", "contradicted", "duplicates", "unknown", "late", "early", "evicted",
+    "unlabelled", "expired", "assumed", "contradicted", "duplicates", "unknown", "late", "early",
+    "evicted", "replaced", "empty", "stalls",
 )  # fmt: skip
 _LINE_SECONDS = 5.0  # where there is no terminal to redraw a line on
 
@@ -181,9 +182,9 @@ def _label_facts(labels: Mapping[str, Any]) -> list[str]:
     other = {name: labels[name] for name in _ODD_LABELS if labels.get(name)}
     if other:
         lines.append("labels: " + ", ".join(f"{n:,} {name}" for name, n in other.items()))
-    delay = labels.get("delay") or {}
-    for unit, found in delay.items():
-        if isinstance(found, Mapping) and found.get("mean") is not None:
+    for unit in ("rows", "seconds"):
+        found = labels.get(unit) or {}
+        if found.get("mean") is not None:
             told = ", ".join(f"{k} {_brief_number(v)}" for k, v in found.items() if v is not None)
             lines.append(f"label delay in {unit}: {told}")
     return lines

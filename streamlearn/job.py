@@ -185,20 +185,13 @@ def pipeline_of(
     return found
 
 
-def _TEMP(f):
-    import inspect
-
-    known = inspect.signature(f).parameters
-    return lambda *a, **k: f(*a, **{n: v for n, v in k.items() if n in known})
-
-
 def evaluation_of(
     config: Config, schema: Schema, window: int | None = None, fading: float | None = None
 ) -> Evaluation:
     """The evaluation of a stream; an argument goes before the configuration."""
     section = config.evaluation
     with user_errors("evaluation: "):
-        return _TEMP(Evaluation)(
+        return Evaluation(
             str(schema.task),
             labels=schema.labels,
             window=section.window if window is None else window,
@@ -221,12 +214,17 @@ def _river_metric(path: str) -> Any:
     return found()
 
 
-def store_of(job: Job, section: configs.Checkpoint, allow_pickle: bool) -> CheckpointStore:
-    """The checkpoint folder, which belongs to this pipeline, schema and evaluation alone."""
+def store_of(
+    job: Job, section: configs.Checkpoint, allow_pickle: bool, more: Json = None
+) -> CheckpointStore:
+    """The checkpoint folder, which belongs to this pipeline, schema and measurement alone.
+
+    more: whatever else must be the same when the run goes on.
+    """
     stages = [(repr(stage), specification(stage)) for stage in job.pipeline.stages]
     measured, late = job.config.evaluation, job.config.labels
     what = [stages, job.schema.to_config(), job.evaluation.window, job.evaluation.fading]
-    what += [measured.model_dump(mode="json"), late and late.model_dump(mode="json")]
+    what += [measured.model_dump(mode="json"), late and late.model_dump(mode="json"), more]
     digest = hashlib.blake2b(json_text.dumps(what, default=str).encode(), digest_size=8).hexdigest()
     if job.pipeline.needs_pickle and not allow_pickle:
         raise UserError(

@@ -11,10 +11,12 @@ from streamlearn.config import Config, LabelsSection
 from streamlearn.contracts import Source
 from streamlearn.errors import UserError
 from streamlearn.label_delay import parse_delay
+from streamlearn.labels import DelayedLabels, JoinedLabels
+from streamlearn.order_log import OrderLog
 from streamlearn.schema import LabelSchema, Schema
 from streamlearn.schema_infer import target_of
 
-Late = Any
+Late = DelayedLabels | JoinedLabels
 
 
 def section_of(config: Config, **given: Any) -> LabelsSection | None:
@@ -120,9 +122,6 @@ def late(
             one. store: where the order of a merge is logged.
     Raises: UserError for a delay that the schema cannot give, or a label stream that is not there.
     """
-    from streamlearn.labels import DelayedLabels, JoinedLabels
-    from streamlearn.order_log import OrderLog
-
     if labels is None:
         return DelayedLabels(source, schema, section.delay)
     return JoinedLabels(

@@ -141,7 +141,9 @@ def replay(
     if checkpoint is not None:
         section = configs.Checkpoint(path=str(checkpoint))
         often = config.model_copy(update={"checkpoint": section})
-        job = job._replace(checkpoints=store_of(job, section, allow_pickle), config=often)
+        job = job._replace(
+            checkpoints=store_of(job, section, allow_pickle, [drifts, probes]), config=often
+        )
     job = with_late_labels(job)
     job = job._replace(sink=sink_of(predictions, job), dead_letters=dead_letters_of(dead_letters))
     observers = observers_of(job, report, drifts, probes)
@@ -237,9 +239,7 @@ def _executed(
     rehearse(job)
     section = job.config.checkpoint
     every = (None, None) if section is None else (section.every_events, section.every_seconds)
-    from streamlearn.job import _TEMP
-
-    engine = _TEMP(Engine)(
+    engine = Engine(
         job.source,
         observers.pipeline,
         evaluation=observers.measure,
