@@ -8,8 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from streamlearn.archive import read_archive, write_archive
 from streamlearn.block import (
+    EXPIRED,
     PREDICT,
     Block,
     Columns,
@@ -131,6 +134,9 @@ class Pipeline(Operator):
         if recalled.any():  # with those to be dropped, in their order: the first of two counts
             columns, held = self._pending.take(keys, recalled | dropped)
             held = {name: rows & recalled for name, rows in held.items()}
+            if block.events is not None:  # a row without features: of an unknown event, no lesson
+                known = np.logical_or.reduce([*held.values(), ~recalled])
+                block = block.replace(mode=np.where(known, block.mode, np.uint8(EXPIRED)))
             block = block.replace(logged=Logged(columns, held))
         elif dropped.any():
             self._pending.drop(keys, dropped)

@@ -806,9 +806,10 @@ class LateTwin:
             if isinstance(self.operator, Transformer):
                 self.kept[number]["X"] = row.X  # it learns on what came in
             return {k: v for k, v in outputs.items() if not k.startswith("log:")}
-        if mode == EXPIRED:
+        if mode == EXPIRED or (mode == LEARN and number not in self.kept):
             self.kept.pop(number, None)
-        elif mode == LEARN and number in self.kept:
+            row = row.replace(mode=np.array([EXPIRED], dtype=np.uint8))
+        elif mode == LEARN:
             kept = self.kept.pop(number)
             here = {k: np.ones(1, dtype=np.bool_) for k in kept}
             row = row.replace(logged=Logged(kept, here))

@@ -1,16 +1,18 @@
 """Pipelines against a plain per-event loop: flow, cuts, delayed labels, freezing, saving."""
 
 import copy
+import shutil
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from river import anomaly, drift
+from river import anomaly, base, drift
 
 from streamlearn.block import (
     CATEGORY,
+    EXPIRED,
     LABELLED,
     LEARN,
     PREDICT,
@@ -18,6 +20,7 @@ from streamlearn.block import (
     Block,
     Features,
     Vocabulary,
+    concatenate,
 )
 from streamlearn.errors import UserError
 from streamlearn.operators import (
@@ -26,11 +29,21 @@ from streamlearn.operators import (
     Imputer,
     KalmanClassifier,
     KalmanRegressor,
+    MajorityClassifier,
     Normalizer,
     OneHotEncoder,
 )
 from streamlearn.pipeline import Pipeline, load
-from streamlearn.testing import assert_same_bits, assert_same_state, cut, run_in_cuts
+from streamlearn.spill import Spill
+from streamlearn.testing import (
+    Plan,
+    Stream,
+    assert_same_bits,
+    assert_same_state,
+    cut,
+    run_in_cuts,
+    through_json,
+)
 
 
 def classified() -> Pipeline:
@@ -211,6 +224,161 @@ def test_a_frozen_pipeline_answers_and_learns_nothing() -> None:
     pipe.run(stream(40, seed=6))
     with pytest.raises(AssertionError, match="differs"):
         assert_same_state(before, pipe.state())
+
+
+def numbered(n: int, seed: int, delay: Any, fate: Any = LEARN) -> Stream:
+    """Numbers and a category with labels that come late, joined by the numbers of the events."""
+    plan = Plan(rows=(n,), columns=(("normal", "missing", "category"),), n_classes=2, seed=seed)
+    return Stream.from_plan(plan).late(delay, fate)
+
+
+def test_labels_are_joined_by_number_where_events_have_one() -> None:
+    """Ids may then be anything: here all events have the same."""
+    late = numbered(80, 1, 7)
+    one, other = classified(), classified()
+    outputs = run_in_cuts(one, late.blocks())
+    assert one.pending == 0
+    assert late.events is not None
+    again = late.changed(events=None, ids=late.events)
+    assert_same_bits(outputs, run_in_cuts(other, again.blocks()))
+    alike = late.changed(ids=np.zeros(late.n, dtype=np.int64))
+    assert_same_bits(outputs, run_in_cuts(classified(), alike.blocks()))
+    assert_same_state(one.state(), other.state())
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_an_event_whose_label_will_not_come_is_dropped(step: int) -> None:
+    """By an expired row, or known from the start; a label that comes after all finds nothing."""
+    fate = np.array([LEARN, EXPIRED, SCORED, LABELLED] * 10)
+    late = numbered(40, 2, 5, fate)
+    pipe = classified()
+    run_in_cuts(pipe, late.blocks(range(0, late.n, step)))
+    assert pipe.pending == 0
+    half = classified()
+    until = int(np.flatnonzero(late.mode == LEARN)[0])
+    run_in_cuts(half, [b for b in late.blocks([until]) if b.n == until])
+    assert half.pending == 4 - int(np.count_nonzero(late.mode[:until] == EXPIRED))
+    head = pipe.stages[3]
+    assert isinstance(head, KalmanClassifier)
+    assert head.n_samples_ == 20  # ten late, ten at once
+
+
+@pytest.mark.parametrize("cuts", [[], [1, 2], [57, 100, 130]])
+def test_of_a_label_and_its_expiry_the_first_counts(cuts: list[int]) -> None:
+    late = numbered(60, 3, 40)
+    assert late.events is not None
+    last = int(late.events.max())
+    tell = np.flatnonzero((late.events == last) & (late.mode == LEARN))
+    rows = np.concatenate([np.arange(late.n), tell])
+    mode = np.concatenate([late.mode, [EXPIRED]]).astype(np.uint8)
+    names = ("X", "y", "weight", "events")
+    after = late.changed(mode=mode, **{name: getattr(late, name)[rows] for name in names})
+    swapped = after.mode.copy()
+    swapped[tell], swapped[-1] = EXPIRED, LEARN
+    learnt = []
+    for stream in (late, after, after.changed(mode=swapped)):
+        pipe = classified()
+        run_in_cuts(pipe, stream.blocks(cuts))
+        assert pipe.pending == 0
+        head = pipe.stages[3]
+        assert isinstance(head, KalmanClassifier)
+        learnt.append(head.n_samples_)
+    assert learnt == [60, 60, 59]
+
+
+def test_a_frozen_pipeline_logs_events_and_drops_labels() -> None:
+    """What came while it was frozen is not learnt; what comes after is, with what was then."""
+    late = numbered(60, 4, 10)
+    blocks = list(late.blocks([40, 80]))
+    assert [block.n for block in blocks] == [40, 40, 40]
+    pipe, twin = classified(), classified()
+    for model in (pipe, twin):
+        run_in_cuts(model, blocks[:1])
+    before = {name: state for name, state in pipe.state().arrays.items() if "pending" not in name}
+    pending = pipe.pending
+    pipe.freeze()
+    outputs = run_in_cuts(pipe, blocks[1:2])
+    frozen = {name: state for name, state in pipe.state().arrays.items() if "pending" not in name}
+    assert_same_bits(before, frozen)
+    asks = blocks[1].mode == SCORED
+    assert not np.isnan(outputs["prediction"][asks]).any()
+    scored, told = np.count_nonzero(asks), np.count_nonzero(blocks[1].mode == LEARN)
+    assert pipe.pending == pending + scored - told
+    head = pipe.unfreeze().stages[3]
+    assert isinstance(head, KalmanClassifier)
+    learnt = head.n_samples_
+    run_in_cuts(pipe, blocks[2:])
+    assert head.n_samples_ == learnt + np.count_nonzero(blocks[2].mode == LEARN)
+    assert pipe.pending == 0
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("memory", [0, 200_000])
+def test_a_pipeline_that_spills_says_and_learns_the_same(tmp_path: Any, memory: int) -> None:
+    """In any cut, and after it was loaded from a state that names files."""
+    late = numbered(5000, 5, 2500)
+    plain = classified()
+    outputs = run_in_cuts(plain, late.blocks())
+    states = []
+    for k, cuts in enumerate(([], range(0, late.n, 611), [3, 4, 4000, 4001, 6000])):
+        pipe, spill = classified(), Spill(tmp_path / str(k))
+        pipe.spill_to(spill, memory)
+        head = list(late.blocks([*cuts, 4000]))
+        rest: list[Block] = []
+        while sum(block.n for block in head) > 4000:
+            rest.insert(0, head.pop())
+        first = run_in_cuts(pipe, head)
+        states.append(pipe.state())
+        assert states[-1].table["pending"]["files"]
+        again = classified()
+        again.spill_to(Spill(tmp_path / str(k)), memory)
+        again.load(through_json(states[-1]))
+        parts = [first, run_in_cuts(again, rest)]
+        assert_same_bits(outputs, concatenate(parts, [4000, late.n - 4000]))
+        assert_same_state(states[0], states[-1])
+        assert_same_state(plain.state(), again.state())
+
+
+def test_a_file_that_was_saved_holds_what_was_spilled(tmp_path: Any) -> None:
+    late = numbered(2500, 6, 2400)
+    pipe = Pipeline(Normalizer(), MajorityClassifier())
+    blocks = [
+        b.with_X(np.nan_to_num(b.X[:, :2]), Features(["a", "b"])) for b in late.blocks([2200])
+    ]
+    pipe.spill_to(Spill(tmp_path / "pending"), 0)
+    pipe.run(blocks[0])
+    assert pipe.state().table["pending"]["files"]
+    pipe.save(tmp_path / "pipe.sl")
+    shutil.rmtree(tmp_path / "pending")
+    other = load(tmp_path / "pipe.sl")
+    assert other.pending == 2200
+    other.run(blocks[1])
+    assert other.pending == 0
+
+
+def test_a_stage_that_needs_no_label_is_not_shown_rows_that_only_tell_of_one() -> None:
+    """They have no features: a River or scikit-learn estimator is not asked about nothing."""
+
+    class Strict(base.Transformer):
+        def learn_one(self, x: dict[Any, Any]) -> None:
+            assert x
+
+        def transform_one(self, x: dict[Any, Any]) -> dict[Any, Any]:
+            assert x
+            return x
+
+    class Scorer(anomaly.HalfSpaceTrees):  # for its family
+        def learn_one(self, x: dict[Any, Any]) -> None:
+            assert x
+
+        def score_one(self, x: dict[Any, Any]) -> float:
+            assert x
+            return float(len(x))
+
+    late = numbered(30, 7, 4, np.array([LEARN, EXPIRED, LABELLED] * 10))
+    pipe = Pipeline(Strict(), Scorer(), ADWIN())
+    scores = run_in_cuts(pipe, late.blocks())["score"]
+    np.testing.assert_array_equal(np.isnan(scores), (late.mode == LEARN) | (late.mode == EXPIRED))
 
 
 def test_a_pipeline_on_dicts_learns_what_it_is_shown() -> None:
