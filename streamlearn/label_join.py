@@ -425,6 +425,7 @@ class JoinedLabels:
         if not self._loaded:
             self._begin()
         self._loaded = False
+        _ = self._join  # the classes known now are those known before the first event
         self._merged.open(positions)
 
     def poll(self, max_events: int, max_wait: float) -> Batch | None:

@@ -108,6 +108,7 @@ class DelayedLabels:
         if not self._loaded:
             self._begin()
         self._loaded = False
+        _ = self._coder  # the classes known now are those known before the first event
         self._positions = dict(positions)
         self.source.open(positions)
 
