@@ -1,98 +1,109 @@
 """Kernels of the prequential metrics, each alone."""
 
-import math
-
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
+from sklearn import metrics as sk
 
-from streamlearn.block import F8
+from streamlearn.booking import Booking, Layout
 from streamlearn.jit import metrics as jit
 
-NAN = math.nan
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("ties", [False, True])
+def test_ranking_equals_scikit_learn(seed: int, ties: bool) -> None:
+    rng = np.random.default_rng(seed)
+    truth, scores = rng.random(80) < 0.3, rng.random(80)
+    scores = np.round(scores, 1) if ties else scores
+    auc, precision = jit.ranked(np.sort(scores[truth]), np.sort(scores[~truth]))
+    assert auc == pytest.approx(sk.roc_auc_score(truth, scores), rel=1e-13)
+    assert precision == pytest.approx(sk.average_precision_score(truth, scores), rel=1e-13)
 
 
-def recent_of(y: list[float], said: list[float], loss: list[float]) -> F8:
-    """Rows of the ring in which the baselines say nothing."""
-    rows = np.full((len(y), jit.ROW), NAN)
-    rows[:, 0], rows[:, 1], rows[:, 2] = y, said, loss
-    return rows
+def test_what_the_majority_knows_by_hand() -> None:
+    """Labels 1, 0, 0, missing, 2: before each row the last, the majority, counts and squares."""
+    memory, counts = np.zeros(jit.N_MEMORY), np.zeros(3)
+    memory[jit.LAST] = np.nan
+    said, shares = np.zeros((5, jit.COUNT + 1)), np.zeros((5, 3))
+    jit.classification_say(np.array([1.0, 0, 0, np.nan, 2]), counts, memory, said, shares)
+    # last label, majority (the lower of equals), labels, squares, count of majority, of this class
+    expected = [
+        [np.nan, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0],
+        [0, 0, 2, 2, 1, 1],
+        [0, 0, 3, 5, 2, np.nan],
+        [0, 0, 3, 5, 2, 0],
+    ]
+    assert_array_equal(said, expected)
+    assert_array_equal(shares, [[0, 0, 0], [0, 1, 0], [1, 1, 0], [2, 1, 0], [2, 1, 0]])
+    assert_array_equal(counts, [2, 1, 1])
 
 
-@pytest.mark.parametrize(
-    ("p", "loss"),
-    [
-        (0.25, math.log(4)),
-        (1.0, 0.0),
-        (1.0 + 1e-15, 0.0),
-        (0.0, 15 * math.log(10)),
-        (-1.0, 15 * math.log(10)),
-    ],
-)
-def test_log_loss_is_clipped_at_both_ends(p: float, loss: float) -> None:
-    assert jit.log_loss_of(p) == pytest.approx(loss, rel=1e-14)
+def test_the_season_before_by_hand() -> None:
+    """Season 2: targets 1, 2, missing, 4, 8; the mean of those before."""
+    memory, season = np.zeros(jit.N_MEMORY), np.full(2, np.nan)
+    memory[jit.LAST] = np.nan
+    said = np.zeros((5, 3))
+    jit.regression_say(np.array([1.0, 2, np.nan, 4, 8]), season, memory, said)
+    nan = np.nan
+    assert_array_equal(said[:, 0], [nan, 1, 2, 2, 4])
+    assert_array_equal(said[:, 1], [nan, 1, 1.5, 1.5, 7 / 3])
+    assert_array_equal(said[:, 2], [nan, nan, 1, 1, 2])
 
 
-def test_log_loss_of_a_missing_probability_is_missing() -> None:
-    assert math.isnan(jit.log_loss_of(NAN))
-
-
-def test_classification_add_counts_by_hand() -> None:
-    """Rows (0 said 0), (1 said 0), (2 said 2, no probability) with units 1, 2, 4."""
-    recent = recent_of([0, 1, 2], [0, 0, 2], [0.5, 3.0, NAN])
-    sums, classes = np.zeros((1, 3, jit.N_TERMS)), np.zeros((1, 3, 3, 3))
-    for i in range(3):
-        for who in range(3):
-            jit.classification_add(sums, classes, 0, who, 2.0**i, recent, i)
-    expected = np.zeros(jit.N_TERMS)
-    expected[[jit.WEIGHT, jit.MISSES, jit.CHANGES, jit.LOSS, jit.LOSS_WEIGHT]] = [7, 2, 7, 6.5, 3]
-    assert_array_equal(sums[0, jit.MODEL], expected)
-    assert_array_equal(classes[0, jit.MODEL, :, jit.TRUE], [1, 2, 4])
-    assert_array_equal(classes[0, jit.MODEL, :, jit.PREDICTED], [3, 0, 4])
-    assert_array_equal(classes[0, jit.MODEL, :, jit.HIT], [1, 0, 4])
-    assert not sums[0, 1:].any()
-
-
-@pytest.mark.parametrize("offset", [0.0, 1e8])
-def test_regression_add_keeps_centred_weighted_moments(offset: float) -> None:
-    """Growing units; weighted mean and squared deviations by numpy, to the last digits."""
-    rng = np.random.default_rng(0)
-    y, units = offset + rng.normal(size=50), 1.1 ** np.arange(50)
-    recent = recent_of(list(y), list(y + 1.0), [NAN] * 50)
-    sums = np.zeros((1, 3, jit.N_TERMS))
-    for i in range(50):
-        jit.regression_add(sums, 0, jit.MODEL, units[i], recent, i, y[0])
-    shifted = y - y[0]
-    mean = np.average(shifted, weights=units)
-    assert_allclose(sums[0, jit.MODEL, jit.MEAN], mean, rtol=1e-12)
-    assert_allclose(sums[0, jit.MODEL, jit.MOMENT], units @ (shifted - mean) ** 2, rtol=1e-12)
-    assert_allclose(sums[0, jit.MODEL, jit.ABSOLUTE], units.sum(), rtol=1e-8)
-
-
-def test_the_window_reads_only_the_rows_that_are_filled() -> None:
-    recent = recent_of([0, 1, 1, 1], [0, 0, 1, 1], [1.0, 2.0, 4.0, 8.0])
-    sums, classes = np.zeros((1, 3, jit.N_TERMS)), np.zeros((1, 3, 2, 3))
-    jit.classification_window(recent, 3, sums, classes)
-    assert sums[0, jit.MODEL, jit.WEIGHT] == 3.0
-    assert sums[0, jit.MODEL, jit.LOSS] == 7.0
-    sums[:] = 0.0
-    jit.regression_window(recent, 2, sums)
-    assert sums[0, jit.MODEL, jit.SQUARES] == 1.0
-
-
-def test_the_walk_stops_at_a_code_that_does_not_fit() -> None:
-    """It says the row, has counted the rows before it only, and goes on from there."""
-    book = jit.Book(
-        np.zeros((2, 3, jit.N_TERMS)), np.zeros((2, 3, 2, 3)), np.zeros(2), np.full((8, jit.ROW),
-        NAN), np.zeros(4, dtype=np.int64), np.zeros(jit.N_COUNTERS, dtype=np.int64), np.array([NAN,
-        NAN, 0.0, 0.0, 1.0]), 1.0, 1024,
-    )  # fmt: skip
-    y, mode = np.array([0.0, 1.0, 5.0, 1.0]), np.full(4, 7, dtype=np.uint8)
-    no_proba, no_alarm = np.zeros((4, 0)), np.zeros(0, dtype=np.uint8)
-    assert jit.classification_run(y, mode, np.zeros(4), no_proba, no_alarm, 0, book) == 2
-    assert book.counters[jit.SCORED] == 2
-    wide = book._replace(
-        classes=np.zeros((2, 3, 6, 3)), label_counts=np.array([1.0, 1, 0, 0, 0, 0])
+def ring_of(keys: list[int], window: int) -> list[int]:
+    """The keys that a ring keeps when rows are booked with these keys, in its order."""
+    n = len(keys)
+    y, scores = np.zeros(n), np.arange(float(n))
+    booking = Booking(
+        Layout(jit.N_ANOMALY, jit.ANOMALY_ROW, jit.TRUTH), window, 0.9, lambda *_: None
     )
-    assert jit.classification_run(y, mode, np.zeros(4), no_proba, no_alarm, 2, wide) == 4
-    assert (book.counters[jit.SCORED], book.counters[jit.EVENTS]) == (4, 4)
+    booking.make_room(scores=1)
+    none, by = np.zeros(0, dtype=np.int64), np.array(keys, dtype=np.int64)
+    asked = np.ones(n, dtype=np.uint8)
+    book, ready = booking.book, np.zeros((0, 1))
+    jit.anomaly_book(y, asked, scores, none, by, np.zeros(n, dtype=np.int64), 0, 0, book, ready)
+    held, kept = booking.state(1, 0, 0).arrays["scores"], booking.state(1, 0, 0).arrays["keys"]
+    assert [keys[int(i)] for i in held[:, 0]] == kept.tolist()  # rows came with their keys
+    return [int(key) for key in kept]
+
+
+@pytest.mark.parametrize("window", [1, 3, 7, 50])
+def test_the_ring_keeps_the_largest_keys_in_order(window: int) -> None:
+    """In order, backwards, and in any order: as sorting does, after every row."""
+    rng = np.random.default_rng(window)
+    for keys in (list(range(20)), list(range(20))[::-1], rng.permutation(40).tolist()):
+        for n in range(1, len(keys) + 1):
+            assert ring_of(keys[:n], window) == sorted(keys[:n])[-window:]
+
+
+def test_the_unit_of_a_late_key_is_that_of_its_place() -> None:
+    """Keys 5, 3, 9, 4: fading sums are those of f**(9 - key), whatever came between."""
+    keys = np.array([5, 3, 9, 4], dtype=np.int64)
+    booking = Booking(Layout(jit.N_ANOMALY, jit.ANOMALY_ROW, jit.TRUTH), 4, 0.02, lambda *_: None)
+    booking.make_room(scores=1)
+    y, none = np.array([1.0, 0, 0, 1]), np.zeros(0, dtype=np.int64)
+    asked, event = np.ones(4, dtype=np.uint8), np.zeros(4, dtype=np.int64)
+    jit.anomaly_book(y, asked, y, none, keys, event, 0, 0, booking.book, np.zeros((0, 1)))
+    sums = booking.book.sums[booking.book.bins]
+    weights = 0.02 ** (9.0 - keys)
+    assert sums[jit.POSITIVE] / sums[jit.WEIGHT] == pytest.approx(
+        weights @ y / weights.sum(), rel=1e-12
+    )
+
+
+def test_a_row_beyond_the_last_bin_asks_to_fold() -> None:
+    """The walk says the row, and has counted the rows before it only."""
+    booking = Booking(Layout(jit.N_ANOMALY, jit.ANOMALY_ROW, jit.TRUTH), 4, 0.9, lambda *_: None)
+    booking.make_room(scores=1)
+    y, none = np.zeros(3), np.zeros(0, dtype=np.int64)
+    asked, event = np.ones(3, dtype=np.uint8), np.array([510, 511, 512], dtype=np.int64)
+    rest = (none, none, event)
+    ready = np.zeros((0, 1))
+    assert jit.anomaly_book(y, asked, y, *rest, 0, 0, booking.book, ready) == 2
+    assert booking.booked == 2
+    booking.fold()
+    assert jit.anomaly_book(y, asked, y, *rest, 2, 0, booking.book, ready) == 3
+    weights = booking.book.sums[:512, jit.WEIGHT]
+    assert_array_equal(np.flatnonzero(weights), [255, 256])
+    assert_array_equal(weights[[255, 256]], [2.0, 1.0])
