@@ -18,11 +18,17 @@ import numpy as np
 
 from streamlearn.checkpoint import CheckpointStore
 from streamlearn.connectors import open_dead_letters, open_sink, open_source
+from streamlearn.contracts import Source
 from streamlearn.engine import Engine
 from streamlearn.evaluation import Evaluation
+from streamlearn.labels import DelayedLabels, JoinedLabels
 from streamlearn.operators import ADWIN, Imputer, KalmanClassifier, Normalizer, OneHotEncoder
+from streamlearn.order_log import OrderLog
 from streamlearn.pipeline import Pipeline
-from streamlearn.schema import Schema
+from streamlearn.schema import LabelSchema, Schema
+from streamlearn.spill import Spill
+
+SPILL_ABOVE = 1 << 15  # bytes of pending events: little, so that some are in files
 
 
 def pipeline() -> Pipeline:
@@ -33,17 +39,34 @@ def engine(job: dict[str, Any], block_rows: int) -> Engine:
     """One run, with everything that a user would have."""
     folder = Path(job["folder"])
     schema = Schema.from_config(job["schema"])
-    source = open_source(job["data"], schema)
+    store = CheckpointStore(folder / "checkpoints")
+    source: Any = open_source(job["data"], schema)
+    late = job.get("late")
+    if late is not None:
+        source = late_source(source, schema, store, late)
+    run, spill = pipeline(), Spill(folder / "checkpoints" / "pending", keep=store.keep)
+    run.spill_to(spill, SPILL_ABOVE)
     return Engine(
         source,
-        pipeline(),
-        evaluation=Evaluation("classification", window=100),
-        sink=open_sink(folder / job["name"], schema),
+        run,
+        evaluation=Evaluation("classification", window=100, delayed=late is not None),
+        sink=open_sink(folder / job["name"], source if late is not None else schema),
         dead_letters=open_dead_letters(folder / "dead.jsonl"),
-        checkpoints=CheckpointStore(folder / "checkpoints"),
+        checkpoints=store,
+        spill=spill,
         every_events=job["every_events"],
         block_rows=block_rows,
     )
+
+
+def late_source(source: Source, schema: Schema, store: CheckpointStore, late: Any) -> Source:
+    """The same events with labels that come late: delayed, or from a file of their own."""
+    if "labels" not in late:
+        return DelayedLabels(source, schema, late["delay"])
+    table = LabelSchema.from_config(late["schema"])
+    order = OrderLog(store.path / "order.log", store)
+    labels = open_source(late["labels"], table)
+    return JoinedLabels(source, labels, schema, table, order_log=order, **late["options"])
 
 
 def kill() -> None:

@@ -20,6 +20,7 @@ from streamlearn.schema import Schema
 pytestmark = pytest.mark.jit
 ROOT = Path(__file__).resolve().parent.parent
 ROWS, EVERY = 1600, 160
+LATE = ["rows", "column", "joined", "selective"]
 NAMES = ["out.csv", "out.parquet", "out.csv.gz", "out.jsonl", "out.jsonl.zst"]
 FAULTS = [
     "before save",  # the sinks are durable, the state is not
@@ -33,20 +34,49 @@ FAULTS = [
 
 
 def write_data(path: Path) -> None:
-    """Drifting numbers, a category, gaps, bad rows, missing labels, a class that comes late."""
+    """Drifting numbers, a category, gaps, bad rows, missing labels, a class that comes late.
+
+    Labels become known some time later, some never, and stand in a file of their own as well, some
+    twice and some for events that never were.
+    """
     rng = np.random.default_rng(5)
-    lines = ["id,a,b,colour,label"]
+    lines = ["id,a,b,colour,t,known,label"]
+    labels: list[tuple[int, str]] = []
     for t in range(ROWS):
         a, b = rng.normal(size=2)
         label = "up" if (a > 0) != (t > ROWS / 2) else "down"
         label = "sideways" if b > 1.2 and t > ROWS * 0.7 else label
         label = "" if rng.random() < 0.05 else label
         colour = f"c{int(rng.integers(0, 2 + t // 700))}"
-        cells = [f"e{t}", f"{a:.6f}", "" if rng.random() < 0.1 else f"{b:.6f}", colour, label]
-        lines.append(",".join(cells))
+        known = t + int(rng.exponential(90.0))
+        comes = rng.random() < 0.9
+        cells = [f"e{t}", f"{a:.6f}", "" if rng.random() < 0.1 else f"{b:.6f}", colour]
+        lines.append(",".join([*cells, str(t), str(known) if comes else "", label]))
+        if comes:
+            labels += [(known, f"e{t},{label}")] * (2 if rng.random() < 0.05 else 1)
+        if rng.random() < 0.02:
+            labels.append((t, f"nobody{t},up"))
         if rng.random() < 0.03 and t > 1000:  # the schema is inferred from the rows before
-            lines.append(f"bad{t},not a number,1,c0,up" if t % 2 else f"short{t},1")
+            lines.append(f"bad{t},not a number,1,c0,{t},{t},up" if t % 2 else f"short{t},1")
     path.write_text("\n".join(lines) + "\n")
+    told = [f"{label},{known}" for known, label in sorted(labels)]
+    path.with_name("labels.csv").write_text("\n".join(["id,label,t", *told]) + "\n")
+
+
+def late_jobs(data: Path, schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The same data with labels that come late: what a job says beside the rest."""
+    plain = {k: v for k, v in schema.items() if k != "ignore"}
+    timed = plain | {"time": "t", "label_time": "known"}
+    events = {k: v for k, v in plain.items() if k not in ("target", "task")} | {"time": "t"}
+    labels = {"id": "id", "target": "label", "time": "t", "task": "classification"}
+    joined = {"labels": str(data.with_name("labels.csv")), "schema": labels}
+    selective = joined | {"options": {"timeout": "300s", "assume": "down"}}
+    return {
+        "rows": {"schema": plain, "late": {"delay": 700}},
+        "column": {"schema": timed, "late": {"delay": "known"}},
+        "joined": {"schema": events, "late": joined | {"options": {"timeout": "300s"}}},
+        "selective": {"schema": events, "late": selective},
+    }
 
 
 class Server:
@@ -56,7 +86,8 @@ class Server:
         self.folder = folder
         self.data = folder / "data.csv"
         write_data(self.data)
-        schema = Schema.infer(self.data, target="label", id="id").to_config()
+        unused = ["t", "known"]
+        schema = Schema.infer(self.data, target="label", id="id", ignore=unused).to_config()
         script = str(ROOT / "tests" / "crash_server.py")
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", script],
@@ -67,6 +98,7 @@ class Server:
             text=True,
         )
         self._schema = schema
+        self.late = late_jobs(self.data, schema)
         keys = ("id", "a", "b", "colour", "label")
         rows = [("e", 0.5, 1.0, "c0", "up"), ("f", -0.5, None, "c1", "down")] * 10
         records = [dict(zip(keys, row, strict=True)) for row in rows]
@@ -99,7 +131,7 @@ class Server:
 
 
 class Quiet:
-    """Uninterrupted runs, one for each kind of output, made when they are asked for."""
+    """Uninterrupted runs, one for each kind of output or of labels, made when asked for."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -107,9 +139,16 @@ class Quiet:
 
     def __getitem__(self, name: str) -> tuple[Path, dict[str, Any]]:
         if name not in self._made:
-            self._made[name] = self._server.run("quiet", name)
+            self._made[name] = run_of(self._server, "quiet", name)
             assert self._made[name][1]["killed"] == 0
         return self._made[name]
+
+
+def run_of(server: Server, place: str, name: str, **job: Any) -> tuple[Path, dict[str, Any]]:
+    """A run with an output of this name; or with labels of this kind, answers as CSV."""
+    late = server.late.get(name, {})
+    place, name = (f"{place}-{name}", "out.csv") if late else (place, name)
+    return server.run(place, name, **late, **job)
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +212,27 @@ def test_the_quiet_run_does_what_the_others_are_compared_with(quiet: Quiet) -> N
     assert table["about"]["metrics"]["accuracy"] > 0.6
 
 
+@pytest.mark.parametrize("name", LATE)
+def test_late_labels_are_pending_spilled_and_learnt_in_the_quiet_run(
+    name: str, quiet: Quiet
+) -> None:
+    """Most labels were learnt, those that cannot be joined were counted, events were spilled."""
+    folder, _ = quiet[name]
+    lines = (folder / "out.csv").read_text().splitlines()
+    assert len(lines) == 1 + ROWS
+    _, table = last_state(folder)
+    assert table["events"] == ROWS
+    assert table["about"]["metrics"]["accuracy"] > (0.35 if name == "rows" else 0.5)
+    told = table["labels"] if name in ("rows", "column") else table["labels"]["join"]["counts"]
+    assert told["labelled"] > 0.7 * ROWS
+    if name in ("joined", "selective"):
+        assert min(told["duplicates"], told["unknown"]) > 10
+        assert told["assumed" if name == "selective" else "expired"] > 50
+        assert (folder / "checkpoints" / "order.log").stat().st_size > 1000
+    if name == "rows":
+        assert list((folder / "checkpoints" / "pending").iterdir())
+
+
 def killed_often(server: Server, quiet: Quiet, name: str, kills: int, place: str) -> None:
     """Kill runs at random moments until there were so many kills."""
     reference, told = quiet[name]
@@ -180,31 +240,33 @@ def killed_often(server: Server, quiet: Quiet, name: str, kills: int, place: str
     while done < kills:
         seed += 1
         job = {"kills": kills - done, "seconds": told["seconds"] / 3, "seed": seed}
-        folder, answer = server.run(f"{place}{seed}", name, **job)
+        folder, answer = run_of(server, f"{place}{seed}", name, **job)
         done += answer["killed"]
-        check(reference, folder, name)
+        check(reference, folder, "out.csv" if name in LATE else name)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *LATE])
 def test_kill_9_at_random_moments(name: str, server: Server, quiet: Quiet) -> None:
     killed_often(server, quiet, name, kills=6, place="few")
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *LATE])
 def test_kill_9_at_fifty_random_moments(name: str, server: Server, quiet: Quiet) -> None:
     killed_often(server, quiet, name, kills=50, place="many")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize(("count", "name"), [(1, "out.parquet"), (5, "out.csv")])
+@pytest.mark.parametrize(
+    ("count", "name"), [(1, "out.parquet"), (5, "out.csv"), (9, "joined"), (8, "rows")]
+)
 def test_kill_9_at_the_worst_moments(
     fault: str, count: int, name: str, server: Server, quiet: Quiet
 ) -> None:
     """Die at the count-th passage of a point; a run comes by the first passage of each."""
-    folder, answer = server.run(f"{fault}-{count}", name, fault=fault, count=count, seed=count)
-    assert answer["killed"] == 1 or (fault, count) == ("before ftruncate", 5)
-    check(quiet[name][0], folder, name)
+    folder, answer = run_of(server, f"{fault}-{count}", name, fault=fault, count=count, seed=count)
+    assert answer["killed"] == 1 or (fault == "before ftruncate" and count > 1)
+    check(quiet[name][0], folder, "out.csv" if name in LATE else name)
 
 
 def test_sinks_have_no_other_way_to_write() -> None:
