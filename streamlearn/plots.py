@@ -68,6 +68,7 @@ class Line(NamedTuple):
     width: float = 2.2
     alpha: float = 1.0
     labelled: bool = True
+    dots: bool = False
 
 
 class Marks(NamedTuple):
@@ -91,7 +92,7 @@ def over_time(
 
     Args:
         lines: None is a gap. unit: what the y axis shows. events: length of the stream.
-        marks: alarms as triangles along the upper edge, known drifts as dashed lines or bands.
+        marks: alarms along the upper edge (triangles; strokes where they are over 100), known drifts as dashed lines or bands.
         form: numeral.js format of the y axis. floor: where the axis begins at
         the latest, the least value if None.
     """
@@ -111,32 +112,27 @@ def over_time(
             line_alpha=line.alpha, line_join="round",
         )  # fmt: skip
         _paint(drawn.glyph, line_color=line.role)
+        if line.dots:
+            _paint(p.scatter("x", "y", source=source, size=6).glyph, fill_color=line.role,
+                   line_color=line.role)  # fmt: skip
         if line.labelled:
             _hover(p, drawn, [("", "@name"), ("event", "@x{0,0}"), (unit, "@y{0.0000}")])
-    _mark_alarms(p, marks.alarms, top - 0.9 * pad, events)
-    _name_ends(p, [line for line in lines if line.labelled], (bottom, top), height)
+    _mark_alarms(p, marks.alarms, top - 0.9 * pad)
     _axes(p, "events", unit, form)
+    _name_ends(p, [line for line in lines if line.labelled], (bottom, top), height)
     return p
 
 
 def shares_over_time(rows: Sequence[int], shares: Mapping[str, Numbers], height: int = 240) -> Any:
     """How often each of some classes came, by bin of events, stacked to 1."""
     p = _plot(height, _range(0, max(rows, default=1)), _range(0.0, 1.0))
-    left = [0, *list(rows)[:-1]]
-    below = [0.0] * len(rows)
-    for k, (name, values) in enumerate(shares.items()):
-        upper = [b + (v or 0.0) for b, v in zip(below, values, strict=True)]
-        source = models.ColumnDataSource(
-            {"left": left, "right": list(rows), "bottom": below, "top": upper,
-             "name": [name] * len(rows), "share": _gaps(values)}
-        )  # fmt: skip
-        drawn = p.quad(
-            left="left", right="right", bottom="bottom", top="top", source=source,
-            fill_alpha=0.75 if k < N_SERIES else 0.3, line_color=None,
-        )  # fmt: skip
+    x = [edge for pair in zip([0, *list(rows)[:-1]], rows, strict=True) for edge in pair]
+    below = [0.0] * len(x)
+    for k, values in enumerate(shares.values()):
+        twice = [v or 0.0 for v in values for _ in range(2)]
+        upper = [b + v for b, v in zip(below, twice, strict=True)]
+        drawn = p.varea(x=x, y1=below, y2=upper, fill_alpha=0.75 if k < N_SERIES else 0.3)
         _paint(drawn.glyph, fill_color=_series(k))
-        said = [("", "@name"), ("events to", "@right{0,0}"), ("share", "@share{0.0%}")]
-        _hover(p, drawn, said, "mouse")
         below = upper
     _axes(p, "events", "share", "0%")
     return p
@@ -226,7 +222,7 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[float]]) -> Any:
     said = [("true", "@true"), ("answered", "@said"), ("events", "@n{0,0}")]
     _hover(p, drawn, said, "mouse")
     text = p.text("x", "y", text="t", source=source, text_align="center", text_baseline="middle",
-                  text_font_size="12px", text_font=FONT)  # fmt: skip
+                  text_font_size="12px", text_font={"value": FONT})  # fmt: skip
     _paint(text.glyph, text_color="ink")
     _axes(p, "answered", "true class", "0")
     for axis in (p.xaxis, p.yaxis):
@@ -318,7 +314,7 @@ def _paint(model: Any, **roles: str) -> Any:
 
 def _hover(p: Any, renderer: Any, said: list[tuple[str, str]], mode: str = "vline") -> None:
     nearest = {"mode": mode} | ({"line_policy": "nearest"} if mode == "vline" else {})
-    p.add_tools(models.HoverTool(renderers=[renderer], tooltips=said, toggleable=False, **nearest))
+    p.add_tools(models.HoverTool(renderers=[renderer], tooltips=said, **nearest))
 
 
 def _mark_drifts(p: Any, drifts: Sequence[Sequence[int]], top: float) -> None:
@@ -334,14 +330,18 @@ def _mark_drifts(p: Any, drifts: Sequence[Sequence[int]], top: float) -> None:
             p.add_layout(_paint(name, text_color="drift"))
 
 
-def _mark_alarms(p: Any, alarms: Sequence[int], y: float, events: int) -> None:
+def _mark_alarms(p: Any, alarms: Sequence[int], y: float) -> None:
     if not alarms:
         return
     source = models.ColumnDataSource({"x": list(alarms), "y": [y] * len(alarms)})
-    size = 9 if len(alarms) <= 60 else 6
-    drawn = p.scatter("x", "y", source=source, marker="inverted_triangle", size=size)
-    drawn.glyph.line_alpha = 0.0
-    _paint(drawn.glyph, fill_color="alarm")
+    if len(alarms) <= 100:
+        drawn = p.scatter("x", "y", source=source, marker="inverted_triangle", size=9)
+        drawn.glyph.line_alpha = 0.0
+        _paint(drawn.glyph, fill_color="alarm")
+    else:  # thin strokes, darker where there are more
+        drawn = p.scatter("x", "y", source=source, marker="dash", angle=math.pi / 2, size=12)
+        drawn.glyph.update(line_alpha=max(0.12, 40.0 / len(alarms)), line_width=1.5)
+        _paint(drawn.glyph, line_color="alarm")
     _hover(p, drawn, [("alarm at event", "@x{0,0}")], "mouse")
 
 
@@ -349,7 +349,7 @@ def _name_ends(p: Any, lines: Sequence[Line], span: tuple[float, float], height:
     """Names beside the last values, moved apart where they would overlap."""
     ends = [(line, _last(line.values)) for line in lines]
     known = sorted(((v, line) for line, v in ends if v is not None), key=lambda pair: pair[0])
-    if not known:
+    if len(known) < 2:  # the axis says what a single line is
         return
     inner, gap = height - 60, 16.0
     wanted = [(v - span[0]) / (span[1] - span[0] or 1.0) * inner for v, _ in known]
@@ -362,16 +362,26 @@ def _name_ends(p: Any, lines: Sequence[Line], span: tuple[float, float], height:
             limit = placed[i + 1] - gap if i + 1 < len(placed) else inner - 4
             placed[i] = min(placed[i], limit)
     width = max(len(_short(line.name, 20)) for _, line in known)
-    p.min_border_right = 16 + round(6.9 * width)
-    p.tags = [*p.tags, "names"]
+    _room_for_names(p, 0.03 + 0.0096 * width)
     for (value, line), y, want in zip(known, placed, wanted, strict=True):
         text = models.Label(
-            x=p.x_range.end, y=value, x_offset=7, y_offset=y - want, text=_short(line.name, 20),
+            x=max(line.rows), y=value, x_offset=8, y_offset=y - want, text=_short(line.name, 20),
             text_font_size="12px", text_font=FONT, text_baseline="middle",
             text_font_style="bold" if line.width > 2 else "normal",
         )  # fmt: skip
         text.tags = ["name"]
         p.add_layout(_paint(text, text_color=line.role))
+
+
+def _room_for_names(p: Any, share: float) -> None:
+    """Leave a share of the width free on the right of the data, but not on a phone."""
+    end = p.x_range.end
+    wide = end / (1.0 - share)
+    p.x_range.update(end=wide, name="names", tags=[wide, end])
+    for axis in p.xaxis:
+        axis.bounds = (0.0, float(end))
+    for grid in p.ygrid:
+        grid.cross_bounds = (0.0, float(end))
 
 
 def _span(series: Sequence[Numbers]) -> tuple[float, float]:

@@ -3,44 +3,53 @@
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const palettes = read("palettes");
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const paper = matchMedia("print");
   const phone = matchMedia("(max-width: 640px)");
   const views = [];
-  let printing = false;
 
-  function paint(view) {
-    const palette = palettes[dark.matches && !paper.matches && !printing ? "dark" : "light"];
-    const narrow = phone.matches && !paper.matches && !printing;
+  function paint(view, printed) {
+    const palette = palettes[dark.matches && !printed ? "dark" : "light"];
+    const narrow = phone.matches && !printed;
     for (const model of view.model.references()) {
       const changes = {};
-      for (const tag of model.tags || []) {
-        const [property, role] = String(tag).split("=");
+      if (model.name === "names") changes.end = model.tags[narrow ? 1 : 0];
+      for (const tag of (model.tags || []).filter((t) => typeof t === "string")) {
+        const [property, role] = tag.split("=");
         if (role) changes[property] = palette[role];
         else if (property === "name") changes.visible = !narrow;
-        else if (property === "names") {
-          if (model.wide === undefined) model.wide = model.min_border_right;
-          changes.min_border_right = narrow ? 14 : model.wide;
-        }
       }
       if (Object.keys(changes).length) model.setv(changes);
     }
   }
-  const repaint = () => views.forEach(paint);
 
-  function toPaper() {
-    printing = true;
-    document.querySelectorAll("details").forEach((d) => { d.open = true; });
-    repaint();
-  }
-  function toScreen() { printing = false; repaint(); }
-
-  for (const medium of [dark, paper, phone]) medium.addEventListener("change", repaint);
-  addEventListener("beforeprint", toPaper);
-  addEventListener("afterprint", toScreen);
-  const all = read("plots").map(async (item) => {
+  async function embed(item) {
     const found = await Bokeh.embed.embed_item(item);
-    const list = typeof found[Symbol.iterator] === "function" ? [...found] : found.roots;
-    for (const view of list) { views.push(view); paint(view); }
+    return typeof found[Symbol.iterator] === "function" ? [...found] : found.roots;
+  }
+
+  // What is printed is drawn beforehand, as vectors, on white, at the width of a page: between
+  // "print" and the first page there is no time to draw.
+  async function embedForPaper(item) {
+    const copy = structuredClone(item);
+    copy.target_id = item.target_id + "-paper";
+    for (const root of copy.doc.roots) {
+      root.attributes.output_backend = "svg";
+      root.attributes.height = Math.round(0.82 * root.attributes.height);
+    }
+    for (const view of await embed(copy)) paint(view, true);
+  }
+
+  for (const medium of [dark, phone]) {
+    medium.addEventListener("change", () => views.forEach((view) => paint(view, false)));
+  }
+  addEventListener("beforeprint", () => {
+    document.querySelectorAll("details").forEach((d) => { d.open = true; });
   });
-  Promise.all(all).then(() => { document.body.dataset.ready = "yes"; });
+  const items = read("plots");
+  Promise.all(items.map(async (item) => {
+    for (const view of await embed(item)) { views.push(view); paint(view, false); }
+  })).then(async () => {
+    document.body.dataset.ready = "yes";
+    for (const item of items) await embedForPaper(item);
+    document.body.dataset.paper = "yes";
+  });
 })();

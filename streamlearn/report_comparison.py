@@ -211,7 +211,8 @@ def _difference_figure(page: Page, d: Any, task: str, name: str) -> str:
     )  # fmt: skip
     caption = (
         f"{d.name} minus {d.against} over {counted(d.rows, 'label')}: "
-        f"{_signed(d.difference, task)} at the end, between {_signed(d.low, task)} and {_signed(d.high, task)}: {d.verdict}."
+        f"{_signed(d.difference, task)} at the end, between {_signed(d.low, task)} and "
+        f"{_signed(d.high, task)}: {d.verdict}."
     )
     keys = [Key("difference", "s0"), Key("interval", "s0", "dashed")]
     return heading(f"{d.name} against {d.against}") + page.figure(drawn, caption, keys)

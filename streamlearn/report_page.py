@@ -60,7 +60,8 @@ class Page:
         return (
             f"<figure{_class('narrow' if narrow else '')}>{_legend(keys, always)}"
             f'<div class="plot" id="{target}" role="img" aria-label="{escape(caption)}" '
-            f'style="{style}"></div><figcaption>{escape(caption)}</figcaption></figure>'
+            f'style="{style}"></div><div class="paper" id="{target}-paper" aria-hidden="true"></div>'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
 
     def html(self, title: str, header: str) -> str:
@@ -158,7 +159,10 @@ def table(
     header, rows: plain text; "name\\nmore" in a first cell puts more in small letters below.
     text: columns that are read, not compared. best: (row, column) of cells to point out.
     """
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    head = "".join(
+        f'<th scope="col"{_class("text" if j in text else "")}>{escape(name)}</th>'
+        for j, name in enumerate(header)
+    )
     pointed = set(best)
     body = "".join(
         f"<tr>{_row_name(row[0])}"
@@ -171,8 +175,9 @@ def table(
         for i, row in enumerate(rows)
     )
     return (
+        f'<p class="caption">{escape(caption)}</p>'
         f'<div class="table" role="region" tabindex="0" aria-label="{escape(caption)}">'
-        f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f'<table aria-label="{escape(caption)}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -250,5 +255,5 @@ def _bokeh() -> str:
     """BokehJS without widgets, tables and the like; 1.3 MB."""
     from bokeh.resources import Resources
 
-    found: str = Resources(mode="inline", components=["bokeh"]).render_js()
+    found: str = Resources(mode="inline", components=["bokeh"], log_level="warn").render_js()
     return found.strip()

@@ -123,7 +123,7 @@ def course(page: Page, result: Result) -> str:
         return paragraph("Nothing was scored, so there is nothing to draw.", "none")
     name = main_metric(result)
     parts = [metric_figure(page, result, name)]
-    second = {"classification": ("log_loss", "kappa_t"), "regression": ("rmse", "coverage")}
+    second = {"classification": ("log_loss",), "regression": ("rmse", "coverage")}
     for other in second.get(result.task, ()):
         if any(v is not None for v in result.curve.get(other, [])):
             parts += [heading(f"{metric(other).title}: {metric(other).meaning}")]
@@ -144,12 +144,18 @@ def smoothing(result: Result) -> float:
 def curve_line(curve: Mapping[str, Any], name: str, least: float) -> list[float | None]:
     """A metric over the bins of a curve, smoothed where means may be taken."""
     values: list[float | None] = curve[name]
+    if name == "rmse":
+        squares = [None if v is None else v * v for v in values]
+        means = wording.rolled(squares, curve["n"], least)
+        return [None if v is None else math.sqrt(v) for v in means]
     return wording.rolled(values, curve["n"], least) if metric(name).mean else values
 
 
 def _rival_lines(result: Result, name: str, least: float) -> list[plots.Line]:
     curve, out = result.curve, []
     for b, found in curve.get("baselines", {}).items():
+        if (name, b) == ("log_loss", "no_change"):
+            continue  # it is certain every time: off the scale of all others
         if name in found and any(v is not None for v in found[name]):
             role, dash = _BASELINE_LINES.get(b, _OTHER_LINES)
             values = curve_line({**found, "n": curve["n"]}, name, least)
@@ -164,7 +170,7 @@ def metric_figure(page: Page, result: Result, name: str, small: bool = False) ->
     own = plots.Line(who(result), "s0", curve["row"], curve_line(curve, name, least), "solid", 2.6)
     raw = plots.Line("", "s0", curve["row"], curve[name], "solid", 1.0, 0.28, False)
     rivals = _rival_lines(result, name, least)
-    faint = [raw] if metric(name).mean and len(curve["row"]) > 24 else []
+    faint = [raw] if raw.values != own.values and len(curve["row"]) > 24 else []
     drawn = plots.over_time(
         [*faint, *rivals, own],
         unit=metric(name).title,
@@ -193,7 +199,11 @@ def _course_caption(result: Result, name: str, values: Sequence[float | None]) -
         return f"{metric(name).title}: undefined throughout."
     (low_at, low), (high_at, high) = found
     width = wording.whole(max(smoothing(result), (rows[0] + 1) if rows else 1))
-    how = f"mean over the last {width} events" if metric(name).mean else "by bin of events"
+    how = (
+        f"mean over the last {width} events"
+        if metric(name).mean or name == "rmse"
+        else "by bin of events"
+    )
     text = (
         f"{metric(name).title} of {who(result)}, {how}: between {value(name, low)} (at event "
         f"{whole(low_at)}) and {value(name, high)} (at event {whole(high_at)}), "
@@ -208,7 +218,8 @@ def _mark_words(result: Result) -> str:
         shown = (
             "" if result.n_alarms == len(result.alarms) else f", the last {len(result.alarms):,}"
         )
-        words.append(f"Triangles: {counted(result.n_alarms, 'drift alarm')}{shown}.")
+        drawn = "Triangles" if len(result.alarms) <= 100 else "Strokes at the top"
+        words.append(f"{drawn}: {counted(result.n_alarms, 'drift alarm')}{shown}.")
     if result.known_drifts:
         words.append(f"Dashed lines: {counted(len(result.known_drifts), 'known drift')}.")
     return " ".join(words)
@@ -342,7 +353,8 @@ def _detector(page: Page, result: Result) -> str:
     what = "error rate" if result.task == "classification" else "mean error"
     form = "0%" if result.task == "classification" else "0,0.[000]"
     name = "accuracy" if result.task == "classification" else "mae"
-    lines = [plots.Line("detector's mean", "s0", rows, [x["mean"] for x in looks])]
+    means = plots.Line("detector's mean", "s0", rows, [x["mean"] for x in looks], dots=True)
+    lines = [means]
     if result.curve and name in result.curve:
         smooth = curve_line(result.curve, name, smoothing(result))
         error = [None if v is None else 1.0 - v if name == "accuracy" else v for v in smooth]
@@ -352,13 +364,14 @@ def _detector(page: Page, result: Result) -> str:
     wide = [x.get("width") for x in looks]
     out = heading("What the detector saw") + page.figure(
         first,
-        f"The {what} that was made, and the mean of what the drift detector keeps in its window: "
-        f"{plain(looks[-1]['mean'])} at the end. {_mark_words(result)}",
+        f"The {what} that was made, and the mean of what the drift detector keeps in its window, "
+        f"read {whole(len(looks))} times (dots): {plain(looks[-1]['mean'])} at the end. "
+        f"{_mark_words(result)}",
         _marked(result, [Key("detector's mean", "s0"), Key("error", "s1", "dashed")]),
     )
     if all(w is None for w in wide):
         return out
-    line = plots.Line("window", "s2", rows, wide)
+    line = plots.Line("window", "s2", rows, wide, dots=True)
     most = max(w for w in wide if w is not None)
     caption = f"Events in the detector's window, {whole(most)} at most: an alarm cuts it off."
     second = plots.over_time([line], unit="events in window", form="0,0", floor=0.0, **common)
@@ -503,15 +516,23 @@ def _answered(page: Page, result: Result) -> str:
         return heading("Answers over time") + figure
     if all(v is None for v in answer["mean"]):
         return ""
-    lines = [plots.Line("answers", "s0", found["row"], answer["mean"])]
+    lines = [plots.Line("answers", "s0", found["row"], _whole_bins(found, answer["mean"]))]
+    keys, over = [Key("answers", "s0")], f"answers {plain(answer['overall'][0])}"
     target = found["target"]
     if any(v is not None for v in target.get("mean", [])):
-        lines.insert(0, plots.Line("targets", "s1", found["row"], target["mean"], "6 3", 1.8))
+        targets = _whole_bins(found, target["mean"])
+        lines.insert(0, plots.Line("targets", "s1", found["row"], targets, "6 3", 1.8))
+        keys.append(Key("targets", "s1", "dashed"))
+        over += f", targets {plain(target['overall'][0])}"
     drawn = plots.over_time(lines, unit="mean", events=result.events, form="0,0.[000]", height=240)
-    caption = f"Mean answer and mean target by bin of {whole(found['width'])} events; over all, "
-    caption += f"answers {plain(answer['overall'][0])}, targets {plain(target['overall'][0])}."
-    keys = [Key("answers", "s0"), Key("targets", "s1", "dashed")]
+    caption = f"Means by bin of {whole(found['width'])} events; over all: {over}."
     return heading("Answers over time") + page.figure(drawn, caption, keys)
+
+
+def _whole_bins(found: Mapping[str, Any], values: Sequence[float | None]) -> list[float | None]:
+    """The values without a last bin that has hardly begun."""
+    begun = len(values) > 8 and found["n"][-1] < found["width"] / 2
+    return [*values[:-1], None] if begun else list(values)
 
 
 def _role(k: int) -> str:
@@ -596,7 +617,7 @@ def _delays(page: Page, found: Mapping[str, Any]) -> str:
     rows, seconds = found.get("rows") or {}, found.get("seconds") or {}
     out = facts(pairs)
     bins = found.get("histogram") or {}
-    if len(bins.get("rows", [])) > 1:
+    if len(bins.get("rows", [])) > 1 and rows["max"] > 1.2 * rows["p50"]:
         edges = _edges(bins["rows"])
         drawn = plots.histogram(
             edges, _filled(bins["rows"], bins["labels"], edges), unit="delay in events",
@@ -678,10 +699,10 @@ def speed(page: Page, result: Result) -> str:
     if not found or not found["row"]:
         return paragraph(text)
     pairs = zip(found["n"], found["seconds"], strict=True)
-    rate = [n / s if s > 0 else None for n, s in pairs]
+    rate = _whole_bins(found, [n / s if s > 0 else None for n, s in pairs])
     line = plots.Line("pipeline", "s0", found["row"], rate)
     first = plots.over_time(
-        [line], unit="events a second", events=result.events, form="0.[0]a", floor=0.0, height=220
+        [line], unit="events a second", events=result.events, form="0,0", floor=0.0, height=220
     )
     spent = math.fsum(found["seconds"])
     alone = whole(found["events"] / spent) if spent > 0 else wording.NONE

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from streamlearn.contracts import Json
 
 NONE, MINUS, TO = "\u2013", "\u2212", "\u2013"  # an en dash for what is undefined
+SPACE = "\u00a0"  # no line is broken there
 
 
 class Metric(NamedTuple):
@@ -84,11 +85,11 @@ def value(name: str, number: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """`89.6 %`; more digits close to 0 and 100."""
+    """`89.6 %` (no line is broken within); more digits close to 0 and 100."""
     if share is None or not math.isfinite(share):
         return NONE
     digits = 2 if 0.0 < abs(share) < 0.005 or 0.995 < share < 1.0 else 1
-    return f"{100.0 * share:.{digits}f} %"
+    return f"{100.0 * share:.{digits}f}{SPACE}%"
 
 
 def plain(number: float | None) -> str:
