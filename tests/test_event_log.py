@@ -312,6 +312,14 @@ def test_a_state_cannot_name_files_elsewhere(tmp_path: Path) -> None:
         EventLog(0, Spill(tmp_path)).load(bad)
 
 
+def test_a_state_of_an_older_version_is_taken_where_nothing_pends() -> None:
+    log = small()
+    log.load(State({}, {"ids": [], "names": []}))
+    assert_same_state(log.state(), EventLog().state())
+    with pytest.raises(UserError, match="of an older one"):
+        log.load(State({"values/X": np.ones(1)}, {"ids": ["a"], "names": ["X"]}))
+
+
 def test_memory_must_not_be_negative() -> None:
     with pytest.raises(UserError, match=r"^EventLog: memory must be >= 0, got -1$"):
         EventLog(-1)
