@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from streamlearn import archive
-from streamlearn.archive import NewerFormatError, write_archive
+from streamlearn.archive import DamagedError, NewerFormatError, write_archive
 from streamlearn.checkpoint import Checkpoint, CheckpointStore, describe
 from streamlearn.contracts import State
 from streamlearn.errors import UserError
@@ -270,3 +270,39 @@ def test_describe_takes_a_saved_pipeline(tmp_path: Path) -> None:
 def test_describe_refuses_a_folder_without_any(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r": holds no checkpoint; give the checkpoint folder of a"):
         describe(tmp_path)
+
+
+def test_the_last_checkpoint_that_can_be_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a checkpoint names may be damaged too: the one before it is tried, the reason told."""
+    tried: list[int] = []
+
+    def use(checkpoint: Checkpoint) -> None:
+        tried.append(checkpoint.events)
+        if checkpoint.events > good:
+            raise DamagedError(f"pending events of {checkpoint.events} are gone")
+
+    with CheckpointStore(tmp_path) as store:
+        assert store.last(use) is None
+        for events in (3, 5, 7):
+            store.save(unit(events, labels=State({"y": np.arange(2.0)}, {"n": events})))
+        good = 5
+        same(store.last(use), unit(5, labels=State({"y": np.arange(2.0)}, {"n": 5})))
+        assert tried == [7, 5]
+        assert caplog.messages == [
+            "pending events of 7 are gone; going back to the checkpoint before it"
+        ]
+        good = 0
+        with pytest.raises(UserError, match="all 3 checkpoints are damaged"):
+            store.last(use)
+
+
+def test_whoever_writes_beside_the_checkpoints_asks_first(tmp_path: Path) -> None:
+    with CheckpointStore(tmp_path) as store:
+        store.check()
+        (tmp_path / "lock").write_bytes(b"%019d\n" % 7)
+        with pytest.raises(UserError, match="another run took these checkpoints; this one stops"):
+            store.check()
+    with pytest.raises(RuntimeError, match="enter the store"):
+        store.check()

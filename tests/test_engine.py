@@ -6,13 +6,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamlearn.archive import DamagedError
 from streamlearn.block import (
     LABELLED,
     LEARN,
@@ -24,10 +25,13 @@ from streamlearn.block import (
     Vocabulary,
 )
 from streamlearn.checkpoint import CheckpointStore
+from streamlearn.connectors import as_source
 from streamlearn.connectors.sinks import MemorySink, open_dead_letters, open_sink
 from streamlearn.contracts import Batch, Json, Positions, Reject, State
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
+from streamlearn.labels import DelayedLabels
+from streamlearn.schema import Schema
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -456,3 +460,121 @@ def test_an_output_that_is_not_ours_stops_the_run_before_it_starts(tmp_path: Pat
 def test_arguments_out_of_range_are_one_line(name: str) -> None:
     with pytest.raises(UserError, match=rf"^Engine: {name} must be > 0, got 0$"):
         Engine(Numbers(1), RunningMean(), **{name: 0})  # type: ignore[arg-type]
+
+
+class Late(Numbers):
+    """Numbers whose labels come one row late: it has a state of its own."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n, lambda t: LABELLED if t % 2 else LEARN)
+        self.waiting = 0
+        self.loaded: list[int] = []
+
+    def poll(self, max_events: int, max_wait: float) -> Batch | None:
+        """Count what was handed out."""
+        batch = super().poll(max_events, max_wait)
+        self.waiting += 0 if batch is None else batch.block.n
+        return batch
+
+    def state(self) -> State:
+        """What waits."""
+        return State({}, {"waiting": self.waiting})
+
+    def load(self, state: State) -> None:
+        """The inverse."""
+        self.waiting = state.table["waiting"]
+        self.loaded.append(self.waiting)
+
+
+def test_what_waits_in_a_source_is_part_of_the_checkpoint(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    engine = Engine(Late(40), RunningMean(15), checkpoints=store, every_events=5, block_rows=1)
+    with pytest.raises(Crash):
+        engine.run()
+    source = Late(40)
+    pipeline = RunningMean()
+    summary = Engine(source, pipeline, checkpoints=CheckpointStore(tmp_path)).run()
+    assert source.loaded == [10]
+    assert (summary.resumed_at, summary.events, pipeline.n, source.waiting) == (5, 20, 40, 40)
+
+
+def test_a_checkpoint_with_late_labels_is_not_taken_without_them(tmp_path: Path) -> None:
+    Engine(Late(4), RunningMean(), checkpoints=CheckpointStore(tmp_path)).run()
+    plain = Engine(Numbers(4), RunningMean(), checkpoints=CheckpointStore(tmp_path))
+    with pytest.raises(UserError, match=r"is of a run with late labels, this one is without"):
+        plain.run()
+    Engine(Numbers(4), RunningMean(), checkpoints=CheckpointStore(tmp_path / "b")).run()
+    late = Engine(Late(4), RunningMean(), checkpoints=CheckpointStore(tmp_path / "b"))
+    with pytest.raises(UserError, match=r"is of a run without late labels, this one is with;"):
+        late.run()
+
+
+def test_files_that_checkpoints_name_are_told_of_every_save(tmp_path: Path) -> None:
+    class Files:
+        saved_at: ClassVar[list[int]] = []
+
+        def saved(self) -> None:
+            self.saved_at.append(len(list((tmp_path / "c").glob("checkpoint-*"))))
+
+    store = CheckpointStore(tmp_path / "c", keep=9)
+    Engine(Numbers(12), RunningMean(), checkpoints=store, spill=Files(), every_events=5).run()
+    assert Files.saved_at == [1, 2, 3, 4]  # each after the file was written
+
+
+def test_a_damaged_file_of_pending_events_sends_the_run_back_one_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Picky(RunningMean):
+        def load(self, state: State) -> None:
+            if state.table["n"] == 10:
+                raise DamagedError("pending/abc: is missing")
+            super().load(state)
+
+    store = CheckpointStore(tmp_path, keep=9)
+    Engine(Numbers(20), RunningMean(), checkpoints=store, every_events=5, limit=10).run()
+    pipeline = Picky()
+    summary = Engine(Numbers(20), pipeline, checkpoints=CheckpointStore(tmp_path, keep=9)).run()
+    assert (summary.resumed_at, summary.events, pipeline.n) == (5, 20, 20)
+    expected = "pending/abc: is missing; going back to the checkpoint before it"
+    assert expected in caplog.messages
+
+
+def test_a_recorder_sees_every_block_and_how_long_it_took() -> None:
+    clock, seen = Clock(), []
+
+    class Slow(RunningMean):
+        def run(self, block: Block) -> Columns:
+            clock.now += 0.25 * block.n
+            return super().run(block)
+
+    class Recorder:
+        def update(self, block: Block, outputs: Columns, seconds: float) -> None:
+            assert outputs["prediction"].shape == (block.n,)
+            seen.append((block.n, seconds))
+
+    engine = Engine(Numbers(10), Slow(), recorder=Recorder(), block_rows=4, clock=clock)
+    engine.run()
+    assert seen == [(4, 1.0), (4, 1.0), (2, 0.5)]
+
+
+@pytest.mark.parametrize("block_rows", [1, 3, 100])
+def test_with_late_labels_events_alone_are_counted(block_rows: int, tmp_path: Path) -> None:
+    """Checkpoints, limits and rows of the output do not see the rows that bring labels."""
+    schema = Schema(features={"x": {"kind": "number"}}, target="y", task="regression")  # type: ignore[dict-item]
+    rows = [{"x": float(t), "y": 3.0 * t} for t in range(25)]
+    saved: list[int] = []
+
+    class Store(CheckpointStore):
+        def save(self, checkpoint: Any) -> Path:
+            saved.append(checkpoint.events)
+            return super().save(checkpoint)
+
+    for limit, events, learnt in ((17, 17, 13), (None, 25, 25)):
+        source = DelayedLabels(as_source(rows, schema)[0], schema, 4)
+        pipeline, sink = RunningMean(), MemorySink()
+        summary = Engine(source, pipeline, sink=sink, checkpoints=Store(tmp_path), every_events=10,
+                         block_rows=block_rows, limit=limit).run()  # fmt: skip
+        assert (summary.events, pipeline.n) == (events, learnt)
+        assert source.report()["pending"] == events - learnt
+    assert saved == [0, 10, 17, 20, 25]
+    assert [row["row"] for row in sink.rows] == list(range(17, 25))
