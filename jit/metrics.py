@@ -27,14 +27,14 @@ MODEL, NO_CHANGE, COMMON = 0, 1, 2
 
 # terms: term j of contestant who stands at T who + j of a row of sums
 WEIGHT = 0
-MISSES, CHANGES, COMMONS, LOSS, LOSS_WEIGHT, BRIER = 1, 2, 3, 4, 5, 6  # classification
+MISSES, LOSS, LOSS_WEIGHT, BRIER = 1, 2, 3, 4  # classification
 ABSOLUTE, SQUARES, SMAPE, SEASONAL, PAIRED = 1, 2, 3, 4, 5  # regression
 INTERVALS, COVERED, WIDTH, PINBALL = 6, 7, 8, 9
 MOMENT, MEAN = 10, 11  # of the targets, centred; MEAN is no sum and stands last
-INEXACT, HAMMING, JACCARD = 1, 2, 3  # several labels; LOSS … BRIER as above
+INEXACT, HAMMING, JACCARD = 1, 5, 6  # several labels; LOSS … BRIER as above
 PER_LABEL = 7  # from here three terms a label: TRUE, PREDICTED, HIT
 POSITIVE = 1  # anomalies
-N_CLASSIFICATION, N_REGRESSION, N_ANOMALY = 7, 12, 2
+N_CLASSIFICATION, N_REGRESSION, N_ANOMALY = 5, 12, 2
 
 # records; the last element of every one is its group, -1 for none. Several labels, anomalies: the
 # terms themselves, of all three contestants, then for anomalies whether it was one
@@ -169,8 +169,6 @@ def _add_classified(record: F8, bin_: int, unit: float, book: Book) -> None:
     twice the time (the processor waits for the stores).
     """
     y, k, group = record[Y], int(record[Y]), int(record[CLASSIFICATION_ROW - 1])
-    changed = 0.0 if record[SAID + NO_CHANGE] == y else 1.0
-    uncommon = 0.0 if record[SAID + COMMON] == y else 1.0
     first, last = 0 if book.bins > 0 else 1, 2 if group < 0 else 4
     for who in range(3):
         said, at = record[SAID + who], who * N_CLASSIFICATION
@@ -184,8 +182,6 @@ def _add_classified(record: F8, bin_: int, unit: float, book: Book) -> None:
             s, u = _slot(i, bin_, book.bins, group), unit if i & 1 else 1.0
             book.sums[s, at + WEIGHT] += u
             book.sums[s, at + MISSES] += u * miss
-            book.sums[s, at + CHANGES] += u * changed
-            book.sums[s, at + COMMONS] += u * uncommon
             book.sums[s, at + LOSS] += u * loss
             book.sums[s, at + LOSS_WEIGHT] += u * given
             book.sums[s, at + BRIER] += u * brier
@@ -316,12 +312,22 @@ def _mark(record: F8, who: int, y: F8, said: F8, proba: F8) -> None:
 
 
 @kernel
-def classification_say(y: F8, counts: F8, memory: F8, said: F8, shares: F8) -> None:
+def classification_say(
+    y: F8, prediction: F8, counts: F8, memory: F8, said: F8, shares: F8
+) -> float:
     """What the baselines know at each row, before they learn its label.
 
-    y (n,) codes, NaN = none. counts (K,): labels by class, in/out; wide enough. memory (N_MEMORY,).
+    y, prediction (n,) codes, NaN = none. counts (K,): labels by class, in/out. memory (N_MEMORY,).
     said (n, COUNT + 1) out: LAST … TOP, and COUNT. shares (n, K) or (n, 0) out: the counts.
+    Returns the largest code, -1 for none; where counts are too narrow for it, nothing else happens.
     """
+    top = -1.0
+    for t in range(y.shape[0]):
+        top = y[t] if top < y[t] < math.inf else top
+        top = prediction[t] if top < prediction[t] < math.inf else top
+    if top >= counts.shape[0]:
+        return top
+    memory[WIDEST] = max(memory[WIDEST], top + 1.0)
     for t in range(y.shape[0]):
         labelled = 0.0 <= y[t] < math.inf
         for j in range(COUNT):
@@ -338,6 +344,7 @@ def classification_say(y: F8, counts: F8, memory: F8, said: F8, shares: F8) -> N
             more = counts[k] > memory[TOP]  # of equally frequent classes the lowest code
             if more or (counts[k] == memory[TOP] and y[t] < memory[USUAL]):
                 memory[USUAL], memory[TOP] = y[t], counts[k]
+    return top
 
 
 @kernel

@@ -118,22 +118,26 @@ class Classification(Contest):
         """What the model says, and what the baselines know, at each row."""
         prediction = plain_array(outputs["prediction"])
         n = y.shape[0]
-        top = max(_largest(y), _largest(prediction))
+        proba = plain_array(outputs["proba"]) if "proba" in outputs else np.empty((n, 0))
+        said, shares = np.empty((n, jit.COUNT + 1)), np.empty((n, 0))
+        if logging:
+            shares = np.empty((n, self.counts.shape[0]))
+        top = jit.classification_say(y, prediction, self.counts, self.memory, said, shares)
+        if top >= self.counts.shape[0]:
+            self._widen(top)
+            return self.hear(y, outputs, logging)
+        heard: Columns = {"prediction": prediction, "proba": proba, "said": said}
+        return heard | {"shares_proba": shares} if logging else heard
+
+    def _widen(self, top: float) -> None:
+        """Make room for a class code; the table doubles."""
         if top >= MAX_CLASSES:
             raise ValueError(
                 f"Evaluation: y must be class codes below {MAX_CLASSES}, got {top:g}; "
                 f'use task="regression" for a number'
             )
-        if top >= self.counts.shape[0]:
-            room = max(int(top) + 1, 2 * self.counts.shape[0])
-            self.counts = _checks.padded(self.counts, (room,))
-        self.memory[jit.WIDEST] = max(self.memory[jit.WIDEST], top + 1.0)
-        proba = plain_array(outputs["proba"]) if "proba" in outputs else np.zeros((n, 0))
-        said = np.empty((n, jit.COUNT + 1))
-        shares = np.empty((n, self.known if logging else 0))
-        jit.classification_say(y, self.counts, self.memory, said, shares)
-        heard: Columns = {"prediction": prediction, "proba": proba, "said": said}
-        return heard | {"shares_proba": shares} if logging else heard
+        room = max(int(top) + 1, 2 * self.counts.shape[0])
+        self.counts = _checks.padded(self.counts, (room,))
 
     def recalled(self, y: F8, heard: Columns, rows: B1) -> None:
         """The count of the class that the label turned out to be."""
@@ -364,9 +368,3 @@ def plain_array(array: Any) -> F8:
     if array.dtype == np.float64 and array.flags.carray:
         return array  # type: ignore[no-any-return]
     return np.array(array, dtype=np.float64, order="C")
-
-
-def _largest(codes: F8) -> float:
-    """The largest finite code, -1 for none."""
-    top = float(np.fmax.reduce(codes, initial=-1.0))
-    return top if top < np.inf else float(np.max(codes[codes < np.inf], initial=-1.0))

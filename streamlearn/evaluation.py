@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -38,15 +38,6 @@ TASKS = tuple(METRICS)
 _EVENT = PREDICT | OBSERVE
 _NO_KEYS: I8 = np.zeros(0, dtype=np.int64)
 _NO_ALARM: U1 = np.zeros(0, dtype=np.uint8)
-
-
-class Counts(NamedTuple):
-    """Counters of the stream, by name."""
-
-    events: int = 0
-    alarms: int = 0
-    unmatched: int = 0
-    expired: int = 0
 
 
 class Evaluation:
@@ -143,7 +134,7 @@ class Evaluation:
         self._bookings: list[Booking] = []  # by label time; by scoring time where labels are late
         self._groups = Groups(self.max_groups)
         self._alarm_events: I8 = np.zeros(MAX_ALARMS, dtype=np.int64)
-        self._counts = Counts()
+        self._events = self._n_alarms = self._unmatched = self._expired = 0
         self._log.load(EventLog().state())
         self._river: list[Any] = pickle.loads(self._fresh_river) if self._fresh_river else []  # noqa: S301
         if self.task != "multilabel":  # the number of labels is not known yet
@@ -212,13 +203,13 @@ class Evaluation:
 
     def _numbered(self, block: Block) -> I8:
         """For each row the number of the last event, from 0: its own where it is one."""
-        first = self._counts.events
+        first = self._events
         if block.plain:
-            event = np.arange(first, first + block.n)
-        else:
-            event = np.maximum(first - 1 + np.cumsum((block.mode & _EVENT) != 0), 0)
-        many = int(np.count_nonzero(block.mode & _EVENT))
-        self._counts = self._counts._replace(events=first + many)
+            self._events += block.n
+            return np.arange(first, first + block.n)
+        own = (block.mode & _EVENT) != 0
+        self._events += int(np.count_nonzero(own))
+        event: I8 = np.maximum(first - 1 + np.cumsum(own), 0)
         return event
 
     def _recall(self, block: Block, waits: B1, rows: Rows, orderly: bool) -> I8:
@@ -242,10 +233,8 @@ class Evaluation:
         if "group" in columns:
             rows.group = columns.pop("group").astype(np.int64)
         rows.heard = columns
-        counts, unmatched = self._counts, int(np.count_nonzero(come & ~held))
-        self._counts = counts._replace(
-            unmatched=counts.unmatched + unmatched, expired=counts.expired + expired
-        )
+        self._unmatched += int(np.count_nonzero(come & ~held))
+        self._expired += expired
         return key
 
     def _book(self, rows: Rows, booking: Booking) -> None:
@@ -268,10 +257,9 @@ class Evaluation:
         """Keep the events at which the detector fired."""
         fired = event[np.flatnonzero(alarm)] if alarm.shape[0] else event[:0]
         if fired.shape[0]:
-            total = self._counts.alarms + fired.shape[0]
+            self._n_alarms += fired.shape[0]
             kept = fired[-MAX_ALARMS:]
-            self._alarm_events[np.arange(total - kept.shape[0], total) % MAX_ALARMS] = kept
-            self._counts = self._counts._replace(alarms=total)
+            self._alarm_events[(np.arange(-kept.shape[0], 0) + self._n_alarms) % MAX_ALARMS] = kept
 
     def _update_river(self, rows: Rows) -> None:
         """Row by row, as River does."""
@@ -337,7 +325,7 @@ class Evaluation:
         whos = BASELINES[self.task].items()
         out: dict[str, Json] = {
             "task": self.task,
-            "events": self._counts.events,
+            "events": self._events,
             "scored": self.scored,
             "unanswered": int(booking.book.counters[jit.UNANSWERED]),
             "metrics": found["cumulative"],
@@ -352,7 +340,7 @@ class Evaluation:
             "label_curve": self.curve("label") if self.delayed else None,
             "river": {type(metric).__name__: plain(metric.get()) for metric in self._river},
             "alarms": self._alarms(),
-            "n_alarms": self._counts.alarms,
+            "n_alarms": self._n_alarms,
         }
         if self.task in ("classification", "multilabel"):
             out["per_class"] = self._per_class(views)
@@ -369,7 +357,7 @@ class Evaluation:
         if not self._bookings:
             self._open()
         own = self._bookings[-1 if which == "scoring" else 0]
-        last, view = own.bins(self._counts.events)
+        last, view = own.bins(self._events)
         n = view.sums[:, jit.MODEL, jit.WEIGHT].astype(np.int64)
         out: dict[str, Json] = {"row": last.tolist(), "n": n.tolist()}
         out |= read_all(self.task, view, jit.MODEL)
@@ -442,13 +430,13 @@ class Evaluation:
             "label_time": {name: found[name] for name in views},
             "scoring_time": {n: read(self.task, v, jit.MODEL) for n, v in views.items()},
             "pending": len(self._log),
-            "unmatched": self._counts.unmatched,
-            "expired": self._counts.expired,
+            "unmatched": self._unmatched,
+            "expired": self._expired,
         }
 
     def _alarms(self) -> list[int]:
         """The events of the last alarms, oldest first."""
-        n = self._counts.alarms
+        n = self._n_alarms
         last = np.arange(max(0, n - MAX_ALARMS), n) % MAX_ALARMS
         return [int(event) for event in self._alarm_events[last]]
 
@@ -460,18 +448,18 @@ class Evaluation:
 
     def state(self) -> State:
         """Everything needed to go on bit-identically, as copies."""
-        known, groups, events = self._contest.known, len(self._groups), self._counts.events
+        known, groups, events = self._contest.known, len(self._groups), self._events
         members = {"contest": self._contest.state(), "log": self._log.state()}
         for i, booking in enumerate(self._bookings):
             members[f"booking{i}"] = booking.state(events, known, 0 if i else groups)
-        alarms = self._alarm_events[: self._counts.alarms].copy()
+        alarms = self._alarm_events[: self._n_alarms].copy()
         own = State({"alarms": alarms}, {"groups": self._groups.state()})
         if self._river:
             data = pickle.dumps(self._river, protocol=5)
             members["river"] = State({"pickle": np.frombuffer(data, dtype=np.uint8).copy()}, {})
         table = {
             "labels": None if self.labels is None else list(self.labels.values),
-            "counts": self._counts._asdict(),
+            "counts": [self._events, self._n_alarms, self._unmatched, self._expired],
             "bookings": len(self._bookings),
             **self._settings(),
         }
@@ -494,7 +482,8 @@ class Evaluation:
                     f"got {value!r}"
                 )
         self.reset()
-        self._counts = Counts(**state.table["counts"])
+        counts = state.table["counts"]
+        self._events, self._n_alarms, self._unmatched, self._expired = counts
         self._contest.load(state.under("contest"))
         self._log.load(state.under("log"))
         self._groups.load(state.under("own").table["groups"])

@@ -52,6 +52,17 @@ def _undefined(v: View) -> F8:
     return np.full(v.sums.shape[:-2], np.nan)
 
 
+def _against(other: int) -> Reader:
+    """1 - misses / misses of a baseline; a row on which that had nothing to say yet is a miss."""
+
+    def read(v: View, who: int) -> F8:
+        silent = v.sums[..., who, jit.WEIGHT] - v.sums[..., other, jit.WEIGHT]
+        missed = v.sums[..., other, jit.MISSES] + silent
+        return 1.0 - ratio(v.sums[..., who, jit.MISSES], missed)
+
+    return read
+
+
 # -- classification --------------------------------------------------------------------------------
 
 
@@ -141,8 +152,8 @@ METRICS: dict[str, dict[str, Reader]] = {
         "accuracy": _one_less(jit.MISSES),
         "balanced_accuracy": _mean_over_classes(recall),
         "kappa": _kappa,
-        "kappa_t": _one_less(jit.MISSES, jit.CHANGES),
-        "kappa_m": _one_less(jit.MISSES, jit.COMMONS),
+        "kappa_t": _against(jit.NO_CHANGE),
+        "kappa_m": _against(jit.COMMON),
         "log_loss": _share(jit.LOSS, jit.LOSS_WEIGHT),
         "brier": _share(jit.BRIER, jit.LOSS_WEIGHT),
         "ece": _ece,

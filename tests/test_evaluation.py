@@ -63,7 +63,7 @@ def part(columns: Columns, start: int, stop: int) -> Columns:
     return {name: column[start:stop] for name, column in columns.items()}
 
 
-def assert_holds(found: dict[str, Any], expected: dict[str, Any], **tolerance: float) -> None:
+def assert_holds(found: dict[str, Any], expected: dict[str, Any], **tolerance: Any) -> None:
     """The metrics that are expected; others may stand beside them."""
     assert {name: found[name] for name in expected} == pytest.approx(expected, **tolerance)
 
