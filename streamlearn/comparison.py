@@ -86,21 +86,20 @@ class Comparison:
         Best first; a metric that a baseline does not have is left empty.
         """
         shown = [m for m in _SHOWN if any(m in r.metrics for r in self.results.values())]
-        header = ["", *shown, "us/event", "state", f"{self.metric} against {self.against}"]
+        header = ["", *shown, "us/event", "state"]
         body = [
             [
                 name,
                 *(number(result.metrics.get(metric)) for metric in shown),
                 f"{microseconds(result):.2f}",
                 size(result.state_bytes),
-                self._said(name),
             ]
             for name, result in self._ordered()
         ]
         best = self.results[self.best]
         for name, metrics in best.baselines.items():
-            body.append([f"({name})", *(number(metrics.get(m)) for m in shown), "", "", "baseline"])
-        blanks = [""] * (len(shown) + 2)
+            body.append([f"({name})", *(number(metrics.get(m)) for m in shown), "", ""])
+        blanks = [""] * (len(shown) + 1)
         return header, body + [[name, *blanks, "failed"] for name in self.errors]
 
     def facts(self) -> list[str]:
@@ -108,13 +107,32 @@ class Comparison:
         speed = f"{self.seconds:.2f} s, of which {self.reading_seconds:.2f} s for reading"
         lines = [f"{self.events:,} events in one pass: {speed}"]
         if len(self.results) > 1:
+            best = ", the best" if self.against == self.best else ""
+            others = [name for name, _ in self._ordered() if name != self.against]
+            lines.append(f"{self.metric} against {self.against}{best}:")
+            lines += plain(["", ""], [[f"  {name}", self._said(name)] for name in others])[1:]
             lines.append(
-                f"[low, high]: all intervals hold together, whenever one looks, "
-                f"with a chance of {1 - self.alpha:.0%}"
+                f"  (the intervals hold all together, whenever one looks, "
+                f"with a chance of {1 - self.alpha:.0%})"
             )
         elif not self.errors:
             lines.append("one pipeline: there is nothing to compare it with but the baselines")
-        return lines + [f"{name}: {error}" for name, error in self.errors.items()]
+        return [
+            *lines,
+            *(f"no pipeline is better than {baseline}" for baseline in self._ahead()),
+            *(f"{name}: {error}" for name, error in self.errors.items()),
+        ]
+
+    def _ahead(self) -> list[str]:
+        """Baselines that no pipeline beats, with what they reach."""
+        best = self.results[self.best]
+        sign = 1.0 if self.task == CLASSIFICATION else -1.0
+        values = {name: b.get(self.metric) for name, b in best.baselines.items()}
+        return [
+            f"the baseline {name}: {self.metric} {number(value)}"
+            for name, value in values.items()
+            if value is not None and sign * value >= merit(best, self.metric)
+        ]
 
     def _ordered(self) -> list[tuple[str, Result]]:
         """Best first."""
@@ -125,8 +143,6 @@ class Comparison:
 
     def _said(self, name: str) -> str:
         """The difference of one against the reference, in words."""
-        if name == self.against:
-            return "best" if name == self.best else "reference"
         found = self.difference(name)
         if found.difference is None:
             return "no rows in common"

@@ -438,9 +438,19 @@ def test_the_table_is_best_first_with_baselines_below() -> None:
     console = Console(width=200, record=True, file=io.StringIO())
     print_comparison(found, console)
     shown = console.export_text()
-    for words in ("KalmanHead", "us/event", "best", "worse", "in one pass", "95%"):
+    for words in ("KalmanHead", "us/event", "the best:", "worse", "in one pass", "95%"):
         assert words in shown
         assert words in repr(found)
+
+
+def test_it_says_when_no_pipeline_beats_a_baseline() -> None:
+    found = compare(records(), "NoChange", "Majority", target="y")
+    value = found.results[found.best].baselines["majority"]["accuracy"]
+    assert (
+        f"no pipeline is better than the baseline majority: accuracy {value:.4f}" in found.facts()
+    )
+    better = compare(records(), "KalmanHead", target="y")
+    assert not any(line.startswith("no pipeline") for line in better.facts())
 
 
 # -- several data sets -----------------------------------------------------------------------------
