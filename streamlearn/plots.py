@@ -92,7 +92,8 @@ def over_time(
 
     Args:
         lines: None is a gap. unit: what the y axis shows. events: length of the stream.
-        marks: alarms along the upper edge (triangles; strokes where they are over 100), known drifts as dashed lines or bands.
+        marks: alarms along the upper edge (triangles; strokes where they are over 100), known
+        drifts as dashed lines or bands.
         form: numeral.js format of the y axis. floor: where the axis begins at
         the latest, the least value if None.
     """
@@ -362,7 +363,7 @@ def _name_ends(p: Any, lines: Sequence[Line], span: tuple[float, float], height:
             limit = placed[i + 1] - gap if i + 1 < len(placed) else inner - 4
             placed[i] = min(placed[i], limit)
     width = max(len(_short(line.name, 20)) for _, line in known)
-    _room_for_names(p, 0.03 + 0.0096 * width)
+    _room_for_names(p, 16 + 7 * width)
     for (value, line), y, want in zip(known, placed, wanted, strict=True):
         text = models.Label(
             x=max(line.rows), y=value, x_offset=8, y_offset=y - want, text=_short(line.name, 20),
@@ -373,15 +374,17 @@ def _name_ends(p: Any, lines: Sequence[Line], span: tuple[float, float], height:
         p.add_layout(_paint(text, text_color=line.role))
 
 
-def _room_for_names(p: Any, share: float) -> None:
-    """Leave a share of the width free on the right of the data, but not on a phone."""
-    end = p.x_range.end
-    wide = end / (1.0 - share)
-    p.x_range.update(end=wide, name="names", tags=[wide, end])
+def _room_for_names(p: Any, pixels: int) -> None:
+    """Leave room on the right of the data; whoever shows it sets `end` by the tags and its width.
+
+    Tags of the range: pixels that are wanted, and where the data end.
+    """
+    end = float(p.x_range.end)
+    p.x_range.update(end=end * 780.0 / (780.0 - pixels), name="names", tags=[pixels, end])
     for axis in p.xaxis:
-        axis.bounds = (0.0, float(end))
+        axis.bounds = (0.0, end)
     for grid in p.ygrid:
-        grid.cross_bounds = (0.0, float(end))
+        grid.cross_bounds = (0.0, end)
 
 
 def _span(series: Sequence[Numbers]) -> tuple[float, float]:
@@ -407,4 +410,6 @@ def _series(k: int) -> str:
 
 
 def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    """At most so many characters; what is left out is left out of the middle."""
+    tail = most // 2 - 1
+    return text if len(text) <= most else f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"

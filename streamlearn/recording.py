@@ -117,11 +117,15 @@ class Recorder:
         return found
 
     def _sample(self, block: Block, outputs: Columns, rows: Any, start: int, stop: int) -> None:
-        """Add every so manieth event of those from start to stop, counted within the block."""
+        """Add one of every so many events of those from start to stop, counted within the block."""
         step = max(1, self.width // PER_BIN)
-        picked = np.arange(start + (-self.events) % step, stop, step)
-        if not len(picked):
+        last = self.events + stop - start
+        group = np.arange(self.events // step, (last - 1) // step + 1)
+        number = group * step + _scattered(group, step)
+        number = number[(number >= self.events) & (number < last)]
+        if not len(number):
             return
+        picked = number - self.events + start
         at = picked if rows is None else rows[picked]
         table = np.full((len(at), self._moments.shape[1]), np.nan)
         answer = outputs.get("prediction", outputs.get("score"))
@@ -130,8 +134,7 @@ class Recorder:
                 table[:, column] = values[at]
         known = min(block.d, table.shape[1] - _FIRST)
         table[:, _FIRST : _FIRST + known] = block.X[at, :known]
-        bins = (self.events + picked - start) // self.width
-        sampled_run(table, bins, self._slots, self._moments, self._codes)
+        sampled_run(table, number // self.width, self._slots, self._moments, self._codes)
 
     def _spend(self, seconds: float, n: int) -> None:
         """Share the seconds of the next n events among their bins."""
@@ -243,6 +246,17 @@ def _category(counts: I8, names: list[Any], seen: F8) -> tuple[dict[str, Json], 
     if len(names) >= N_CODES:
         known["(others)"] = _plain(shares[:, N_CODES - 1])
     return {"kind": "category", "shares": known}, drift
+
+
+def _scattered(group: I8, step: int) -> I8:
+    """Which of its step events each group is seen by: hashed, so that no period of the data is met.
+
+    The finaliser of splitmix64 (Steele, Lea, Flood 2014).
+    """
+    z = (group.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) % np.uint64(step)).astype(np.int64)
 
 
 def _detector(pipeline: Pipeline) -> Any:

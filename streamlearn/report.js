@@ -11,7 +11,11 @@
     const narrow = phone.matches && !printed;
     for (const model of view.model.references()) {
       const changes = {};
-      if (model.name === "names") changes.end = model.tags[narrow ? 1 : 0];
+      if (model.name === "names") {
+        const [pixels, end] = model.tags;
+        const room = view.frame.bbox.width;
+        changes.end = narrow || room < 3 * pixels ? end : (end * room) / (room - pixels);
+      }
       for (const tag of (model.tags || []).filter((t) => typeof t === "string")) {
         const [property, role] = tag.split("=");
         if (role) changes[property] = palette[role];
@@ -33,14 +37,15 @@
     copy.target_id = item.target_id + "-paper";
     for (const root of copy.doc.roots) {
       root.attributes.output_backend = "svg";
-      root.attributes.height = Math.round(0.82 * root.attributes.height);
+      root.attributes.height = Math.round(0.72 * root.attributes.height);
     }
     for (const view of await embed(copy)) paint(view, true);
   }
 
-  for (const medium of [dark, phone]) {
-    medium.addEventListener("change", () => views.forEach((view) => paint(view, false)));
-  }
+  const repaint = () => views.forEach((view) => paint(view, false));
+  for (const medium of [dark, phone]) medium.addEventListener("change", repaint);
+  let waiting = 0;
+  addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(repaint, 250); });
   addEventListener("beforeprint", () => {
     document.querySelectorAll("details").forEach((d) => { d.open = true; });
   });

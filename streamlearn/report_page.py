@@ -60,7 +60,8 @@ class Page:
         return (
             f"<figure{_class('narrow' if narrow else '')}>{_legend(keys, always)}"
             f'<div class="plot" id="{target}" role="img" aria-label="{escape(caption)}" '
-            f'style="{style}"></div><div class="paper" id="{target}-paper" aria-hidden="true"></div>'
+            f'style="{style}"></div>'
+            f'<div class="paper" id="{target}-paper" aria-hidden="true"></div>'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
 

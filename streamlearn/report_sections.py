@@ -303,7 +303,8 @@ def _known_drifts(result: Result) -> str:
     if not result.drift:
         return ""
     found, name = result.drift, result.drift["metric"]
-    rows = [_drift_row(i, d, name) for i, d in enumerate(found["drifts"], 1)]
+    listens = found["alarms"] is not None
+    rows = [_drift_row(i, d, name, listens) for i, d in enumerate(found["drifts"], 1)]
     head = ["drift", "at event", "before", "worst", "dip", "recovered after", "excess errors"]
     head += ["first alarm after", "alarms"]
     caption = (
@@ -313,10 +314,10 @@ def _known_drifts(result: Result) -> str:
     return _drift_words(found) + table(head, rows, caption) + _probe_words(found)
 
 
-def _drift_row(i: int, d: Mapping[str, Any], name: str) -> list[str]:
+def _drift_row(i: int, d: Mapping[str, Any], name: str, listens: bool) -> list[str]:
     where = whole(d["start"]) + (f"{wording.TO}{whole(d['end'])}" if d["end"] > d["start"] else "")
     back = "not recovered" if d["recovery"] is None else whole(d["recovery"])
-    late = "missed" if d["delay"] is None else whole(d["delay"])
+    late = "missed" if listens and d["delay"] is None else whole(d["delay"])
     sizes = [value(name, d["before"]), value(name, d["worst"]), value(name, d["depth"])]
     return [f"drift {i}", where, *sizes, back, plain(d["excess_errors"]), late, whole(d["alarms"])]
 
@@ -328,7 +329,9 @@ def _drift_words(found: Mapping[str, Any]) -> str:
         text += f", after {whole(mean['recovery'])} events on average"
     if alarms is None:
         return paragraph(f"{text}. There is no drift detector in the pipeline.")
-    text += f". Of {counted(alarms['n'], 'alarm')}, {alarms['false_alarms']:,} were false; "
+    if not alarms["n"]:
+        return paragraph(f"{text}. The detector raised no alarm, so it missed all of them.")
+    text += f". Of {counted(alarms['n'], 'alarm')}, {whole(alarms['false_alarms'])} were false; "
     text += f"{counted(alarms['misses'], 'drift')} missed"
     if alarms["mean_delay"] is not None:
         text += f"; the mean delay was {whole(alarms['mean_delay'])} events"
@@ -340,7 +343,8 @@ def _probe_words(found: Mapping[str, Any]) -> str:
     if not probes:
         return ""
     return paragraph(
-        f"On events held out of each concept, never learnt: average anytime {metric(name).title} "
+        f"On events held out of each concept, never learnt: average anytime "
+        f"{metric(name).title.lower()} "
         f"{value(name, probes['average_anytime'])}, worst case {value(name, probes['worst_case'])}."
     )
 
