@@ -8,10 +8,11 @@ import inspect
 import io
 import os
 import re
+import runpy
 import tempfile
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,25 @@ def _learn_links(app: Sphinx) -> None:
         docstrings.links[name] = f"streamlearn.{name}"
 
 
+def _example_report(app: Sphinx, error: Exception | None) -> None:
+    """The report that the page on reports links to, drawn anew with every build."""
+    if error is not None or app.builder.name != "html":
+        return
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        with contextlib.redirect_stdout(io.StringIO()):
+            runpy.run_path(str(Path(app.srcdir) / "parcels.py"), run_name="__main__")
+        streamlearn.replay(
+            data="parcels.csv",
+            target="late",
+            ignore="parcel",
+            time="sent",
+            delay="known_at",
+            by="depot",
+            drifts="4000,8000",
+            report=Path(app.outdir) / "example-report.html",
+        )
+
+
 _OUTSIDE = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=["'](?:https?:)?//""")
 
 
@@ -286,10 +306,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     }
     for name, directive in directives.items():
         app.add_directive(name, directive)
-    handlers: dict[str, Callable[..., None]] = {
-        "builder-inited": _learn_links,
-        "build-finished": _stays_offline,
-    }
-    for event, handler in handlers.items():
-        app.connect(event, handler)
+    app.connect("builder-inited", _learn_links)
+    app.connect("build-finished", _example_report)
+    app.connect("build-finished", _stays_offline, priority=900)
     return {"parallel_read_safe": True}
