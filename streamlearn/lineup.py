@@ -36,7 +36,7 @@ def lineup(specs: Sequence[Any], schema: Schema) -> dict[str, Pipeline]:
         try:
             built[label] = pipeline_from(spec, schema)
         except UserError as error:
-            raise UserError(f"{label}: {error}") from None
+            raise UserError(f"{label}: {without_options(error)}") from None
     _refuse_shared(built)
     return built
 
@@ -82,6 +82,11 @@ def pipeline_from(spec: Any, schema: Schema) -> Pipeline:
     if isinstance(spec, type) or not _learns(spec):
         raise UserError(f"must be {_KINDS}, got {spec!r}")
     return pipeline_of(spec, Config(), None, {}, schema)
+
+
+def without_options(error: UserError) -> str:
+    """A message about a model without the options of another command."""
+    return str(error).replace("--set ", "").removeprefix("--model: ").removeprefix("--set: ")
 
 
 def anew(spec: Any) -> Any:

@@ -24,6 +24,7 @@ from streamlearn.contracts import Json
 from streamlearn.errors import UserError
 from streamlearn.evaluation import METRICS
 from streamlearn.job import Job, check_outputs, fresh, pipeline_of
+from streamlearn.lineup import without_options
 from streamlearn.paired import PairedDifferences
 from streamlearn.pipeline import Pipeline
 from streamlearn.race import Entrant, Race, entrants_of, raced, stream_of
@@ -308,8 +309,7 @@ def _built(
         try:
             built[f"{i}: {shown}"] = _pipeline(model, {**given, **chosen}, schema)
         except UserError as error:
-            text = str(error).replace("--set ", "").replace("--set: ", "")
-            raise UserError(f"ranges: {shown}: {text}") from None
+            raise UserError(f"ranges: {shown}: {without_options(error)}") from None
     return built
 
 
