@@ -29,9 +29,12 @@ from streamlearn.block import F8, LEARN, SCORED, U1, Block, Columns, Features, V
 from streamlearn.comparison import Comparison, Ranking, compare_sets
 from streamlearn.confidence import asymptotic_interval, bernstein_interval
 from streamlearn.display import print_comparison
+from streamlearn.lineup import lineup
 from streamlearn.operators._base import Operator
 from streamlearn.paired import PairedDifferences
+from streamlearn.race import Race, entrants_of, stream_of
 from streamlearn.ranks import rank_test
+from streamlearn.testing import assert_same_state
 from tests.test_replay import classified, measured, records
 
 N = 150
@@ -268,6 +271,41 @@ def test_a_saved_state_goes_on_to_the_same_bits() -> None:
     other.update(block.rows(40, block.n), [said[40:, k] for k in range(3)])
     names = ["x", "y", "z"]
     assert other.between(0, 2, names) == whole.between(0, 2, names)
+
+
+def racing(rows: list[dict[str, Any]]) -> tuple[Any, Race]:
+    stream = stream_of(rows, None, {"target": "y"}, None, False)
+    stream, entrants = entrants_of(stream, lineup(NAMES, stream.schema))
+    return stream, Race(entrants, PairedDifferences("classification", 3, 0.05))
+
+
+def test_a_race_that_is_saved_goes_on_to_the_same_bits() -> None:
+    stream, race = racing(records())
+    blocks = [stream.schema.decode(part)[0] for part in (records()[:70], records()[70:])]
+    for block in blocks:
+        race.run(block)
+    _, first = racing(records())
+    first.run(blocks[0])
+    _, second = racing(records())
+    second.load(first.state())
+    second.run(blocks[1])
+    assert second.events == race.events == N
+    assert second.paired is not None
+    assert race.paired is not None
+    assert second.paired.between(0, 1, NAMES) == race.paired.between(0, 1, NAMES)
+    for one, other in zip(race.entrants, second.entrants, strict=True):
+        assert_same_state(one.pipeline.state(), other.pipeline.state())
+        assert_same_state(one.observers.measure.state(), other.observers.measure.state())
+
+
+def test_metrics_by_group_and_known_drifts_are_there_for_each() -> None:
+    found = compare(records(), "KalmanHead", "NoChange", target="y", by="colour", drifts=[50])
+    for name, result in found.results.items():
+        alone = replay(data=records(), target="y", model=name, by="colour", drifts=[50])
+        assert result.by_group == alone.by_group
+        assert set(result.by_group) == {"red", "green", "blue"}
+        assert result.drift == alone.drift
+        assert result.known_drifts == [[50, 50]]
 
 
 def test_the_course_ends_where_the_difference_does() -> None:
