@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from river import base
 
-from streamlearn.block import F8, I8, LEARN, OBSERVE, Block, Columns, Features
+from streamlearn.block import BOOLEAN, F8, I8, LEARN, NUMBER, OBSERVE, Block, Columns, Features
 from streamlearn.jit.scale import (
     MASS,
     MU,
@@ -21,7 +21,22 @@ from streamlearn.operators import _checks
 from streamlearn.operators._base import Transformer
 
 
-class _ZScore(Transformer):
+class _Scaler(Transformer):
+    """What scalers share: a column that was scaled is a number, whatever it was before."""
+
+    _named: tuple[Features, Features] | None = None  # the last columns seen, and what they became
+
+    def output_features(self, features: Features) -> Features:
+        """The same names, all of them numbers: a scaled 0 or 1 is no boolean any more."""
+        if BOOLEAN not in features.kinds:
+            return features
+        if self._named is None or self._named[0] is not features:
+            kinds = [NUMBER if kind == BOOLEAN else kind for kind in features.kinds]
+            self._named = (features, Features(features.names, kinds, features.categories))
+        return self._named[1]
+
+
+class _ZScore(_Scaler):
     """What both normalisers share: parameters of memory and score, and keeping a share."""
 
     _arrays = ("moments_",)
@@ -257,7 +272,7 @@ class BalancedNormalizer(_ZScore, base.Transformer):
         return mixed
 
 
-class UnitNorm(Transformer, base.Transformer):
+class UnitNorm(_Scaler, base.Transformer):
     """Each row divided by its Euclidean length plus 1e-8: bounds the gain of one gradient step.
 
     A NaN stays NaN and is left out of the length. A row with an infinite feature is passed on as it

@@ -209,10 +209,11 @@ def validated(config: Config) -> Job:
     Raises: UserError for the first mistake.
     """
     job = plan(config)
+    opened = plan(config.model_copy(update={"checkpoint": None}))  # no folder is made, no log begun
     try:
-        job.source.open({})
+        opened.source.open({})
     finally:
-        job.source.close()
+        opened.source.close()
     rehearse(job)
     return job
 

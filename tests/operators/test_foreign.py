@@ -24,7 +24,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.linear_model import SGDClassifier, SGDRegressor
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from streamlearn.block import LEARN, PREDICT
+from streamlearn.block import BOOLEAN, LABELLED, LEARN, PREDICT, Block, Features, Vocabulary
 from streamlearn.operators._base import Operator
 from streamlearn.operators.baselines import MeanRegressor
 from streamlearn.operators.encode import Densifier, OneHotEncoder
@@ -39,6 +39,7 @@ from streamlearn.operators.foreign import (
     SklearnTransformer,
     as_stage,
 )
+from streamlearn.operators.scale import Normalizer
 from streamlearn.pipeline import Pipeline
 from streamlearn.testing import (
     LAWS,
@@ -413,3 +414,26 @@ def test_what_an_estimator_raises_says_whose_it_is() -> None:
     assert isinstance(stage, RiverClassifier)
     with pytest.raises(ValueError, match=r"^RiverClassifier: the estimator must take .*'price'"):
         stage.learn_one({"a": 1.0}, True)
+
+
+def test_a_scaled_boolean_reaches_an_estimator_as_a_number() -> None:
+    """Scaling makes a number of it: as a boolean, every value but 0 would be true."""
+    seen: list[Any] = []
+
+    class Spy(base.Classifier):
+        def learn_one(self, x: dict[str, Any], y: Any) -> None:
+            seen.append(x["a"])
+
+        def predict_one(self, x: dict[str, Any]) -> Any:
+            return None
+
+        def predict_proba_one(self, x: dict[str, Any]) -> dict[Any, float]:
+            return {}
+
+    features = Features(["a"], [BOOLEAN])
+    X, y = np.array([[0.0], [1.0], [1.0], [0.0]]), np.zeros(4)
+    mode = np.full(4, LABELLED, dtype=np.uint8)
+    block = Block(X, y, np.ones(4), mode, features, Vocabulary(["no"]))
+    Pipeline(Normalizer(), Spy()).run(block)
+    assert all(type(value) is float for value in seen)
+    assert len(set(seen)) > 2

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from river import compose, dummy
 
-from streamlearn.block import F8, LABELLED, LEARN, PREDICT, Block, Features, Vocabulary
+from streamlearn.block import F8, LABELLED, LEARN, PREDICT, SCORED, Block, Features, Vocabulary
 from streamlearn.operators.baselines import MajorityClassifier
 from streamlearn.operators.scale import BalancedNormalizer, Normalizer, UnitNorm
 from streamlearn.pipeline import Pipeline
@@ -417,8 +417,12 @@ class KeyedStream(Stream):
     """A stream whose events have keys too."""
 
     def _block(self, start: int, end: int, features: Features, labels: Vocabulary) -> Block:
-        keys = np.random.default_rng(9).choice(np.array(["a", None, 3, "b"], dtype=object), self.n)
-        return super()._block(start, end, features, labels).replace(keys=keys[start:end])
+        names = np.random.default_rng(9).choice(np.array(["a", None, 3, "b"], dtype=object), self.n)
+        event = np.arange(self.n)
+        if self.events is not None:  # a row that brings a label has the key of its event
+            is_event = self.mode & SCORED != 0
+            event = np.where(is_event, np.cumsum(is_event) - 1, self.events)
+        return super()._block(start, end, features, labels).replace(keys=names[event][start:end])
 
 
 @pytest.mark.jit
