@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamlearn.block import LEARN, SCORED
-from streamlearn.connectors import as_source
+from streamlearn.checkpoint import CheckpointStore
+from streamlearn.connectors import as_source, open_dead_letters, open_sink
 from streamlearn.contracts import Batch, Reject
+from streamlearn.engine import Engine
 from streamlearn.errors import UserError
+from streamlearn.evaluation import Evaluation
 from streamlearn.labels import JoinedLabels
+from streamlearn.operators import Imputer, KalmanClassifier, Normalizer, OneHotEncoder
+from streamlearn.order_log import OrderLog
+from streamlearn.pipeline import Pipeline
 from streamlearn.schema import LabelSchema, Schema
-from streamlearn.testing import assert_same_state, through_json
+from streamlearn.testing import (
+    ListSource,
+    Mark,
+    SettableClock,
+    assert_same_state,
+    block_of,
+    through_json,
+)
 from tests import naive_labels
 from tests.test_labels import event_schema, polled, records_of, rows_of
 
@@ -240,8 +254,6 @@ def test_side_columns_and_weights_are_those_of_the_event() -> None:
 def test_a_label_stream_that_stops_does_not_hold_the_events_for_ever(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from streamlearn.testing import ListSource, Mark, SettableClock, block_of
-
     clock = SettableClock()
     es, ls = event_schema(), LabelSchema(target="y", task="classification", id="id", time="t")
     labels = block_of(np.zeros((2, 0)), ["a", "b"], task="classification", ids=["e0", "e2"],
@@ -305,3 +317,95 @@ def test_scored_events_are_at_most_as_many_as_were_asked_for() -> None:
     events = records_of(100, 6)
     for batch in polled(joined(events, labels_of(events, 6)), [7]):
         assert np.count_nonzero(batch.block.mode & SCORED == SCORED) <= 7
+
+
+# -- live, and again from the order log ------------------------------------------------------------
+
+
+class Gated:
+    """A source whose rows are there only from a time of the wall on, five at a time."""
+
+    def __init__(self, source: Any, gates: Sequence[float], clock: SettableClock) -> None:
+        self.source, self.gates, self.clock = source, gates, clock
+        self.guarantee = source.guarantee
+        self.given = 0
+
+    def open(self, positions: Any) -> None:
+        self.source.open(positions)
+
+    def ready(self, max_wait: float) -> Any:
+        if self.clock.now < self.gates[min(self.given // 5, len(self.gates) - 1)]:
+            self.clock.sleep(max_wait)
+            return None
+        found = self.source.ready(max_wait)
+        return None if found is None else found._replace(n=min(found.n, 5 - self.given % 5))
+
+    def poll(self, max_events: int, max_wait: float) -> Batch | None:
+        batch: Batch | None = self.source.poll(max_events, max_wait)
+        self.given += 0 if batch is None else batch.block.n
+        return batch
+
+    @property
+    def finished(self) -> bool:
+        done: bool = self.source.finished
+        return done
+
+    def close(self) -> None:
+        self.source.close()
+
+
+def live_run(folder: Path, seed: int, order: OrderLog | None, block_rows: int, **stop: Any) -> Any:
+    """An engine whose label stream comes in bursts (no seed: all is there), and what it said."""
+    events = records_of(150, 9, unordered=0.0)
+    labels = labels_of(events, 9)
+    clock, rng = SettableClock(), np.random.default_rng(seed)
+    es, ls = event_schema(), LabelSchema(target="y", task="classification", id="id", time="t")
+    gates = np.cumsum(rng.exponential(2.0, 40)) if seed else np.zeros(1)
+    inputs = [Gated(as_source(rows, schema)[0], gate, clock)
+              for rows, schema, gate in ((events, es, gates / 3), (labels, ls, gates))]  # fmt: skip
+    source = JoinedLabels(*inputs, es, ls, timeout="40s", idle=1.0, order_log=order, clock=clock)
+    pipe = Pipeline(Imputer(), OneHotEncoder(), Normalizer(), KalmanClassifier())
+    measure = Evaluation("classification", window=50, delayed=True)
+    dead = open_dead_letters(folder / "dead.jsonl")
+    sink = open_sink(folder / "out.csv", source)
+    store = order.store if order is not None else None
+    engine = Engine(source, pipe, evaluation=measure, sink=sink, dead_letters=dead,
+                    checkpoints=store, every_events=20, block_rows=block_rows, **stop)  # fmt: skip
+    engine.run()
+    said = [(folder / name).read_bytes() for name in ("out.csv", "dead.jsonl")]
+    return said, pipe.state(), measure.state(), source.report()
+
+
+def test_the_order_log_of_a_live_run_gives_its_bits_again(tmp_path: Path) -> None:
+    """Answers, dead letters, what was learnt and measured; without the log they are others."""
+    store = CheckpointStore(tmp_path / "c")
+    log = OrderLog(tmp_path / "order.log", store)
+    first = live_run(folder(tmp_path / "live"), 3, log, 7)
+    assert first[3]["stalls"] > 2
+    for k, rows in enumerate((1, 64)):
+        again = OrderLog(tmp_path / "order.log", replay=True)
+        found = live_run(folder(tmp_path / f"again{k}"), 0, again, rows)
+        assert found[0] == first[0]
+        assert_same_state(found[1], first[1])
+        assert_same_state(found[2], first[2])
+        assert {**found[3], "stalls": 0} == {**first[3], "stalls": 0}
+    assert live_run(folder(tmp_path / "other"), 0, None, 7)[0] != first[0]
+
+
+@pytest.mark.parametrize("limit", [20, 50, 149])
+def test_a_live_run_that_stops_goes_on_as_it_would_have(tmp_path: Path, limit: int) -> None:
+    """After the checkpoint the log is repeated, then it chooses by the clock again."""
+    where = folder(tmp_path / "run")
+    path = where / "order.log"
+    live_run(where, 5, OrderLog(path, CheckpointStore(where / "c")), 9, limit=limit)
+    last = live_run(where, 0, OrderLog(path, CheckpointStore(where / "c")), 4)
+    again = OrderLog(path, replay=True)
+    found = live_run(folder(tmp_path / "again"), 0, again, 30)
+    assert found[0] == last[0]
+    assert_same_state(found[1], last[1])
+    assert_same_state(found[2], last[2])
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path

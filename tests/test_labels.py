@@ -171,6 +171,28 @@ def test_an_altered_future_label_changes_nothing_before_it_comes(delay: Any) -> 
     raise AssertionError("no label from row 60 on has come")
 
 
+@pytest.mark.parametrize("delay", [400, "400s", "known"])
+def test_a_label_that_waits_takes_some_bytes_and_none_of_its_features(delay: Any) -> None:
+    """Numbers are 40 bytes, id and group a pointer each; no block is kept alive by them."""
+    n, d = 2000, 50
+    rng = np.random.default_rng(0)
+    features: dict[str, Any] = {f"x{j}": {"kind": "number"} for j in range(d)}
+    schema = Schema(features=features, target="y", task="regression", id="t", time="t",
+                    label_time="known", group="x0")  # fmt: skip
+    rows = [dict.fromkeys(features, 1.0) | {"y": 1.0, "t": t, "known": t + int(rng.integers(800))}
+            for t in range(n)]  # fmt: skip
+    source = DelayedLabels(as_source(rows, schema)[0], schema, delay)
+    source.open({})
+    for _ in range(150):
+        source.poll(13, 0.0)
+    held = {id(a): a for run in source._queue._runs for c in run if c is not None
+            for a in (c, c.base) if a is not None}  # fmt: skip
+    waiting = source.report()["pending"]
+    assert waiting > 300
+    # views of runs whose first labels were taken hold at most as much again, twice merged
+    assert sum(a.nbytes for a in held.values()) < 4 * 56 * waiting + 56 * 13
+
+
 def test_words_of_an_event_are_not_those_of_its_label() -> None:
     schema = Schema(features={"w": {"kind": "words", "buckets": 8}}, target="y", task="regression")  # type: ignore[dict-item]
     rows = [{"w": ["a", "b"][: i % 3], "y": float(i)} for i in range(9)]
