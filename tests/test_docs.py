@@ -234,6 +234,14 @@ def test_every_page_is_in_the_contents() -> None:
     assert [n for n in names if n != "index" and not re.search(rf"^{n}$", index, re.M)] == []
 
 
+def test_everything_public_has_a_place_in_the_reference() -> None:
+    """Operators are found by themselves; the others are named on a page."""
+    pages = "".join(page.read_text("utf-8") for page in (ROOT / "docs" / "reference").iterdir())
+    operators = importlib.import_module("streamlearn.operators").exported()
+    others = {name for name in vars(streamlearn)["_HOME"] if name not in operators}
+    assert {n for n in others if not re.search(rf"streamlearn\.{n}\b", pages)} == set()
+
+
 @pytest.mark.parametrize("page", SITE, ids=lambda p: p.relative_to(ROOT / "docs").as_posix())
 def test_code_of_the_site_fits_a_screen(page: Path) -> None:
     """Beyond 88 columns a reader has to scroll sideways."""

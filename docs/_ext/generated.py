@@ -122,7 +122,9 @@ class Sections(_Generated):
 def _section(title: str, model: type[BaseModel]) -> Iterator[str]:
     """Title, what the docstring says of the whole, and a table of the keys."""
     if model is not schema.Schema:  # which has its own place; links to the others lead here
-        yield from (f".. py:class:: {model.__module__}.{model.__name__}", "   :no-typesetting:", "")
+        full = f"{model.__module__}.{model.__name__}"
+        public = f"streamlearn.{model.__name__}" if model is config.Config else full
+        yield from (f".. py:class:: {public}", f"   :canonical: {full}", "   :no-typesetting:", "")
     yield from (f".. rubric:: {title}", "")
     said, meanings = _told_apart(inspect.getdoc(model) or "", model)
     yield from docstrings.convert(said.splitlines())
