@@ -255,7 +255,8 @@ def write(found: Any, json: str | Path | None, report: str | Path | None) -> Non
     if report is not None:
         from streamlearn.report import write_report
 
-        write_report(report, list(found.results.values()), title=f"Comparison: {found.data}")
+        title = f"Comparison: {found.data}"
+        write_report(report, list(found.results.values()), title, comparison=found)
 
 
 # -- several data sets -----------------------------------------------------------------------------

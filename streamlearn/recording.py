@@ -19,6 +19,7 @@ from streamlearn.pipeline import Pipeline
 N_BINS = 128
 PER_BIN = 32  # rows of a bin that are looked at, at least, where it has so many
 MAX_FEATURES = 64  # the first columns; a report of more is not read
+RESIDUALS = 4096  # the last ones are kept
 N_CODES = 17  # codes 0 to 15, and all others together
 _EVENT = PREDICT | OBSERVE
 _ANSWER, _TARGET, _FIRST = 0, 1, 2  # columns of what is recorded; features follow
@@ -57,6 +58,7 @@ class Recorder:
         self._seen: dict[int, dict[str, Json]] = {}  # what was read of the pipeline, by bin
         self._classes: Any = None
         self._wide = 0
+        self._residuals: F8 = np.zeros(0)
         nothing = np.zeros((0, _FIRST)), np.zeros(0, np.int64)  # loads the kernel before the stream
         sampled_run(*nothing, self._slots, self._moments, self._codes)
 
@@ -136,6 +138,10 @@ class Recorder:
                 table[:, column] = values[at]
         known = min(block.d, table.shape[1] - _FIRST)
         table[:, _FIRST : _FIRST + known] = block.X[at, :known]
+        if self._classes is None:
+            left = table[:, _TARGET] - table[:, _ANSWER]
+            left = np.concatenate([self._residuals, left[np.isfinite(left)]])
+            self._residuals = left[-RESIDUALS:]
         sampled_run(table, number // self.width, self._slots, self._moments, self._codes)
 
     def _spend(self, seconds: float, n: int) -> None:
@@ -176,7 +182,8 @@ class Recorder:
         events, width: of a bin, in events. row: the last event of each bin, from 0. n, seconds,
         alarms: (bins,). pipeline: what was read of it, a dict a look (row, bytes; mean and width of
         a detector's window). features: by column (see `_column`); n_features: all there are;
-        answer, target: the same of what was predicted, and of the label.
+        answer, target: the same of what was predicted, and of the label. residuals: target minus
+        answer of the last rows that were looked at, where labels come with their events.
         """
         bins = -(-self.events // self.width)
         last = np.minimum(np.arange(1, bins + 1) * self.width, self.events) - 1
@@ -197,6 +204,7 @@ class Recorder:
             "seconds": self._seconds[:bins].tolist(),
             "alarms": self._alarms[:bins].tolist(),
             "pipeline": list(self._seen.values()),
+            "residuals": self._residuals.tolist(),
             "n_features": self._wide,
             "features": features,
             "answer": self._column(_ANSWER, "prediction", classes, bins),

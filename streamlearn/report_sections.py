@@ -477,7 +477,8 @@ def _confusion(page: Page, result: Result) -> str:
 
 
 def _residuals(page: Page, result: Result) -> str:
-    found = [r for r in result.residuals or [] if r is not None and math.isfinite(r)]
+    given = result.residuals or (result.recording or {}).get("residuals") or []
+    found = [r for r in given if r is not None and math.isfinite(r)]
     if not found:
         return ""
     values = np.array(found)
@@ -495,7 +496,7 @@ def _residuals(page: Page, result: Result) -> str:
     mean, median = float(values.mean()), float(np.median(values))
     side = "too low" if mean > 0 else "too high"
     caption = (
-        f"Target minus answer on the last {whole(len(values))} scored events: mean {plain(mean)} "
+        f"Target minus answer on {whole(len(values))} of the last events: mean {plain(mean)} "
         f"(answers were {side} on average), median {plain(median)}, standard deviation "
         f"{plain(float(values.std()))}. The outermost 1 % are left out of the picture."
     )
