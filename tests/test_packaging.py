@@ -56,9 +56,13 @@ def test_the_tested_floors_are_the_declared_ones() -> None:
     assert tested == floors(PROJECT["dependencies"])
 
 
-def test_type_checkers_are_told_that_the_package_is_typed() -> None:
-    assert (PACKAGE / "py.typed").exists()
-    assert PYPROJECT["tool"]["setuptools"]["package-data"] == {"streamlearn": ["py.typed"]}
+def test_the_build_takes_along_what_is_no_code() -> None:
+    """Styles and scripts of the report, and the mark that tells type checkers of types."""
+    found = {path.name for path in PACKAGE.iterdir() if path.is_file() and path.suffix != ".py"}
+    assert "py.typed" in found
+    (listed,) = PYPROJECT["tool"]["setuptools"]["package-data"].items()
+    assert listed[0] == "streamlearn"
+    assert set(listed[1]) == found
 
 
 def test_the_changelog_begins_with_what_is_not_released() -> None:
