@@ -301,6 +301,8 @@ class Multilabel(Contest):
                 f"Evaluation: prediction must have shape {y.shape!r}, got {prediction.shape!r}"
             )
         proba = plain_array(outputs["proba"]) if "proba" in outputs else np.zeros((n, 0))
+        if "proba" in outputs and proba.shape != y.shape:
+            raise ValueError(f"Evaluation: proba must have shape {y.shape!r}, got {proba.shape!r}")
         return {"prediction": prediction, "proba": proba, "last": last, "frequency": frequency}
 
     def _book(self, rows: Rows, start: int, every: int, book: jit.Book, ready: F8) -> int:

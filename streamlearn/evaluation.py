@@ -137,13 +137,13 @@ class Evaluation:
         self._events = self._n_alarms = self._unmatched = self._expired = 0
         self._log.load(EventLog().state())
         self._river: list[Any] = pickle.loads(self._fresh_river) if self._fresh_river else []  # noqa: S301
-        if self.task != "multilabel":  # the number of labels is not known yet
-            self._open()
+        if self.task != "multilabel":  # there the number of labels is not known yet
+            self._bookings = self._fresh()
 
-    def _open(self) -> None:
-        """Begin the bookings."""
+    def _fresh(self) -> list[Booking]:
+        """Bookings in which nothing stands."""
         contest = self._contest
-        self._bookings = [
+        return [
             Booking(contest.layout, self.window, self.fading, contest.add)
             for _ in range(1 + self.delayed)
         ]
@@ -181,7 +181,7 @@ class Evaluation:
         """Take rows; orderly: no label comes before the event that it is about is scored."""
         contest, y = self._contest, self._contest.targets(block)
         if not self._bookings:
-            self._open()
+            self._bookings = self._fresh()
         late = self.delayed and not block.plain
         waits = to_log(block) if late else None
         if waits is not None and waits.any():
@@ -312,9 +312,8 @@ class Evaluation:
         (from 0; the last 1,000) at which the detector fired, `n_alarms` all. `events`, `scored`,
         `unanswered`. What the task does not have is None or empty.
         """
-        if not self._bookings:
-            self._open()
-        booking, rank = self._bookings[0], self._contest.rank
+        bookings = self._bookings or self._fresh()
+        booking, rank = bookings[0], self._contest.rank
         window, window_of = booking.windowed(rank)
         views = {
             "cumulative": booking.cumulative(rank),
@@ -335,7 +334,7 @@ class Evaluation:
             "calibration": self._calibration(views["cumulative"]),
             "confusion": self._confusion(),
             "by_group": self._by_group(window_of),
-            "delayed": self._delayed(found) if self.delayed else None,
+            "delayed": self._delayed(found, bookings[1]) if self.delayed else None,
             "curve": self.curve(),
             "label_curve": self.curve("label") if self.delayed else None,
             "river": {type(metric).__name__: plain(metric.get()) for metric in self._river},
@@ -354,9 +353,7 @@ class Evaluation:
         about, or "label", by the event after which it came; the same where labels are not late.
         """
         which = _checks.choice("Evaluation", "booking", booking, ("scoring", "label"))
-        if not self._bookings:
-            self._open()
-        own = self._bookings[-1 if which == "scoring" else 0]
+        own = (self._bookings or self._fresh())[-1 if which == "scoring" else 0]
         last, view = own.bins(self._events)
         n = view.sums[:, jit.MODEL, jit.WEIGHT].astype(np.int64)
         out: dict[str, Json] = {"row": last.tolist(), "n": n.tolist()}
@@ -423,8 +420,10 @@ class Evaluation:
                 out[name] = {"scored": scored, **found.pop("metrics"), **found}
         return out
 
-    def _delayed(self, found: dict[str, dict[str, float | None]]) -> dict[str, Json]:
-        booking, rank = self._bookings[1], self._contest.rank
+    def _delayed(
+        self, found: dict[str, dict[str, float | None]], booking: Booking
+    ) -> dict[str, Json]:
+        rank = self._contest.rank
         views = {"windowed": booking.windowed(rank)[0], "fading": booking.fading_view(rank)}
         return {
             "label_time": {name: found[name] for name in views},
@@ -490,7 +489,7 @@ class Evaluation:
         alarms = state.under("own").arrays["alarms"]
         self._alarm_events[: alarms.shape[0]] = alarms
         if state.table["bookings"]:
-            self._open()
+            self._bookings = self._fresh()
             for i, booking in enumerate(self._bookings):
                 booking.load(state.under(f"booking{i}"))
         if self._river:

@@ -38,7 +38,7 @@ def _is_orderly(block: Block, waits: B1, come: B1, gone: B1) -> bool:
     own = number[waits]
     if (np.diff(own) <= 0).any():
         return False
-    top = np.maximum.accumulate(np.where(waits, number, -1))
+    top = np.maximum.accumulate(np.where(waits, number, own[0] - 1))
     if ((come | gone) & (number > top) & (number <= own[-1])).any():
         return False
     return not (gone.any() and np.isin(number[gone], number[come]).any())
