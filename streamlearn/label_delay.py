@@ -105,22 +105,22 @@ def _checked(kind: Literal["rows", "duration"], n: int, value: Any, owner: str) 
     return Delay(kind, n)
 
 
-def _bounds() -> I8:
-    """Whole numbers, each at most 6 % above the one before it, up to 9e18."""
+def _bounds(exact: int) -> I8:
+    """Whole numbers: all up to `exact`, then each at most 6 % above the one before, up to 9e18."""
     bounds, value = [0], 1
     while value < 9 * 10**18:
         bounds.append(value)
-        value = max(value + 1, value * 53 // 50)
+        value += 1 if value < exact else max(1, value * 3 // 50)
     return np.array(bounds, dtype=np.int64)
 
 
-_BOUNDS = _bounds()
+_BOUNDS, _COARSE = _bounds(1024), _bounds(1)
 
 
 class DelayHistogram:
-    """Whole numbers >= 0 counted in bins of 6 %: quantiles are exact to 3 %, up to 17 fully.
+    """Whole numbers >= 0 counted in bins of 6 %: quantiles are exact to 3 %, up to 1,024 fully.
 
-    Cost: 8 KiB; 10 to 40 ns a value.
+    Cost: 13 KiB; 10 to 40 ns a value.
     """
 
     def __init__(self) -> None:
@@ -168,9 +168,12 @@ class DelayHistogram:
         }
 
     def bars(self, unit: int = 1) -> tuple[F8, I8]:
-        """Lower bounds of the bins that hold something, and how many each holds; for a plot."""
-        held = np.flatnonzero(self.counts)
-        return _BOUNDS[held] / unit, self.counts[held]
+        """Lower bounds of bins of 6 % that hold something, and how many each holds; for a plot."""
+        bins = np.searchsorted(_COARSE, _BOUNDS, side="right") - 1
+        counts = np.zeros(_COARSE.shape[0], dtype=np.int64)
+        np.add.at(counts, bins, self.counts)
+        held = np.flatnonzero(counts)
+        return _COARSE[held] / unit, counts[held]
 
     def state(self) -> State:
         """The bins that hold something, and the exact sums."""

@@ -361,9 +361,9 @@ def live_run(folder: Path, seed: int, order: OrderLog | None, block_rows: int, *
     clock, rng = SettableClock(), np.random.default_rng(seed)
     es, ls = event_schema(), LabelSchema(target="y", task="classification", id="id", time="t")
     gates = np.cumsum(rng.exponential(2.0, 40)) if seed else np.zeros(1)
-    inputs = [Gated(as_source(rows, schema)[0], gate, clock)
-              for rows, schema, gate in ((events, es, gates / 3), (labels, ls, gates))]  # fmt: skip
-    source = JoinedLabels(*inputs, es, ls, timeout="40s", idle=1.0, order_log=order, clock=clock)
+    seen = Gated(as_source(events, es)[0], list(gates / 3), clock)
+    told = Gated(as_source(labels, ls)[0], list(gates), clock)
+    source = JoinedLabels(seen, told, es, ls, timeout="40s", idle=1.0, order_log=order, clock=clock)
     pipe = Pipeline(Imputer(), OneHotEncoder(), Normalizer(), KalmanClassifier())
     measure = Evaluation("classification", window=50, delayed=True)
     dead = open_dead_letters(folder / "dead.jsonl")

@@ -461,6 +461,17 @@ def test_quantiles_are_exact_to_three_percent(values: list[int], cut: int) -> No
     assert int(whole.bars()[1].sum()) == len(values)
 
 
+def test_a_delay_of_up_to_a_thousand_rows_is_told_exactly() -> None:
+    histogram = DelayHistogram()
+    histogram.add(np.array([100] * 98 + [99, 0]))
+    told = {"mean": 98.99, "p50": 100.0, "p99": 100.0, "max": 100.0}
+    assert histogram.summary() == told
+    low, counts = histogram.bars()
+    assert counts.tolist() == [1, 99]
+    assert low[0] == 0
+    assert 94 < low[1] <= 99
+
+
 def test_without_labels_there_is_no_delay() -> None:
     assert DelayHistogram().summary() == {}
     assert math.isnan(DelayHistogram().quantile(0.5))
