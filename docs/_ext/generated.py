@@ -28,6 +28,7 @@ from sphinx.util.docutils import SphinxDirective
 import streamlearn
 from streamlearn import config, connectors, operators, registry, schema
 from streamlearn.cli import app as command_line
+from streamlearn.metric_readers import BASELINES, METRICS
 
 _log = logging.getLogger(__name__)
 _KINDS = ("classifier", "regressor", "transformer", "detector", "operator")
@@ -210,6 +211,19 @@ def _default(field: Any) -> str:
     return f"``{value}``"
 
 
+class Metrics(_Generated):
+    """The names of all metrics and baselines, by task."""
+
+    def lines(self) -> Iterator[str]:
+        """A table from the list that the evaluation itself reads."""
+        yield from (".. list-table::", "   :header-rows: 1", "   :widths: 18 54 28", "")
+        yield from _row("task", "metrics", "baselines")
+        for task, readers in METRICS.items():
+            names, beside = (", ".join(f"``{n}``" for n in x) for x in (readers, BASELINES[task]))
+            yield from _row(task, names, beside)
+        yield ""
+
+
 class Guarantees(_Generated):
     """What each source and each sink says it guarantees: `.. guarantees:: sources`."""
 
@@ -305,6 +319,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
         "all-commands": Commands,
         "config-sections": Sections,
         "guarantees": Guarantees,
+        "metrics": Metrics,
     }
     for name, directive in directives.items():
         app.add_directive(name, directive)
