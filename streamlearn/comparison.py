@@ -5,6 +5,7 @@
 
 import json as json_text
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -364,7 +365,8 @@ def compare_many(
         pipelines: as for `compare`; objects are cloned untrained for every data set.
         target: column to predict, for all, or by the name of the data set.
         alpha: of the intervals of each comparison, and of the critical difference.
-        json, report: files, as for `compare`.
+        json: file for the result. report: file for a report in HTML; each data set gets one, with
+            its name behind that of the file.
         options: what else `compare` takes.
     Raises: UserError as `compare`, with the name of the data set before it.
     Reference: Demsar (2006), Statistical comparisons of classifiers over multiple data sets.
@@ -379,7 +381,8 @@ def compare_many(
         column = target.get(name) if isinstance(target, Mapping) else target
         specs = [anew(spec) for spec in pipelines]
         try:
-            found[name] = compare(data, *specs, target=column, alpha=alpha, **options)
+            own = None if report is None else _beside(Path(report), name)
+            found[name] = compare(data, *specs, target=column, alpha=alpha, report=own, **options)
         except UserError as error:
             raise UserError(f"{name}: {error}" if len(named) > 1 else str(error)) from None
     labels = labels_of(pipelines)
@@ -389,8 +392,14 @@ def compare_many(
         larger = [c.task == CLASSIFICATION for c in found.values()]
         ranks = rank_test(scores, larger, alpha)
     ranking = Ranking(found, labels, scores, ranks)
-    write(ranking, json, report)
+    write(ranking, json, None)
     return ranking
+
+
+def _beside(path: Path, name: str) -> Path:
+    """`report.html` as `report-name.html`."""
+    plain_name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-")
+    return path.with_name(f"{path.stem}-{plain_name}{path.suffix}")
 
 
 def compare_sets(

@@ -536,6 +536,23 @@ def test_one_data_set_has_no_ranks_and_wrong_ones_are_named(tmp_path: Path) -> N
         compare_many([], ["NoChange"])
 
 
+def test_each_data_set_has_a_report_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("bokeh")
+    sets = {"one": records(), "the other": numbers()}
+    compare_many(sets, ["KalmanHead", "NoChange"], target="y", report=tmp_path / "r.html")
+    for name, data in (("one", "accuracy"), ("the-other", "error")):
+        text = (tmp_path / f"r-{name}.html").read_text()
+        assert "KalmanHead" in text
+        assert data in text.lower()
+
+
+def test_a_report_nowhere_is_refused_before_the_stream(tmp_path: Path) -> None:
+    pytest.importorskip("bokeh")
+    rows = iter(records())
+    with pytest.raises(UserError, match="no such folder"):
+        compare((r for r in rows), "NoChange", target="y", report=tmp_path / "no" / "r.html")
+
+
 def test_sets_are_one_comparison_or_a_ranking(tmp_path: Path) -> None:
     paths = []
     for folder in ("a", "b"):
