@@ -16,8 +16,8 @@ class RankTest(NamedTuple):
 
     ranks: (N, k), 1 is best, ties share. average: (k,). chi_square, p_chi_square: Friedman's
     statistic, corrected for ties, with k - 1 degrees of freedom. f, p: that of Iman and Davenport,
-    which is less conservative, with k - 1 and (k - 1)(N - 1) degrees; f is infinite where all data
-    sets agree. critical_difference: of Nemenyi's test: average ranks that are closer cannot be told
+    which is less conservative, with k - 1 and (k - 1)(N - 1) degrees. Where all data sets agree, f
+    is infinite and p is the chance of that by itself, (1 / k!)^(N - 1). critical_difference: of Nemenyi's test: average ranks that are closer cannot be told
     apart. groups: maximal runs of learners (columns, best first) that cannot be told apart.
     """
 
@@ -86,10 +86,15 @@ def rank_test(
         chi_square,
         float(chi2.sf(chi_square, k - 1)),
         f,
-        float(f_law.sf(f, k - 1, (k - 1) * (n - 1))),
+        _p_of(f, k, n, float(f_law.sf(f, k - 1, (k - 1) * (n - 1)))),
         difference,
         _groups(average, difference),
     )
+
+
+def _p_of(f: float, k: int, n: int, p: float) -> float:
+    """The p-value of Iman and Davenport's statistic; theirs is 0 wherever all data sets agree."""
+    return p if math.isfinite(f) else float(math.factorial(k)) ** (1 - n)
 
 
 def _ties(ranks: F8) -> float:

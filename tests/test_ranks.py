@@ -74,7 +74,7 @@ def test_data_sets_that_all_agree_are_evidence() -> None:
     test = rank_test(scores)
     assert test.average.tolist() == [3.0, 1.0, 2.0]
     assert test.f == math.inf
-    assert test.p == 0.0
+    assert_allclose(test.p, 6.0**-9)  # the first data set ranks somehow, nine follow it by chance
     assert test.groups == [[1, 2], [2, 0]]  # critical difference 1.05
 
 
