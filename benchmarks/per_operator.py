@@ -1,11 +1,14 @@
 """Nanoseconds an event of every exported operator, and the latency of a block of one event."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+import numpy as np
 
 from benchmarks import clock, streams
 from streamlearn import operators
 from streamlearn.block import Block
+from streamlearn.evaluation import Evaluation
 from streamlearn.operators._base import Operator, Regressor, Transformer
 
 WIDTHS = (8, 54, 500)
@@ -27,16 +30,44 @@ def measure(seconds: float) -> Iterator[Figure]:
     for name in operators.exported():
         for d in WIDTHS:
             yield figure(name, d, seconds)
+    for groups in (0, 4):
+        for d in WIDTHS:
+            yield evaluation_figure(groups, d, seconds)
 
 
 def figure(name: str, d: int, seconds: float) -> Figure:
     """One operator, as the conformance suite builds it, on labelled rows of one concept."""
     operator, block = make(name), block_for(make(name), d)
+    return timed(name, operator.run, block, d, seconds)
+
+
+def evaluation_figure(groups: int, d: int, seconds: float) -> Figure:
+    """All metrics of a binary stream with probabilities; with groups, by group as well."""
+    block = streams.block(ROWS[d], d, classes=True, category=False)
+    if groups:
+        block.groups = np.array([f"group {t % groups}" for t in range(block.n)], dtype=object)
+    confidence = np.random.default_rng(0).random(block.n)
+    outputs = {
+        "prediction": (confidence > 0.5).astype(np.float64),
+        "proba": np.column_stack([1.0 - confidence, confidence]),
+    }
+    measured = Evaluation("classification", block.labels)
+
+    def update(rows: Block) -> None:
+        measured.update(rows, {name: column[: rows.n] for name, column in outputs.items()})
+
+    return timed("Evaluation, by group" if groups else "Evaluation", update, block, d, seconds)
+
+
+def timed(
+    name: str, run: Callable[[Block], object], block: Block, d: int, seconds: float
+) -> Figure:
+    """A walk over a block, and over its first row alone."""
     first = block.rows(0, 1)
     for piece in (first, block):  # kernels are loaded, and the operator is past its first events
-        operator.run(piece)
-    walks = clock.repeated(lambda: operator.run(block), seconds)
-    alone = clock.repeated(lambda: operator.run(first), seconds / 2, at_least=100)
+        run(piece)
+    walks = clock.repeated(lambda: run(block), seconds)
+    alone = clock.repeated(lambda: run(first), seconds / 2, at_least=100)
     return Figure(
         operator=name,
         d=d,

@@ -74,6 +74,14 @@ def test_an_operator_is_measured() -> None:
     assert found.ns_per_event > 0
 
 
+@pytest.mark.jit
+@pytest.mark.parametrize(("groups", "name"), [(0, "Evaluation"), (4, "Evaluation, by group")])
+def test_the_evaluation_is_measured(groups: int, name: str) -> None:
+    found = per_operator.evaluation_figure(groups, 8, seconds=0.0)
+    assert (found.operator, found.d) == (name, 8)
+    assert found.ns_per_event > 0
+
+
 def test_the_stream_turns_over_in_the_middle() -> None:
     """The class follows the same score before, and its negative after."""
     X, score = streams.numbers(400, 3, seed=0)
