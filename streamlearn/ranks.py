@@ -17,8 +17,9 @@ class RankTest(NamedTuple):
     ranks: (N, k), 1 is best, ties share. average: (k,). chi_square, p_chi_square: Friedman's
     statistic, corrected for ties, with k - 1 degrees of freedom. f, p: that of Iman and Davenport,
     which is less conservative, with k - 1 and (k - 1)(N - 1) degrees. Where all data sets agree, f
-    is infinite and p is the chance of that by itself, (1 / k!)^(N - 1). critical_difference: of Nemenyi's test: average ranks that are closer cannot be told
-    apart. groups: maximal runs of learners (columns, best first) that cannot be told apart.
+    is infinite and p is the chance of that by itself, (1 / k!)^(N - 1).
+    critical_difference: of Nemenyi's test: average ranks that are closer cannot be told apart.
+    groups: maximal runs of learners (columns, best first) that cannot be told apart.
     """
 
     ranks: F8
