@@ -81,7 +81,7 @@ class _Join:
         self.labels, self.source = labels, source
         self.codes: list[float] = []  # of our own table, by code of the source's
         self.counts = dict.fromkeys(_COUNTS, 0)
-        self.clock = self.now = NO_TIME
+        self.now = NO_TIME  # the latest time of any event or label
         self.pending: dict[Any, _Waiting] = {}
         self.early: dict[Any, _Early] = {}
         self.done: dict[Any, str] = {}  # what became of the ids before: why no label fits any more
@@ -105,8 +105,7 @@ class _Join:
     def event(self, id: Any, time: int, weight: float, key: Any, group: Any) -> None:
         """The next event."""
         n = self.counts["events"]
-        self.clock = n if self.by_rows else max(self.clock, time)
-        self.now = max(self.now, self.clock)
+        self.now = n if self.by_rows else max(self.now, time)
         self._expire()
         if id is None:
             self.counts["unlabelled"] += 1
@@ -114,7 +113,7 @@ class _Join:
             return
         if id in self.pending:
             self._gone(id, self.pending.pop(id), "replaced", time)
-        start = n if self.by_rows else (self.clock if time == NO_TIME else time)
+        start = n if self.by_rows else (self.now if time == NO_TIME else time)
         deadline = _LAST if self.timeout == math.inf else start + int(self.timeout)
         event = _Waiting(n, time, deadline, weight, key, group)
         self.done.pop(id, None)
@@ -140,8 +139,9 @@ class _Join:
         """The next label; y as the source of the labels codes it."""
         given = _Early(self.row, y, time, self.now)
         self.row += 1
-        if not self.by_rows:
-            self.now = max(self.now, time)
+        if not self.by_rows and time > self.now:
+            self.now = time
+            self._expire()
         if id is None:
             self._refuse(id, given, "unknown", "the label names no event")
         elif y != y:
@@ -181,7 +181,7 @@ class _Join:
     def _expire(self) -> None:
         """What has waited for too long by now."""
         heap = self.heap
-        while heap and heap[0][0] < self.clock:
+        while heap and heap[0][0] < self.now:
             deadline, n, id = heapq.heappop(heap)
             event = self.pending.get(id)
             if event is not None and event.number == n:
@@ -193,7 +193,7 @@ class _Join:
             heapq.heapify(self.heap)
         while self.early and self.timeout != math.inf:
             id, early = next(iter(self.early.items()))
-            if early.deadline + self.timeout >= self.clock:
+            if early.deadline + self.timeout >= self.now:
                 break
             del self.early[id]
             self._refuse(id, early, "unknown", f"no event {id!r} came within the time-out")
@@ -276,7 +276,7 @@ class _Join:
         arrays["done/fates"] = np.array(fates, dtype=np.uint8)
         table = {
             "counts": dict(self.counts),
-            "clocks": [self.clock, self.now, self.row, self.events_ended],
+            "clocks": [self.now, self.row, self.events_ended],
             "classes": None if self.labels is None else list(self.labels.values),
         }
         packs = merged(members, table)
@@ -290,14 +290,17 @@ class _Join:
         sides = [unpacked(state.under(name)) or [None] * n for name in ("keys", "groups")]
         told = zip(ids["pending"], arrays["pending/numbers"].tolist(),
                    arrays["pending/weight"].tolist(), *sides, strict=True)  # fmt: skip
-        self.pending = {id: _Waiting(*numbers, w, k, g) for id, numbers, w, k, g in told}
+        self.pending = {
+            id: _Waiting(number, time, until, w, k, g)
+            for id, (number, time, until), w, k, g in told
+        }
         early = zip(ids["early"], arrays["early/numbers"].tolist(), arrays["early/y"].tolist(),
                     strict=True)  # fmt: skip
         self.early = {id: _Early(row, y, t, until) for id, (row, t, until), y in early}
         fates = (_FATES[fate] for fate in arrays["done/fates"].tolist())
         self.done = dict(zip(ids["done"], fates, strict=True))
         self.counts = dict(table["counts"])
-        self.clock, self.now, self.row, self.events_ended = table["clocks"]
+        self.now, self.row, self.events_ended = table["clocks"]
         self.labels = None if table["classes"] is None else Vocabulary(table["classes"])
         self.codes = [] if self.source is None or self.labels is None else [
             math.nan if (place := self.labels.find(value)) < 0 else float(place)
@@ -330,9 +333,9 @@ class JoinedLabels:
     Args:
         events: blocks with ids. labels: blocks with ids and labels; their features are not looked
             at. event_schema, label_schema: of both; each must name an id.
-        timeout: as `parse_span` takes it, in event time or rows (the count of events): an event
-            whose label has not come when the clock, the latest time of any event, is beyond its
-            time + timeout, is given up before that event is scored. None waits forever.
+        timeout: as `parse_span` takes it, in record time or rows (the count of events): an event
+            whose label has not come when the clock, the latest time of any event or label so far,
+            is beyond its time + timeout, is given up before that record. None waits forever.
         assume: the label that such an event gets, where only one kind of label ever comes
             (selective labels: only positives come back).
         max_pending: events that wait for a label, and labels that wait for an event, at most; the

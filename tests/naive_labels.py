@@ -72,7 +72,7 @@ class Join:
         self.fate: dict[Any, str] = {}
         self.remembered: deque[Any] = deque()
         self.n = 0
-        self.clock = self.now = -(10**30)
+        self.now = -(10**30)
         self.contradicted = 0
 
     def run(self, events: Sequence[Record], labels: Sequence[Record]) -> "Join":
@@ -92,17 +92,7 @@ class Join:
 
     def event(self, record: Record) -> None:
         id, t = record["id"], record["t"]
-        self.clock = max(self.clock, t)
-        self.now = max(self.now, self.clock)
-        late = [(time + self.timeout, n, k) for k, (n, time) in self.waiting.items()]
-        for deadline, n, k in sorted(late):
-            if deadline < self.clock:
-                del self.waiting[k]
-                self.give_up(k, n, int(deadline), "assumed" if self.assume is not None else "late")
-        for k, (_, _, since) in list(self.early.items()):
-            if since + self.timeout < self.clock:
-                del self.early[k]
-                self.refused.append(("unknown", k))
+        self.advance(t)
         n, self.n = self.n, self.n + 1
         if id is None:
             self.rows.append(("event", -1, None, t))
@@ -121,6 +111,19 @@ class Join:
         self.waiting[id] = (n, t)
         self.rows.append(("event", n, None, t))
 
+    def advance(self, t: int) -> None:
+        """The clock is the latest time of any record; what has waited for longer is given up."""
+        self.now = max(self.now, t)
+        late = [(time + self.timeout, n, k) for k, (n, time) in self.waiting.items()]
+        for deadline, n, k in sorted(late):
+            if deadline < self.now:
+                del self.waiting[k]
+                self.give_up(k, n, int(deadline), "assumed" if self.assume is not None else "late")
+        for k, (_, _, since) in list(self.early.items()):
+            if since + self.timeout < self.now:
+                del self.early[k]
+                self.refused.append(("unknown", k))
+
     def give_up(self, id: Any, n: int, came: int, fate: str) -> None:
         if fate == "assumed":
             self.rows.append(("label", n, self.assume, came))
@@ -130,7 +133,7 @@ class Join:
 
     def label(self, record: Record) -> None:
         id, y, t = record["id"], record["y"], record["t"]
-        self.now = max(self.now, t)
+        self.advance(t)
         if id is None:
             self.refused.append(("unknown", id))
         elif y is None:

@@ -229,6 +229,17 @@ def test_selective_labels_the_other_class_is_assumed() -> None:
     assert (told["expired"], told["labelled"], told["pending"]) == (0, 1, 2)
 
 
+def test_a_label_beyond_the_timeout_is_late_though_no_event_came_in_between() -> None:
+    events = [{"id": i, "t": i, "x": 0.0, "colour": "c", "group": "g"} for i in range(2)]
+    labels = [{"id": 0, "t": 16, "y": "a"}, {"id": 1, "t": 16, "y": "b"}]
+    source = joined(events, labels, timeout="15s")
+    batches = polled(source, [9])
+    assert rows_of(batches) == [
+        ("event", 0, None, 0), ("event", 1, None, 1), ("gone", 0, None, 15), ("label", 1, "b", 16),
+    ]  # fmt: skip
+    assert kinds([reject for batch in batches for reject in batch.rejects]) == ["late"]
+
+
 def test_side_columns_and_weights_are_those_of_the_event() -> None:
     x: dict[str, Any] = {"x": {"kind": "number"}}
     es = Schema(features=x, id="id", time="t", key="k", group="x", weight="w")
