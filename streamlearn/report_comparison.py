@@ -71,7 +71,7 @@ def _certainty(ranked: Sequence[Result], comparison: Any) -> str:
         if {d.name, d.against} == {first, second}:
             if d.verdict.startswith("not"):
                 return "The first two are not distinguishable on this stream."
-            return "The difference between the first two is certain by the interval below."
+            return "Its lead over the next one is beyond chance: see the interval below."
     return ""
 
 
@@ -170,7 +170,7 @@ def _best(ranked: Sequence[Result], name: str) -> int | None:
 
 def _differences(page: Page, best: Result, comparison: Any) -> str:
     """Every pair with its interval, and how the difference to the best became certain."""
-    found = list(getattr(comparison, "differences", None) or [])
+    found = _one_way(getattr(comparison, "differences", None) or [])
     if not found:
         return ""
     name = "accuracy" if best.task == "classification" else "mean absolute error"
@@ -178,7 +178,7 @@ def _differences(page: Page, best: Result, comparison: Any) -> str:
         [
             f"{d.name} against {d.against}",
             _signed(d.difference, best.task),
-            f"{_signed(d.low, best.task)} to {_signed(d.high, best.task)}",
+            _interval(d, best.task),
             d.verdict,
             whole(d.wins),
             whole(d.defeats),
@@ -211,11 +211,25 @@ def _difference_figure(page: Page, d: Any, task: str, name: str) -> str:
     )  # fmt: skip
     caption = (
         f"{d.name} minus {d.against} over {counted(d.rows, 'label')}: "
-        f"{_signed(d.difference, task)} at the end, between {_signed(d.low, task)} and "
-        f"{_signed(d.high, task)}: {d.verdict}."
+        f"{_signed(d.difference, task)} at the end, interval {_interval(d, task)}: {d.verdict}."
     )
     keys = [Key("difference", "s0"), Key("interval", "s0", "dashed")]
     return heading(f"{d.name} against {d.against}") + page.figure(drawn, caption, keys)
+
+
+def _one_way(differences: Sequence[Any]) -> list[Any]:
+    """Every pair once, with the better one first."""
+    pairs: dict[frozenset[str], Any] = {}
+    for d in differences:
+        known = pairs.setdefault(frozenset((d.name, d.against)), d)
+        if known.wins < known.defeats and (d.wins, d.defeats) == (known.defeats, known.wins):
+            pairs[frozenset((d.name, d.against))] = d
+    return list(pairs.values())
+
+
+def _interval(d: Any, task: str) -> str:
+    low, high = _signed(d.low, task), _signed(d.high, task)
+    return f"{low.removesuffix(' points')} to {high}"
 
 
 def _signed(number: float | None, task: str) -> str:

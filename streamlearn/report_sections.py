@@ -689,7 +689,8 @@ def _bookings(page: Page, result: Result) -> str:
         lines, unit=metric(name).title, events=result.events, marks=marks_of(result), form=form
     )
     caption = f"{metric(name).title} where the events stand in the stream, and where their labels "
-    caption += "came: what a dashboard could have known at the time."
+    caption += "came: what a dashboard could have known at the time. The last events: "
+    caption += " and ".join(f"{row[1]} {row[0].partition(chr(10))[0]}" for row in rows) + "."
     keys = [Key("by scoring time", "s0"), Key("by label time", "s1", "dashed")]
     return page.figure(drawn, caption, _marked(result, keys)) + out
 

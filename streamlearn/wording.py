@@ -137,9 +137,11 @@ def seconds(duration: float | None) -> str:
 
 def model_name(text: str) -> str:
     """The predictor of a pipeline as text: its last stage but for drift detectors."""
-    found = re.findall(r"(\w+)\((?:[^()]|\([^()]*\))*\)", text)
-    names = [name for name in found if name not in ("ADWIN", "Pipeline")]
-    return names[-1] if names else text[:40]
+    inner = re.sub(r"^Pipeline\((.*)\)$", r"\1", text.strip(), flags=re.DOTALL)
+    while (flat := re.sub(r"\([^()]*\)", "", inner)) != inner:  # arguments, from within
+        inner = flat
+    names = [name for name in re.findall(r"\w+", inner) if name != "ADWIN"]
+    return names[-1] if names else text
 
 
 def headline(who: str, task: str, scored: int, metrics: Mapping[str, Json]) -> str:
