@@ -574,3 +574,56 @@ def test_a_state_with_other_settings_is_refused() -> None:
         ValueError, match=r"^Evaluation: window must be 5 as in the saved state, got 6$"
     ):
         Evaluation("regression", window=6).load(saved)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"level": 1.0}, r"^Evaluation: level must be in \(0, 1\), got 1\.0$"),
+        ({"season": 0}, r"^Evaluation: season must be a whole number >= 1, got 0$"),
+        ({"max_groups": 0}, r"^Evaluation: max_groups must be a whole number >= 1, got 0$"),
+        ({"delayed": 1}, r"^Evaluation: delayed must be true or false, got 1$"),
+    ],
+)
+def test_settings_of_late_labels_groups_and_intervals(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Evaluation("regression", **settings)
+
+
+def test_several_labels_and_anomalies_that_do_not_fit() -> None:
+    several = Evaluation("multilabel")
+    with pytest.raises(ValueError, match=r"^Evaluation: y must have shape \(n, q\), got \(1,\)$"):
+        several.update(block_of([0]), answers([0]))
+    several.update(block_of([[0, 1]]), answers([[0, 1]]))
+    with pytest.raises(ValueError, match=r"^Evaluation: y must have 2 labels as before, got 3$"):
+        several.update(block_of([[0, 1, 1]]), answers([[0, 1, 1]]))
+    with pytest.raises(
+        ValueError, match=r"^Evaluation: proba must have shape \(1, 2\), got \(1, 1"
+    ):
+        several.update(block_of([[0, 1]]), answers([[0, 1]], [[0.5]]))
+    strange = Evaluation("anomaly")
+    with pytest.raises(ValueError, match=r"^Evaluation: outputs must have a column 'score'"):
+        strange.update(block_of([0]), answers([0]))
+    with pytest.raises(ValueError, match=r"^Evaluation: positive must be the label of an anomaly"):
+        strange.update(block_of([0], labels=Vocabulary(["ok"])), {"score": np.zeros(1)})
+
+
+def test_groups_that_are_missing_or_beyond_the_cap_are_told() -> None:
+    block = block_of([0, 1, 0, 1, 1])
+    block.groups = np.array(["a", None, math.nan, "b", "c"], dtype=object)
+    measured = Evaluation("classification", max_groups=2)
+    measured.update(block, answers([0, 0, 0, 1, 0]))
+    found = measured.result()["by_group"]
+    shown = {name: (row["scored"], row["accuracy"]) for name, row in found.items()}
+    assert shown == {"a": (1, 1.0), "(missing)": (2, 0.5), "(other)": (2, 0.5)}
+
+
+def test_a_label_without_its_event_is_counted_and_not_scored() -> None:
+    block = block_of([1.0], LEARN)
+    block.events = np.array([7])
+    measured = Evaluation("classification", delayed=True)
+    measured.update(block, answers([NAN]))
+    found = measured.result()
+    assert (found["scored"], found["delayed"]["unmatched"], found["events"]) == (0, 1, 0)
