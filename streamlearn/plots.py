@@ -287,7 +287,7 @@ def _axes(p: Any, x: str, y: str, form: str) -> None:
     p.xaxis.formatter = models.NumeralTickFormatter(format="0,0")
     p.yaxis.formatter = models.NumeralTickFormatter(format=form)
     p.xaxis.axis_label, p.yaxis.axis_label = x, y
-    p.xaxis.ticker.desired_num_ticks = 5
+    p.xaxis.ticker.update(desired_num_ticks=5, name="across")  # fewer on a phone
     p.yaxis.ticker.desired_num_ticks = 5
     for axis in (*p.xaxis, *p.yaxis):
         axis.update(

@@ -16,6 +16,7 @@
         const room = view.frame.bbox.width;
         changes.end = narrow || room < 3 * pixels ? end : (end * room) / (room - pixels);
       }
+      if (model.name === "across") changes.desired_num_ticks = narrow ? 3 : 6;
       for (const tag of (model.tags || []).filter((t) => typeof t === "string")) {
         const [property, role] = tag.split("=");
         if (role) changes[property] = palette[role];

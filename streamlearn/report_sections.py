@@ -331,7 +331,8 @@ def _drift_words(found: Mapping[str, Any]) -> str:
         return paragraph(f"{text}. There is no drift detector in the pipeline.")
     if not alarms["n"]:
         return paragraph(f"{text}. The detector raised no alarm, so it missed all of them.")
-    text += f". Of {counted(alarms['n'], 'alarm')}, {whole(alarms['false_alarms'])} were false; "
+    text += f". Of {counted(alarms['n'], 'alarm')}, {whole(alarms['false_alarms'])} "
+    text += "was false; " if alarms["false_alarms"] == 1 else "were false; "
     text += f"{counted(alarms['misses'], 'drift')} missed"
     if alarms["mean_delay"] is not None:
         text += f"; the mean delay was {whole(alarms['mean_delay'])} events"

@@ -28,11 +28,21 @@ def recording() -> dict[str, Any]:
     bins = 12
     rows = [1000 * (i + 1) - 1 for i in range(bins)]
     drift = [-1.0] * 6 + [1.0] * 6
-    number = {"name": "temperature", "kind": "number", "missing": [0.0] * bins, "drift": drift}
+    number: dict[str, Any] = {
+        "name": "temperature",
+        "kind": "number",
+        "missing": [0.0] * bins,
+        "drift": drift,
+    }
     number |= {"mean": drift, "sd": [1.0] * bins, "overall": [0.0, 1.0], "size": 1.0}
     number |= {"missing_overall": 0.25}
     shares = {NASTY: [0.5] * bins, "plain": [0.5] * bins}
-    category = {"name": NASTY, "kind": "category", "missing": [0.0] * bins, "shares": shares}
+    category: dict[str, Any] = {
+        "name": NASTY,
+        "kind": "category",
+        "missing": [0.0] * bins,
+        "shares": shares,
+    }
     category |= {"drift": [0.125] * bins, "size": 0.125, "missing_overall": 0.0}
     looks = [
         {"row": r, "bytes": 1024 * (i + 1), "mean": 0.1 * i, "width": 500.0 * i}
@@ -48,7 +58,14 @@ def recording() -> dict[str, Any]:
 
 def drift_result() -> dict[str, Any]:
     """Two known drifts: one that was recovered from and found, one neither."""
-    first = {"start": 4000, "end": 4000, "rows": 5000, "before": 0.9, "worst": 0.5, "depth": 0.4}
+    first: dict[str, Any] = {
+        "start": 4000,
+        "end": 4000,
+        "rows": 5000,
+        "before": 0.9,
+        "worst": 0.5,
+        "depth": 0.4,
+    }
     first |= {"recovery": 312, "excess_errors": 40.0, "area": 50.0, "after": 0.8, "reference": 0.85}
     first |= {"delay": 96, "alarms": 1}
     second = first | {"start": 9000, "end": 9500, "recovery": None, "delay": None, "alarms": 0}

@@ -75,11 +75,14 @@ def opened(browser: Any, path: Path, **view: Any) -> tuple[Any, list[str]]:
     page = browser.new_context(offline=True, **view).new_page()
     wrong: list[str] = []
     local = path.as_uri()
-    page.on("request", lambda r: r.url == local or r.url.startswith("data:") or wrong.append(r.url))
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}") or dialog.dismiss())
-    kinds = ("error", "warning")
-    page.on("console", lambda m: m.type in kinds and wrong.append(f"{m.type}: {m.text}"))
+
+    def unless(fine: bool, text: str) -> None:
+        if not fine:
+            wrong.append(text)
+
+    page.on("request", lambda r: unless(r.url == local or r.url.startswith("data:"), r.url))
+    page.on("pageerror", lambda error: unless(False, str(error)))
+    page.on("console", lambda m: unless(m.type not in ("error", "warning"), m.text))
     page.goto(local)
     page.wait_for_selector("body[data-paper=yes]", timeout=60_000)
     page.wait_for_timeout(400)  # the last frame of the last plot
