@@ -18,6 +18,7 @@ from streamlearn.block import (
     BOOLEAN,
     CATEGORY,
     F8,
+    I8,
     NUMBER,
     PREDICT,
     U1,
@@ -51,7 +52,9 @@ class Operator(base.Base):
     Class attributes to set: `_arrays` and `_counters` (names of the fitted attributes that are the
     whole state; counters are what JSON can hold), `needs_label` (learns from LEARN rows; otherwise
     from OBSERVE rows), `takes_nan` (NaN is missing, else it gets 0 in features that did not exist
-    yet), `takes_categories`, `takes_sparse`, `cheap_snapshot` (a copy costs its arrays, no more).
+    yet), `takes_categories`, `takes_sparse`, `cheap_snapshot` (a copy costs its arrays, no more),
+    `recalls_input` (of what was logged when an event was scored, learning from a late label needs
+    the features alone, which are known before the walk: as X is, or as `seen` gives them).
     `needs_pickle` is true of foreign stages alone.
     """
 
@@ -62,6 +65,7 @@ class Operator(base.Base):
     takes_categories: bool = False
     takes_sparse: bool = False
     cheap_snapshot: bool = True
+    recalls_input: bool = False  # then a block is not cut where a label meets its event
     needs_pickle: bool = False
     task: str | None = None  # what a predictor predicts
 
@@ -81,11 +85,15 @@ class Operator(base.Base):
 
     def run(self, block: Block) -> Columns:
         """Walk a block row by row, answering and learning as `mode` says; NaN where not asked."""
+        self._admit(block)
+        return self._run(block)
+
+    def _admit(self, block: Block) -> None:
+        """Make room for what a block may show."""
         if block.features is not self._features:
             self.meet(block.features)
         if block.labels is not self._labels:
             self._meet_labels(block.labels)
-        return self._run(block)
 
     def _run(self, block: Block) -> Columns:
         """The operator's walk over a block that fits; one kernel call."""
@@ -97,6 +105,14 @@ class Operator(base.Base):
     def pieces(self, block: Block) -> Iterator[Block]:
         """The block, cut before each row that widens the output; a piece runs before the next."""
         yield block
+
+    def seen(self, block: Block, rows: I8) -> F8:
+        """What late labels of these scored rows (m,) teach on, (m, d): the `log:X` of the walk.
+
+        Asked before the block is walked, of stages with `recalls_input`; changes nothing learnt.
+        """
+        seen: F8 = block.X[rows]
+        return seen
 
     def output_features(self, features: Features) -> Features:
         """The columns of the output `X` of a transformer; the input's for all others."""

@@ -4,7 +4,7 @@ import numpy as np
 
 from streamlearn.block import F8, LEARN, OBSERVE, PREDICT, Block, Columns, Logged
 from streamlearn.jit.prequential import absolute_errors, zero_one_errors
-from streamlearn.operators._base import CLASSIFICATION
+from streamlearn.operators._base import CLASSIFICATION, Operator
 
 
 def asked(block: Block, needs_label: bool = True) -> Block:
@@ -54,6 +54,16 @@ def recalled(block: Block, logged: Logged, takes_nan: bool) -> Block:
     return block.replace(X=X)
 
 
+def met(block: Block, stage: Operator) -> Block:
+    """Rows whose event was scored in this block, with the features of then. Copies X, if any."""
+    if block.logged is None or block.logged.met is None:
+        return block
+    rows, scored = block.logged.met
+    X, seen = block.X.copy(), stage.seen(block, scored)
+    X[rows] = seen if stage.takes_nan else np.nan_to_num(seen, nan=0.0)
+    return block.replace(X=X)
+
+
 def errors(block: Block, outputs: Columns, task: str) -> F8:
     """Error of each learnt row, (n,): 0/1 for classes, |y - prediction| for numbers, else NaN.
 
@@ -64,10 +74,8 @@ def errors(block: Block, outputs: Columns, task: str) -> F8:
     if "prediction" not in outputs:
         return np.where(block.mode & OBSERVE, outputs["score"], np.nan)
     prediction = outputs["prediction"]
-    if block.logged is not None and "prediction" in block.logged.columns:
-        rows = block.logged.held["prediction"]
-        rows = rows if prediction.ndim == 1 else rows[:, None]
-        prediction = np.where(rows, block.logged.columns["prediction"], prediction)
+    if block.logged is not None:
+        prediction = _of_then(block.logged, prediction)
     if prediction.ndim == 2:
         parts = [
             _errors(block, np.ascontiguousarray(y), np.ascontiguousarray(p), task)
@@ -75,6 +83,18 @@ def errors(block: Block, outputs: Columns, task: str) -> F8:
         ]
         return np.asarray(np.mean(parts, axis=0))
     return _errors(block, block.y, prediction, task)
+
+
+def _of_then(logged: Logged, prediction: F8) -> F8:
+    """The predictions, on rows that bring late labels those that were given at scoring."""
+    columns, held, met = logged
+    if met is not None:
+        prediction = prediction.copy()
+        prediction[met.rows] = prediction[met.scored]
+    if "prediction" not in columns:
+        return prediction
+    rows = held["prediction"] if prediction.ndim == 1 else held["prediction"][:, None]
+    return np.where(rows, columns["prediction"], prediction)
 
 
 def _errors(block: Block, y: F8, prediction: F8, task: str) -> F8:

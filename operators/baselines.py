@@ -17,6 +17,7 @@ class _Baseline(Operator):
     """Which rows are learnt, and the count of those refused."""
 
     takes_categories = True
+    recalls_input = True
     n_rejected: int
 
     def _plan(self, block: Block) -> tuple[U1, float]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from streamlearn.block import F8, LEARN, Block, Columns, Features
+from streamlearn.block import F8, I8, LEARN, Block, Columns, Features
 from streamlearn.contracts import State
 from streamlearn.jit import kalman, lift
 from streamlearn.jit.random_features import random_weights
@@ -36,6 +36,7 @@ class _KalmanHead(Operator):
         "means_", "covariance_", "inputs_", "outputs_", "scalars_",
     )  # fmt: skip
     _classify: ClassVar[bool] = False
+    recalls_input = True
 
     sigma_w2: float
     sigma2: float
@@ -227,6 +228,19 @@ class _KalmanHead(Operator):
             self._warn()
         return answer, side
 
+    def seen(self, block: Block, rows: I8) -> F8:
+        """The features of these rows with their gaps filled."""
+        X: F8 = block.X[rows]
+        if not np.isnan(X).any():
+            return X
+        self._admit(block)
+        seen: F8 = self._seen(block, self._n_wanted(block))["log:X"][rows]
+        return seen
+
+    def _n_wanted(self, block: Block) -> int:
+        """Classes or targets that there must be room for to walk this block."""
+        raise NotImplementedError(f"{type(self).__name__} has no _n_wanted")
+
     def _seen(self, block: Block, K: int) -> Columns:
         """The features with every gap filled as it is at scoring: a late label teaches on these.
 
@@ -355,7 +369,7 @@ class KalmanClassifier(_KalmanHead, Classifier):
         return math.exp(self.scalars_[kalman.LOG_ALPHA])
 
     def _run(self, block: Block) -> Columns:
-        K = self._room_for(block)
+        K = self._n_wanted(block)
         seen = self._seen(block, K) if block.log_wanted else {}
         answer, side = self._walk_block(block, K, 1)
         known = self._n_outputs
@@ -363,7 +377,7 @@ class KalmanClassifier(_KalmanHead, Classifier):
             answer = np.ascontiguousarray(answer[:, :known])
         return {"prediction": side[:, 0], "proba": answer} | seen
 
-    def _room_for(self, block: Block) -> int:
+    def _n_wanted(self, block: Block) -> int:
         """Classes that may be known after this block."""
         if block.y.ndim != 1:
             raise ValueError(
@@ -425,14 +439,14 @@ class KalmanRegressor(_KalmanHead, Regressor):
         self._begin(CENTRE=self.centre_targets, RESCALE=self.scale_targets)
 
     def _run(self, block: Block) -> Columns:
-        q = self._n_targets(block)
+        q = self._n_wanted(block)
         seen = self._seen(block, q) if block.log_wanted else {}
         answer, side = self._walk_block(block, q, q)
         if block.y.ndim == 1 and q == 1:
             return {"prediction": answer[:, 0], "variance": side[:, 0]} | seen
         return {"prediction": answer, "variance": side} | seen
 
-    def _n_targets(self, block: Block) -> int:
+    def _n_wanted(self, block: Block) -> int:
         """Number of targets: given by the first block with more than one column, and fixed by the
         first label.
         """

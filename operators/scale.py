@@ -176,6 +176,7 @@ class BalancedNormalizer(_ZScore, base.Transformer):
     """
 
     _counters = (*_ZScore._counters, "groups_")
+    recalls_input = True
 
     @classmethod
     def _unit_test_params(cls) -> Iterator[dict[str, Any]]:

@@ -137,18 +137,28 @@ class Csr(NamedTuple):
         return out
 
 
+class Met(NamedTuple):
+    """Labels that came in the block of their event: rows (m,) int64, and scored (m,), its rows."""
+
+    rows: I8
+    scored: I8
+
+
 class Logged(NamedTuple):
     """What was logged when events were scored, handed back to the rows that bring their labels.
 
     columns: (n, …) arrays. held: by column, (n,) bool, true where it was logged; a column means
-    nothing elsewhere: a member of a wrapper that was born later has logged nothing.
+    nothing elsewhere: a member of a wrapper that was born later has logged nothing. met: rows whose
+    event stands in this block, so that nothing was logged: only for stages with `recalls_input`.
     """
 
     columns: Columns
     held: dict[str, B1]
+    met: Met | None = None
 
     def part(self, start: int, stop: int) -> "Logged":
         """Rows start to stop."""
+        assert self.met is None  # a stage that cuts has no `recalls_input`
         columns = {name: column[start:stop] for name, column in self.columns.items()}
         return Logged(columns, {name: rows[start:stop] for name, rows in self.held.items()})
 
@@ -156,7 +166,7 @@ class Logged(NamedTuple):
         """The columns whose names start with prefix, without it: one stage's share."""
         cut = len(prefix)
         own = {k[cut:]: v for k, v in self.columns.items() if k.startswith(prefix)}
-        return Logged(own, {name: self.held[prefix + name] for name in own})
+        return Logged(own, {name: self.held[prefix + name] for name in own}, self.met)
 
 
 class Block:
@@ -255,19 +265,30 @@ class Block:
 
     def with_X(self, X: F8, features: Features, keep_sparse: bool = True) -> "Block":
         """This block with other features."""
-        out: Block = object.__new__(Block)
-        out.X, out.features, out._plain = X, features, self._plain
-        out.y, out.weight, out.mode, out.labels = self.y, self.weight, self.mode, self.labels
-        out.ids, out.times, out.keys = self.ids, self.times, self.keys
-        out.sparse = self.sparse if keep_sparse else None
-        out.logged, out.log_wanted = self.logged, self.log_wanted
-        out.events, out.groups, out.label_times = self.events, self.groups, self.label_times
+        out = self._copied()
+        out.X, out.features = X, features
+        if not keep_sparse:
+            out.sparse = None
         return out
 
     def replace(self, **changes: Any) -> "Block":
         """This block with some of its columns exchanged."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name != "_plain"}
-        return Block(**(fields | changes))
+        out = self._copied()
+        for name, value in changes.items():
+            setattr(out, name, value)
+        if "mode" in changes:
+            out._plain = None
+        return out
+
+    def _copied(self) -> "Block":
+        """A block of the same columns; asked for often, so without a loop over their names."""
+        out: Block = object.__new__(Block)
+        out.X, out.features, out._plain = self.X, self.features, self._plain
+        out.y, out.weight, out.mode, out.labels = self.y, self.weight, self.mode, self.labels
+        out.ids, out.times, out.keys, out.sparse = self.ids, self.times, self.keys, self.sparse
+        out.logged, out.log_wanted = self.logged, self.log_wanted
+        out.events, out.groups, out.label_times = self.events, self.groups, self.label_times
+        return out
 
 
 def concatenate(parts: Sequence[Columns], lengths: Sequence[int]) -> Columns:

@@ -57,7 +57,7 @@ def cuts(block: Block, room: int | None = None) -> list[int]:
     """
     keys, logged = keys_of(block), to_log(block)
     settled = to_recall(block) | to_drop(block)
-    ends = [] if room is None else _closings(logged, room)
+    ends = [] if room is None else closings(logged, room)
     if keys is None or not settled.any() or not logged.any():
         return _with_last(ends, block.n)
     if block.events is None:
@@ -77,8 +77,8 @@ def _with_last(ends: list[int], n: int) -> list[int]:
     return ends if ends and ends[-1] == n else [*ends, n]
 
 
-def _closings(logged: B1, room: int) -> list[int]:
-    """The row after each put that closes a segment."""
+def closings(logged: B1, room: int) -> list[int]:
+    """The row after each put that closes a segment (room: `EventLog.room`)."""
     if np.count_nonzero(logged) < room:
         return []
     places: list[int] = np.flatnonzero(logged)[room - 1 :: SEGMENT].tolist()
@@ -170,6 +170,10 @@ class EventLog:
         """Puts until a segment is closed."""
         return SEGMENT - self._puts % SEGMENT
 
+    def knows_any(self, keys: NDArray[Any]) -> bool:
+        """Whether some of these keys pend."""
+        return bool(self._at) and not self._at.keys().isdisjoint(_plain(keys))
+
     def spill_to(self, spill: Spill, memory: int) -> None:
         """Spill to this folder from now on, above so many bytes; what was spilled comes back."""
         for name, segment in list(self._files.items()):
@@ -177,24 +181,34 @@ class EventLog:
         self._spill, self.memory = spill, memory
         self._shrink()
 
-    def put(self, keys: NDArray[Any], rows: B1, columns: Columns) -> None:
+    def put(
+        self, keys: NDArray[Any], rows: B1, columns: Columns, settled: B1 | None = None
+    ) -> None:
         """Log these rows of a block under their keys.
 
         keys, rows: (n,). columns: (n, …); where one is named p/here, columns p/… are logged only
-        for rows that it marks.
+        for rows that it marks. settled: (n,), those of them that count as put and are not kept, for
+        their label has come: the state is as if they had been put, and taken before their segment
+        was closed.
         """
         marks = {n[: 1 - len(HERE)]: mark for n, mark in columns.items() if n.endswith(HERE)}
         given = {name: column for name, column in columns.items() if not name.endswith(HERE)}
-        everywhere = bool(rows.all())
-        places = np.arange(rows.shape[0]) if everywhere else np.flatnonzero(rows)
-        dead = self._enter(_plain(keys if everywhere else keys[places]))
+        places = np.flatnonzero(rows)
+        end = self._puts + places.shape[0]
+        at = np.arange(self._puts, end)
+        if settled is not None:
+            kept = ~settled[places]
+            places, at = places[kept], at[kept]
+        everywhere = places.shape[0] == rows.shape[0]
+        dead = self._enter(_plain(keys if everywhere else keys[places]), at)
         done, closes = 0, False
-        while done < places.shape[0]:
-            m = min(self.room, places.shape[0] - done)
-            chosen = slice(done, done + m) if everywhere else places[done : done + m]
-            self._open.append(self._puts, given, marks, chosen, m)
-            self._puts += m
-            done += m
+        while self._puts < end:
+            self._puts = min(end, self._puts + self.room)
+            stop = int(np.searchsorted(at, self._puts))
+            if done < stop:
+                chosen = slice(done, stop) if everywhere else places[done:stop]
+                self._open.append(at[done:stop], given, marks, chosen)
+                done = stop
             if self._puts % SEGMENT == 0:
                 self._close()
                 closes = True
@@ -221,14 +235,14 @@ class EventLog:
 
     # -- keys and places ---------------------------------------------------------------------------
 
-    def _enter(self, keys: list[Any]) -> list[int]:
-        """Number the puts of these keys; the puts that are replaced."""
-        new = dict(zip(keys, range(self._puts, self._puts + len(keys)), strict=True))
+    def _enter(self, keys: list[Any], puts: I8) -> list[int]:
+        """Note the puts of these keys; those that are replaced."""
+        new = dict(zip(keys, puts.tolist(), strict=True))
         if len(new) == len(keys) and self._at.keys().isdisjoint(new):
             self._at.update(new)
             return []
         replaced = []
-        for at, key in enumerate(keys, start=self._puts):
+        for at, key in zip(puts.tolist(), keys, strict=True):
             if key in self._at:
                 replaced.append(self._at[key])
             self._at[key] = at

@@ -54,12 +54,13 @@ class Segment:
 
     # -- appending, while it is open ---------------------------------------------------------------
 
-    def append(self, first: int, given: Columns, marks: Columns, rows: Any, m: int) -> None:
-        """Log m rows of a block (a slice or indices) as the puts from `first` on."""
+    def append(self, at: I8, given: Columns, marks: Columns, rows: Any) -> None:
+        """Log these rows of a block (a slice or indices) as the puts `at` (m,)."""
+        m = int(at.shape[0])
         start, stop = self.n, self.n + m
         if stop > self.at.shape[0]:
             self._make_room(max(stop, 2 * start, _FIRST_ROOM))
-        self.at[start:stop] = np.arange(first, first + m)
+        self.at[start:stop] = at
         self.alive[start:stop] = True
         for name, column in given.items():
             values = column[rows]

@@ -1,10 +1,12 @@
 """Pipelines: transformers, one predictor, detectors on its error; one block through all of them.
 
 Each stage runs over a whole block before the next one. The block is cut where a stage's output
-widens and where a label meets its event inside the block; by the block law no cut changes a bit.
+widens and, unless every stage recalls its input alone (`recalls_input`), where a label meets its
+event inside the block; by the block law no cut changes a bit.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from streamlearn.block import (
 )
 from streamlearn.contracts import State, merged
 from streamlearn.errors import UserError
-from streamlearn.event_log import EventLog, cuts, keys_of, to_drop, to_log, to_recall
+from streamlearn.event_log import EventLog, closings, cuts, keys_of, to_drop, to_log, to_recall
 from streamlearn.operators import _prequential
 from streamlearn.operators._base import (
     CLASSIFICATION,
@@ -33,6 +35,7 @@ from streamlearn.operators._base import (
     Row,
 )
 from streamlearn.operators.foreign import as_stage
+from streamlearn.recall import Meetings, meetings
 from streamlearn.specification import rebuilt, specification
 from streamlearn.spill import Spill
 
@@ -119,49 +122,98 @@ class Pipeline(Operator):
     def _run(self, block: Block) -> Columns:
         kept_outside = block.logged is not None or block.log_wanted  # an outer pipeline has the log
         if kept_outside or block.plain or not self.expects_labels:
-            return self._flow(block)
-        ends = cuts(block, self._pending.room)
-        if len(ends) == 1:
-            return self._remembered(block)
-        starts = [0, *ends[:-1]]
-        pieces = [block.rows(a, b) for a, b in zip(starts, ends, strict=True)]
-        return concatenate([self._remembered(piece) for piece in pieces], [p.n for p in pieces])
+            return self._flow(0, block)
+        if self._frozen:
+            return self._in_turn(0, block)
+        k, at_once = self._learners()
+        run = self._at_once if at_once else self._in_turn
+        return _joined([(run(k, ready), ready.n) for ready in self._prepared(0, k, block)])
 
-    def _remembered(self, block: Block) -> Columns:
-        """Run a block in which no label meets its own event: recall before, log after."""
-        keys, recalled, logged = keys_of(block), to_recall(block), to_log(block)
-        dropped = to_drop(block)
+    def _learners(self) -> tuple[int, bool]:
+        """Where stages begin to learn from labels; whether they can do so without a cut."""
+        transformers = self._transformers
+        labelled = (i for i, stage in enumerate(transformers) if stage.needs_label)
+        k = next(labelled, len(transformers))
+        uncut = all(s.recalls_input or not s.needs_label for s in self.stages[k:])
+        return k, uncut and not any(map(_may_widen, transformers[k:]))
+
+    def _prepared(self, k: int, stop: int, block: Block) -> Iterator[Block]:
+        """A block after transformers k to stop, in pieces of one width: each runs before the next.
+
+        By the block law, and as these learn from no label, they may run ahead of those that do.
+        """
+        if k == stop:
+            yield block
+            return
+        for piece in self.stages[k].pieces(block):
+            yield from self._prepared(k + 1, stop, self._transformed(k, piece)[0])
+
+    def _in_turn(self, k: int, block: Block) -> Columns:
+        """From the k-th stage on, in pieces in which no label meets its own event."""
+        pieces = _cut(block, cuts(block, self._pending.room))
+        return _joined([(self._remembered(k, piece), piece.n) for piece in pieces])
+
+    def _at_once(self, k: int, block: Block) -> Columns:
+        """From the k-th stage on, uncut: late labels find what was seen in the block itself."""
+        done: list[_Piece] = []
+        for piece in _cut(block, closings(to_log(block), self._pending.room)):
+            found, keys = meetings(piece), keys_of(piece)
+            again = (
+                found is not None
+                and keys is not None
+                and (not found.once or self._pending.knows_any(keys[found.settled]))
+            )  # an event whose key is used again
+            run = self._in_turn(k, piece) if again else self._remembered(k, piece, found)
+            done.append((run, piece.n))
+        return _joined(done)
+
+    def _remembered(self, k: int, block: Block, found: Meetings | None = None) -> Columns:
+        """Run a block from the k-th stage on: recall before, log after.
+
+        found: all labels that meet their own event in the block; it was cut where not given.
+        """
+        keys, logged, settled = keys_of(block), to_log(block), None
+        block, kept = self._recalled(block, found), logged
+        if found is not None:
+            settled, kept = found.settled, logged & ~found.settled
+        wanted = bool(kept.any())
+        outputs = self._flow(k, block.replace(log_wanted=True) if wanted else block)
+        if wanted or logged.any():
+            assert keys is not None
+            logs = {name[4:]: c for name, c in outputs.items() if name.startswith("log:")}
+            self._pending.put(keys, logged, logs, settled)
+        return {name: c for name, c in outputs.items() if not name.startswith("log:")}
+
+    def _recalled(self, block: Block, found: Meetings | None) -> Block:
+        """The block with what was logged for its late labels; what expires is dropped."""
+        keys, recalled, dropped = keys_of(block), to_recall(block), to_drop(block)
+        met = None if found is None else found.met
+        if found is not None:
+            recalled, dropped = recalled & ~found.settling, dropped & ~found.settling
         if recalled.any():  # with those to be dropped, in their order: the first of two counts
-            columns, held = self._pending.take(keys, recalled | dropped)
-            held = {name: rows & recalled for name, rows in held.items()}
+            taken = self._pending.take(keys, recalled | dropped)
+            held = {name: rows & recalled for name, rows in taken.held.items()}
             if block.events is not None:  # a row without features: of an unknown event, no lesson
                 known = np.logical_or.reduce([*held.values(), ~recalled])
                 block = block.replace(mode=np.where(known, block.mode, np.uint8(EXPIRED)))
-            block = block.replace(logged=Logged(columns, held))
-        elif dropped.any():
+            return block.replace(logged=Logged(taken.columns, held, met))
+        if dropped.any():
             self._pending.drop(keys, dropped)
-        if not logged.any():
-            return self._flow(block)
-        outputs = self._flow(block.replace(log_wanted=True))
-        kept = {name[4:]: column for name, column in outputs.items() if name.startswith("log:")}
-        assert keys is not None
-        self._pending.put(keys, logged, kept)
-        return {name: column for name, column in outputs.items() if not name.startswith("log:")}
+        return block if met is None else block.replace(logged=Logged({}, {}, met))
 
-    def _flow(self, block: Block) -> Columns:
+    def _flow(self, k: int, block: Block) -> Columns:
+        """A block through the stages from the k-th on."""
         if self._frozen:
             block = block.replace(mode=block.mode & PREDICT)
         done: list[_Piece] = []
-        self._advance(0, block, {}, done)
-        if len(done) == 1:
-            return done[0][0]
-        return concatenate([outputs for outputs, _ in done], [n for _, n in done])
+        self._advance(k, block, {}, done)
+        return _joined(done)
 
     def _advance(self, k: int, block: Block, logs: Columns, done: list[_Piece]) -> None:
         """Transformers from the k-th on, then the tail; a piece of one width goes all the way."""
         while k < len(self._transformers):
             stage = self._transformers[k]
-            if type(stage).pieces is not Operator.pieces:  # it may widen inside the block
+            if _may_widen(stage):
                 at = 0
                 for piece in stage.pieces(block):
                     cut = {name: column[at : at + piece.n] for name, column in logs.items()}
@@ -196,8 +248,10 @@ class Pipeline(Operator):
         outputs = self._run_stage(k, asked)
         if not detectors:
             return {**outputs, **logs} if logs else outputs
-        own = asked if asked.logged is None else asked.replace(logged=asked.logged.under(f"{k}/"))
-        errors = _prequential.errors(own, outputs, str(self.task))
+        logged = block.logged if self._tail[0].needs_label else None
+        if asked.logged is not None:
+            asked = asked.replace(logged=logged and logged.under(f"{k}/"))
+        errors = _prequential.errors(asked, outputs, str(self.task))
         for detector in detectors:
             assert isinstance(detector, Detector)  # the constructor saw to it
             alarm = detector.watch(errors)
@@ -212,6 +266,7 @@ class Pipeline(Operator):
         if block.logged is not None:
             logged = block.logged.under(f"{k}/")
             block = _prequential.recalled(block, logged, stage.takes_nan)
+            block = _prequential.met(block, stage)
         outputs = stage.run(block)
         if not block.log_wanted:
             return outputs
@@ -378,6 +433,24 @@ def _flattened(stages: Sequence[Any]) -> Iterator[Operator]:
 
 
 _TRANSFORMER, _PREDICTOR, _DETECTOR = range(3)
+
+
+def _may_widen(stage: Operator) -> bool:
+    """Whether a transformer may cut a block, where its output gets wider."""
+    return type(stage).pieces is not Operator.pieces
+
+
+def _cut(block: Block, ends: list[int]) -> list[Block]:
+    """The rows up to each end, and those after the last."""
+    places = [at for at in ends if at < block.n]
+    return [block.rows(a, b) for a, b in pairwise([0, *places, block.n])]
+
+
+def _joined(done: list[_Piece]) -> Columns:
+    """The outputs of consecutive pieces as one."""
+    if len(done) == 1:
+        return done[0][0]
+    return concatenate([outputs for outputs, _ in done], [n for _, n in done])
 
 
 def _place(stage: Operator) -> int:
