@@ -83,8 +83,9 @@ class Recorder:
                 continue
             stop = min(n, start + room)
             self._sample(block, outputs, rows, start, stop)
-            here = fired[(fired >= start) & (fired < stop)]
-            np.add.at(self._alarms, (here + first) // self.width, 1)
+            if len(fired):
+                here = fired[(fired >= start) & (fired < stop)]
+                np.add.at(self._alarms, (here + first) // self.width, 1)
             self._spend(seconds * (stop - start) / n, stop - start)
             self.events += stop - start
             start = stop
@@ -125,8 +126,10 @@ class Recorder:
         step = max(1, self.width // PER_BIN)
         last = self.events + stop - start
         group = np.arange(self.events // step, (last - 1) // step + 1)
-        number = group * step + _scattered(group, step)
-        number = number[(number >= self.events) & (number < last)]
+        number = group
+        if step > 1:
+            number = group * step + _scattered(group, step)
+            number = number[(number >= self.events) & (number < last)]
         if not len(number):
             return
         picked = number - self.events + start
@@ -146,10 +149,12 @@ class Recorder:
 
     def _spend(self, seconds: float, n: int) -> None:
         """Share the seconds of the next n events among their bins."""
-        first, last = self.events // self.width, (self.events + n - 1) // self.width
-        edges = np.arange(first, last + 2) * self.width
-        inside = np.clip(edges, self.events, self.events + n)
-        self._seconds[first : last + 1] += np.diff(inside) * (seconds / n)
+        at, end, each = self.events, self.events + n, seconds / n
+        while at < end:
+            k = at // self.width
+            edge = min(end, (k + 1) * self.width)
+            self._seconds[k] += (edge - at) * each
+            at = edge
 
     def _look(self) -> None:
         """Read the pipeline, once a bin."""
