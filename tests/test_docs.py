@@ -247,3 +247,40 @@ def test_code_of_the_site_fits_a_screen(page: Path) -> None:
     """Beyond 88 columns a reader has to scroll sideways."""
     shown = [s for s in shown_in(page) if s.language != "include"]
     assert [line for s in shown for line in s.code.splitlines() if len(line) > 88] == []
+
+
+DOCSTRING = """\
+Learns w_ from |x|, as `replay` does; 2 * 3 is 6.
+
+Args:
+    r: noise, > 0;
+        in units of y. k, j: others.
+State: w_ (d,), weights.
+After a full sentence prose goes on.
+>>> 1 + 1
+2
+"""
+CONVERTED = r"""
+Learns w\_ from \|x\|, as :py:obj:`replay <streamlearn.replay>`\  does; 2 \* 3 is 6.
+
+:Args:
+    * **r**: noise, \> 0; in units of y.
+    * **k, j**: others.
+
+:State: w\_ (d,), weights.
+
+After a full sentence prose goes on.
+
+>>> 1 + 1
+2
+"""
+
+
+def test_docstrings_become_fields_and_plain_prose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Sphinx would take for a reference, emphasis or a substitution stays as it is."""
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    converter = importlib.import_module("docstrings")
+    monkeypatch.setitem(converter.links, "replay", "streamlearn.replay")
+    lines = converter.convert(DOCSTRING.splitlines(), ["r", "k", "j"])
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+    assert text == CONVERTED.strip()
