@@ -225,6 +225,12 @@ class Booking:
         at = self.book.order[(head + np.arange(held)) % self.window]
         return self.book.rows[at], self.book.scores[at], self.book.keys[at]
 
+    def residuals(self) -> list[float]:
+        """Label minus answer of the rows of the ring, the oldest first; of numbers alone."""
+        records = self._ring()[0]
+        left: list[float] = (records[:, jit.Y] - records[:, jit.SAID + jit.MODEL]).tolist()
+        return left
+
     # -- state -------------------------------------------------------------------------------------
 
     def state(self, events: int, classes: int, groups: int) -> State:

@@ -190,6 +190,22 @@ def _label_facts(labels: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _fate_facts(fates: Mapping[str, Any]) -> list[str]:
+    """How the events whose labels came differ from the others, where there are others."""
+    fates = dict(fates)
+    estimated = fates.pop("estimated_accuracy")
+    if not any(found["events"] for fate, found in fates.items() if fate != "told"):
+        return []
+    lines = []
+    for fate, found in fates.items():
+        shown = [f"{k} {_number(v)}" for k, v in found.items() if k != "events" and v is not None]
+        if found["events"]:
+            lines.append(f"labels {fate}: {found['events']:,} events, {', '.join(shown)}")
+    if estimated is not None:
+        lines.append(f"accuracy over all of these events, estimated: {_number(estimated)}")
+    return lines
+
+
 def _facts(result: Mapping[str, Any]) -> list[str]:
     """Lines below the table."""
     speed = f"{result['seconds']:.2f} s: {result['events_per_second']:,.0f} events/s"
@@ -199,6 +215,7 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
     ]
     if result.get("labels"):
         lines += _label_facts(result["labels"])
+        lines += _fate_facts(result["delayed"]["fates"])
     if result.get("river"):
         shown = ", ".join(f"{name} {_number(value)}" for name, value in result["river"].items())
         lines.append(f"by River, row by row: {shown}")

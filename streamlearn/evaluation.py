@@ -7,11 +7,24 @@ from typing import Any
 import numpy as np
 
 from streamlearn import waiting
-from streamlearn.block import B1, F8, I8, LEARN, OBSERVE, PREDICT, U1, Block, Columns, Vocabulary
+from streamlearn.block import (
+    B1,
+    F8,
+    I8,
+    LEARN,
+    NO_TIME,
+    OBSERVE,
+    PREDICT,
+    U1,
+    Block,
+    Columns,
+    Vocabulary,
+)
 from streamlearn.booking import CONFUSED, SAMPLE, Booking
 from streamlearn.contests import CONTESTS, Rows
 from streamlearn.contracts import Json, State, merged
 from streamlearn.event_log import EventLog, to_log
+from streamlearn.fates import ASSUMED, EXPIRED_FATE, TOLD, Fates
 from streamlearn.groups import Groups
 from streamlearn.jit import metrics as jit
 from streamlearn.metric_readers import (
@@ -136,6 +149,8 @@ class Evaluation:
         self._alarm_events: I8 = np.zeros(MAX_ALARMS, dtype=np.int64)
         self._events = self._n_alarms = self._unmatched = self._expired = 0
         self._log.load(EventLog().state())
+        told = self.delayed and self.task in ("classification", "regression")
+        self._fates = Fates(self.task) if told else None
         self._river: list[Any] = pickle.loads(self._fresh_river) if self._fresh_river else []  # noqa: S301
         if self.task != "multilabel":  # there the number of labels is not known yet
             self._bookings = self._fresh()
@@ -193,6 +208,8 @@ class Evaluation:
         rows, key = Rows(y, block.mode, heard, event, group, _NO_KEYS), event
         if waits is not None:
             key = self._recall(block, waits, rows, orderly)
+        elif self._fates is not None:
+            self._settle(block, rows, np.zeros(block.n, dtype=np.bool_))
         self._book(rows, self._bookings[0])
         if self.delayed:
             again = Rows(y, rows.asked, rows.heard, key, _NO_KEYS, key)
@@ -221,12 +238,15 @@ class Evaluation:
         if rows.group.shape[0]:
             columns["group"] = rows.group.astype(np.float64)
         come = np.equal(block.mode, LEARN)
-        found, expired = waiting.exchange(self._log, block, waits, come, columns, orderly)
+        found, lost = waiting.exchange(self._log, block, waits, come, columns, orderly)
         held = found.held.get("event", np.zeros(block.n, dtype=np.bool_))
+        expired = lost.held.get("event", np.zeros(block.n, dtype=np.bool_))
         rows.asked = np.where(waits, np.uint8(0), block.mode & PREDICT)
+        for logged, at in ((found, held), (lost, expired)):
+            if at.any():
+                for name, column in columns.items():
+                    columns[name] = waiting.filled(name, column, logged, at)
         if held.any():
-            for name, column in columns.items():
-                columns[name] = waiting.filled(name, column, found, held)
             self._contest.recalled(rows.y, columns, held)
             rows.asked[held] = PREDICT
         key = columns.pop("event").astype(np.int64)
@@ -234,8 +254,21 @@ class Evaluation:
             rows.group = columns.pop("group").astype(np.int64)
         rows.heard = columns
         self._unmatched += int(np.count_nonzero(come & ~held))
-        self._expired += expired
+        self._expired += int(np.count_nonzero(expired))
+        if self._fates is not None:
+            self._settle(block, rows, expired)
         return key
+
+    def _settle(self, block: Block, rows: Rows, expired: B1) -> None:
+        """Count the events whose label has come by these rows, or will not, by their fate."""
+        assert self._fates is not None
+        told = np.isfinite(rows.y) & (rows.asked & PREDICT != 0)
+        if block.label_times is None or block.plain:
+            fates = np.where(expired, EXPIRED_FATE, TOLD)
+        else:  # a label that never became known was assumed
+            came = (block.mode != LEARN) | (block.label_times != NO_TIME)
+            fates = np.where(expired, EXPIRED_FATE, np.where(came, TOLD, ASSUMED))
+        self._fates.add(fates, np.where(expired, np.nan, rows.y), rows.heard, told | expired)
 
     def _book(self, rows: Rows, booking: Booking) -> None:
         """All rows, through folds of the curve and samples of the ranking metrics."""
@@ -308,9 +341,10 @@ class Evaluation:
         `confidence` and `accuracy`. `confusion`: `labels`, and `counts` by true and predicted class
         (up to 64). `by_group`: by name, `scored` rows and the three. `delayed`: `windowed` and
         `fading` by `label_time` and by `scoring_time`, events `pending`, labels `unmatched`, events
-        `expired`. `curve`, `label_curve`: see `curve`. `river`: its metrics. `alarms`: the events
-        (from 0; the last 1,000) at which the detector fired, `n_alarms` all. `events`, `scored`,
-        `unanswered`. What the task does not have is None or empty.
+        `expired`, and `fates`: see `Fates`. `curve`, `label_curve`: see `curve`. `residuals`: label
+        minus answer of the last rows. `river`: its metrics. `alarms`: the events (from 0; the last
+        1,000) at which the detector fired, `n_alarms` all. `events`, `scored`, `unanswered`. What
+        the task does not have is None or empty.
         """
         bookings = self._bookings or self._fresh()
         booking, rank = bookings[0], self._contest.rank
@@ -337,6 +371,7 @@ class Evaluation:
             "delayed": self._delayed(found, bookings[1]) if self.delayed else None,
             "curve": self.curve(),
             "label_curve": self.curve("label") if self.delayed else None,
+            "residuals": booking.residuals() if self.task == "regression" else None,
             "river": {type(metric).__name__: plain(metric.get()) for metric in self._river},
             "alarms": self._alarms(),
             "n_alarms": self._n_alarms,
@@ -431,6 +466,7 @@ class Evaluation:
             "pending": len(self._log),
             "unmatched": self._unmatched,
             "expired": self._expired,
+            "fates": None if self._fates is None else self._fates.result(),
         }
 
     def _alarms(self) -> list[int]:
@@ -452,6 +488,8 @@ class Evaluation:
         for i, booking in enumerate(self._bookings):
             members[f"booking{i}"] = booking.state(events, known, 0 if i else groups)
         alarms = self._alarm_events[: self._n_alarms].copy()
+        if self._fates is not None:
+            members["fates"] = self._fates.state()
         own = State({"alarms": alarms}, {"groups": self._groups.state()})
         if self._river:
             data = pickle.dumps(self._river, protocol=5)
@@ -485,6 +523,8 @@ class Evaluation:
         self._events, self._n_alarms, self._unmatched, self._expired = counts
         self._contest.load(state.under("contest"))
         self._log.load(state.under("log"))
+        if self._fates is not None:
+            self._fates.load(state.under("fates"))
         self._groups.load(state.under("own").table["groups"])
         alarms = state.under("own").arrays["alarms"]
         self._alarm_events[: alarms.shape[0]] = alarms

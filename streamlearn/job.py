@@ -249,6 +249,7 @@ def with_late_labels(job: Job) -> Job:
     store = job.checkpoints
     spill = Spill() if store is None else Spill(store.path / "spill", store.keep)
     job.pipeline.spill_to(spill, section.memory_mb << 20)
+    job.evaluation.spill_to(spill, section.memory_mb << 20)
     return job._replace(source=late, labels=late, spill=spill)
 
 

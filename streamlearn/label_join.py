@@ -68,6 +68,7 @@ class _Row(NamedTuple):
     id: Any
     event: _Waiting
     came: int
+    assumed: bool = False
 
 
 class _Join:
@@ -210,7 +211,7 @@ class _Join:
         if why == "assumed":
             mode = LEARN
             y = float(self.labels.code(self.assume)) if self.labels is not None else self.assume
-        self.said.append(_Row(len(self.modes), mode, y, id, event, came))
+        self.said.append(_Row(len(self.modes), mode, y, id, event, came, why == "assumed"))
         self._remember(id, why)
 
     # -- labels without an event -------------------------------------------------------------------
@@ -515,7 +516,12 @@ class JoinedLabels:
         came = np.array([row.came for row in said], dtype=np.int64)
         woven = Woven(event_at, label_at, mode, np.array(join.numbers, dtype=np.int64), came)
         block = block.replace(y=np.array(join.ys, dtype=np.float64))
-        return weave(block, self._late(), woven, self.labels)
+        out = weave(block, self._late(), woven, self.labels)
+        if self._assume is not None:  # a label that was assumed never became known
+            known = np.full(out.n, NO_TIME, dtype=np.int64)
+            known[label_at] = [NO_TIME if row.assumed else 0 for row in said]
+            out = out.replace(label_times=known)
+        return out
 
     def _late(self) -> Late:
         """What was said of events, as columns."""

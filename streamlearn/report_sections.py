@@ -595,7 +595,38 @@ def delay(page: Page, result: Result) -> str:
     """How late labels came, what became of them, and what that does to the metric."""
     if not result.labels and not result.delayed:
         return ""
-    return _delays(page, result.labels or {}) + _bookings(page, result)
+    return _delays(page, result.labels or {}) + _fates(result) + _bookings(page, result)
+
+
+_FATE_WORDS = {
+    "told": "their label came",
+    "assumed": "a label was assumed",
+    "expired": "no label came in time",
+}
+
+
+def _fates(result: Result) -> str:
+    """How events whose labels came differ from the others; nothing where there are no others."""
+    found = dict((result.delayed or {}).get("fates") or {})
+    estimated = found.pop("estimated_accuracy", None)
+    present = {fate: row for fate, row in found.items() if row["events"]}
+    if not set(present) - {"told"}:
+        return ""
+    names = [name for name in next(iter(present.values())) if name != "events"]
+    shares = result.task == "classification"
+    rows = [
+        [
+            _FATE_WORDS[fate],
+            whole(row["events"]),
+            *((percent if shares else plain)(row[name]) for name in names),
+        ]
+        for fate, row in present.items()
+    ]
+    text = "Accuracy is known only where labels came. "
+    if estimated is not None:
+        text += f"If confidence misleads as much elsewhere, it is {percent(estimated)} over all."
+    note = "Answered events, by what became of their label."
+    return paragraph(text if shares else "") + table(["events", "number", *names], rows, note)
 
 
 _LABEL_WORDS = {

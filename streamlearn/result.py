@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,7 @@ class Result:
         """
         import pyarrow as pa
 
-        parts = {
+        parts: dict[str, Callable[[], list[dict[str, Json]]]] = {
             "metrics": self._metric_rows,
             "curve": self._curve_rows,
             "per_class": lambda: _named_rows("class", self.per_class),
@@ -117,7 +117,8 @@ class Result:
 
     def to_pandas(self, what: str = "metrics") -> "pd.DataFrame":
         """`to_arrow` as a pandas data frame; pandas must be there."""
-        return self.to_arrow(what).to_pandas()
+        frame: pd.DataFrame = self.to_arrow(what).to_pandas()
+        return frame
 
     def _metric_rows(self) -> list[dict[str, Json]]:
         views = {"cumulative": self.metrics, "windowed": self.windowed, "fading": self.fading}

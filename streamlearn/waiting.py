@@ -46,11 +46,8 @@ def _is_orderly(block: Block, waits: B1, come: B1, gone: B1) -> bool:
 
 def exchange(
     log: EventLog, block: Block, waits: B1, come: B1, columns: Columns, orderly: bool
-) -> tuple[Logged, int]:
-    """Log the rows that wait, take those whose label comes, drop those to which none will come.
-
-    Returns what was taken, and how many were dropped.
-    """
+) -> tuple[Logged, Logged]:
+    """Log the rows that wait; take those whose label comes, and those to which none will come."""
     keys, gone = keys_of(block), to_drop(block)
     last = waits.copy()
     if orderly:  # the put that closes a segment comes after the labels before it
@@ -58,14 +55,10 @@ def exchange(
         first = waits & ~last
         if keys is not None and first.any():
             log.put(keys, first, columns)
-    taken = log.take(keys, come)
-    before = len(log)
-    if gone.any():
-        log.drop(keys, gone)
-    dropped = before - len(log)
+    taken, lost = log.take(keys, come), log.take(keys, gone)
     if keys is not None and last.any():
         log.put(keys, last, columns)
-    return taken, dropped
+    return taken, lost
 
 
 def filled(name: str, column: NDArray[Any], found: Logged, rows: B1) -> NDArray[Any]:

@@ -421,13 +421,13 @@ def test_a_scaled_boolean_reaches_an_estimator_as_a_number() -> None:
     seen: list[Any] = []
 
     class Spy(base.Classifier):
-        def learn_one(self, x: dict[str, Any], y: Any) -> None:
+        def learn_one(self, x: Any, y: Any) -> None:
             seen.append(x["a"])
 
-        def predict_one(self, x: dict[str, Any]) -> Any:
+        def predict_one(self, x: Any, **kwargs: Any) -> Any:
             return None
 
-        def predict_proba_one(self, x: dict[str, Any]) -> dict[Any, float]:
+        def predict_proba_one(self, x: Any, **kwargs: Any) -> dict[Any, float]:
             return {}
 
     features = Features(["a"], [BOOLEAN])
