@@ -126,7 +126,7 @@ class Pipeline(Operator):
         if self._frozen:
             return self._in_turn(0, block)
         k, at_once = self._learners()
-        run = self._at_once if at_once else self._in_turn
+        run = self._at_once if at_once and block.n > 1 else self._in_turn
         return _joined([(run(k, ready), ready.n) for ready in self._prepared(0, k, block)])
 
     def _learners(self) -> tuple[int, bool]:
@@ -150,7 +150,7 @@ class Pipeline(Operator):
 
     def _in_turn(self, k: int, block: Block) -> Columns:
         """From the k-th stage on, in pieces in which no label meets its own event."""
-        pieces = _cut(block, cuts(block, self._pending.room))
+        pieces = [block] if block.n == 1 else _cut(block, cuts(block, self._pending.room))
         return _joined([(self._remembered(k, piece), piece.n) for piece in pieces])
 
     def _at_once(self, k: int, block: Block) -> Columns:

@@ -180,6 +180,33 @@ def test_what_is_spilled_does_not_depend_on_a_crash(tmp_path: Path) -> None:
     assert_same_state(again.state(whole=True), memory.state())
 
 
+@given(st.integers(0, 10**6), st.sampled_from([0, 20_000, 1 << 30]))
+def test_a_row_that_is_settled_counts_as_put_and_leaves_nothing(seed: int, memory: int) -> None:
+    """As if it had been put, and dropped; in place of a key that pends too."""
+    rng = np.random.default_rng(seed)
+    log, other = EventLog(memory), EventLog(memory)
+    at = 0
+    for step in range(12):
+        n = min(int(rng.integers(1, 600)), log.room)
+        assert log.room == other.room
+        keys = np.arange(at, at + n)
+        rows, gone = rng.random(n) < 0.8, rng.random(n) < rng.choice([0.0, 0.5, 1.0])
+        if step % 3 == 0 and n > 3:
+            keys[~gone] = rng.permutation(at + n)[: np.count_nonzero(~gone)]
+            keys[gone] = at + n + np.arange(np.count_nonzero(gone))
+        columns = columns_of(rng, n, 3, 2)
+        log.put(keys, rows, columns, gone)
+        other.put(keys, rows, columns)
+        other.drop(keys, rows & gone)
+        late = rng.permutation(at + n)[: n // 2]
+        for one in (log, other):
+            one.drop(late, np.ones(late.size, dtype=np.bool_))
+        at += 2 * n
+        assert_same_state(log.state(), other.state())
+        assert log.knows_any(keys) == any(key in other for key in keys.tolist())
+    assert not EventLog().knows_any(np.arange(3))
+
+
 def test_columns_that_open_later_in_the_block_leave_no_trace() -> None:
     """The same two events, logged with their own widths, or with that of a wider block."""
     rows = np.array([True, False])
