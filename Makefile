@@ -12,7 +12,7 @@ PIP := $(RUN) pip install --quiet --quiet --disable-pip-version-check
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
-demo: $(VENV)/.core  ## replay real data and a drifting stream, metrics on screen
+demo: $(VENV)/.core  ## replay real data and a drifting stream: metrics on screen, a report in build/demo.html
 	@sh examples/demo.sh $(VENV)/bin/streamlearn
 
 test: $(VENV)/.dev  ## run the tests
@@ -51,7 +51,7 @@ $(VENV)/.made:
 
 $(VENV)/.core: pyproject.toml | $(VENV)/.made
 	@echo "Installing streamlearn into $(VENV) (a minute where nothing is cached) ..."
-	@$(PIP) --editable .
+	@$(PIP) --editable ".[report]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.made

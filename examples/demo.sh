@@ -9,7 +9,9 @@ echo "== Real data that ships inside the river package: which web sites are afte
 echo
 echo "== A generated stream whose concept changes at rows 10,000, 20,000 and 30,000."
 echo "== First a model that learns how fast to forget; its detector only reports:"
-"$streamlearn" replay drift:abrupt --target y
+mkdir -p build
+"$streamlearn" replay drift:abrupt --target y --drifts 10000,20000,30000 --report build/demo.html
+echo "a report of this one, with plots, to open in a browser: $PWD/build/demo.html"
 echo
 echo "== Then one that never forgets, but starts anew when its detector fires:"
 "$streamlearn" replay examples/pipeline.yaml
