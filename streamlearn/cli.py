@@ -294,6 +294,7 @@ def tune(
         _write_new(output, found.to_yaml())
     print_tuning(found)
 
+
 @app.command()
 def operators(
     name: Annotated[str | None, typer.Argument(help="Show one in full.")] = None,
