@@ -94,9 +94,12 @@ def _meetings_by_number(events: I8, settled: B1, logged: B1) -> list[tuple[int, 
     if not late.size:
         return []
     order = np.argsort(numbers, kind="stable")
-    at = np.minimum(np.searchsorted(numbers[order], events[late]), rows.size - 1)
+    known = numbers[order]
+    if (known[1:] == known[:-1]).any():  # a number that is used again
+        return _meetings_by_id(events, settled, logged)
+    at = np.minimum(np.searchsorted(known, events[late]), rows.size - 1)
     scored = rows[order[at]]
-    meets = (numbers[order[at]] == events[late]) & (scored < late)
+    meets = (known[at] == events[late]) & (scored < late)
     return list(zip(late[meets].tolist(), scored[meets].tolist(), strict=True))
 
 

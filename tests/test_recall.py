@@ -11,7 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import anomaly, linear_model, multiclass, preprocessing
 
-from streamlearn.block import EXPIRED, LABELLED, LEARN, PREDICT, SCORED, Block, Columns, concatenate
+from streamlearn.block import (
+    EXPIRED,
+    I8,
+    LABELLED,
+    LEARN,
+    PREDICT,
+    SCORED,
+    U1,
+    Block,
+    Columns,
+    concatenate,
+)
 from streamlearn.contracts import State
 from streamlearn.operators import (
     ADWIN,
@@ -170,31 +181,25 @@ def test_uncut_in_turn_and_by_row_are_one(name: str) -> None:
     holds()
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from([SCORED, SCORED, LEARN, LEARN, EXPIRED, LABELLED, PREDICT, 3]),
-            st.integers(-1, 6),
-        ),
-        min_size=2,
-        max_size=40,
-    ),
-    st.lists(st.integers(0, 40), max_size=3),
-    st.sampled_from(["events", "ids", "texts"]),
-    st.integers(0, 100),
-)
+def used_again(rng: np.random.Generator) -> tuple[U1, I8]:
+    """Modes and numbers of some rows: few numbers, so that most are used more than once."""
+    n, most = int(rng.integers(2, 40)), int(rng.integers(1, 16))
+    modes = [SCORED, SCORED, SCORED, LEARN, LEARN, EXPIRED, LABELLED, PREDICT, LEARN | PREDICT]
+    return rng.choice(modes, n).astype(np.uint8), rng.integers(-1, most, n)
+
+
 @pytest.mark.jit
-def test_keys_that_are_used_again_are_taken_in_turn(
-    rows: list[tuple[int, int]], cuts: list[int], which: str, seed: int
-) -> None:
+@pytest.mark.parametrize("which", ["events", "ids", "texts"])
+@pytest.mark.parametrize("seed", range(40))
+def test_keys_that_are_used_again_are_taken_in_turn(seed: int, which: str) -> None:
     """Scored twice, settled twice, settled before, never: as row by row."""
     rng = np.random.default_rng(seed)
-    mode = np.array([m for m, _ in rows], dtype=np.uint8)
-    number = np.array([k for _, k in rows], dtype=np.int64)
-    X = rng.normal(size=(len(rows), 2))
+    mode, number = used_again(rng)
+    cuts = rng.integers(0, mode.size, rng.integers(0, 3)).tolist()
+    X = rng.normal(size=(mode.size, 2))
     X[rng.random(X.shape) < 0.1] = np.nan
     X[(mode == LEARN) | (mode == EXPIRED)] = np.nan
-    y = rng.choice(["a", "b"], len(rows))
+    y = rng.choice(["a", "b"], mode.size)
     block = block_of(X, y, task="classification", mode=mode)
     texts = np.array([f"{k}" for k in number], dtype=object)
     block = block.replace(
@@ -220,16 +225,10 @@ def naive_meetings(block: Block) -> tuple[list[tuple[int, int]], bool]:
     return pairs, once and len({s for _, s in pairs}) == len(pairs)
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from([SCORED, LEARN, EXPIRED, LABELLED, 3]), st.integers(-1, 9)),
-        max_size=30,
-    )
-)
-def test_meetings_are_those_of_a_walk(rows: list[tuple[int, int]]) -> None:
-    mode = np.array([m for m, _ in rows], dtype=np.uint8)
-    block = block_of(np.zeros((len(rows), 1)), mode=mode)
-    block = block.replace(events=np.array([k for _, k in rows], dtype=np.int64))
+@pytest.mark.parametrize("seed", range(200))
+def test_meetings_are_those_of_a_walk(seed: int) -> None:
+    mode, number = used_again(np.random.default_rng(seed))
+    block = block_of(np.zeros((mode.size, 1)), mode=mode).replace(events=number)
     pairs, once = naive_meetings(block)
     found = meetings(block)
     if found is None:
