@@ -262,10 +262,9 @@ def _classified(record: F8, y: float, prediction: float, proba: F8, said: F8) ->
     p, brier = math.nan, 0.0
     if wide > 0:
         p = proba[k] if k < wide else 0.0
-        brier = 0.0 if k < wide else 1.0
         for j in range(wide):
-            off = proba[j] - (1.0 if j == k else 0.0)
-            brier += off * off
+            brier += proba[j] * proba[j] if j != k else 0.0
+        brier += (p - 1.0) * (p - 1.0)  # last, whether the block is as wide as this class or not
         record[TRUST] = proba[int(prediction)] if prediction < wide else 0.0
     record[LOSSES] = _log_loss(p) if not math.isnan(brier) else math.nan
     record[BRIERS] = 0.5 * brier

@@ -168,6 +168,8 @@ class Classification(Contest):
         """
         if known < 2 or known > SCORES:
             return np.nan, np.nan
+        if scores.shape[1] < known:  # how wide a ring is depends on the blocks
+            scores = _checks.padded(scores, (scores.shape[0], known))
         return class_ranking(truth, scores[:, :known], self._positive(known))
 
     def _positive(self, known: int) -> int | None:

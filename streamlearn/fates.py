@@ -81,9 +81,10 @@ class Fates:
 
 
 def _confidence(said: F8, proba: F8) -> F8:
-    """Probability of the class that was said; NaN without probabilities."""
-    known = np.isfinite(said) & (said < proba.shape[1])
-    at = np.flatnonzero(known)
-    out = np.full(said.shape[0], np.nan)
+    """Probability of the class that was said, 0 beyond the width; NaN without probabilities."""
+    wide = proba.shape[1]
+    out = np.full(said.shape[0], 0.0 if wide else np.nan)
+    out[~np.isfinite(said)] = np.nan
+    at = np.flatnonzero(np.isfinite(said) & (said < wide))
     out[at] = proba[at, said[at].astype(np.int64)]
     return out

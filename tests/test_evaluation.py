@@ -403,6 +403,23 @@ def test_infinite_targets_and_predictions_are_left_out() -> None:
     assert (found["scored"], found["unanswered"], found["metrics"]["mae"]) == (1, 1, 1.0)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_how_wide_a_block_is_shows_in_no_bit(late: bool) -> None:
+    """A block in which a later row knows more classes has zeros in the rows before it."""
+    rng = np.random.default_rng(1)
+    n = 60
+    y, said = rng.integers(0, 6, n) * 1.0, rng.integers(0, 4, n) * 1.0
+    narrow = rng.dirichlet(np.ones(3), n)
+    found = []
+    for proba in (narrow, np.pad(narrow, ((0, 0), (0, 3)))):
+        evaluation = Evaluation("classification", window=7, delayed=late)
+        for t in range(n):
+            block = block_of([y[t]]).replace(events=np.array([t]))
+            evaluation.update(block, answers([said[t]], proba[t : t + 1]))
+        found.append(json.dumps(evaluation.result()))
+    assert found[0] == found[1]
+
+
 def test_labels_name_the_classes_and_may_come_with_the_blocks() -> None:
     measured = Evaluation("classification")
     measured.update(block_of([0, 1], labels=Vocabulary([True, "up"])), answers([0, 1]))
