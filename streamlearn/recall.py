@@ -38,9 +38,9 @@ def meetings(block: Block) -> Meetings | None:
     place = np.minimum(np.searchsorted(known, numbers[late]), known.size - 1)
     of = scored[order[place]]
     meets = (known[place] == numbers[late]) & (of < late)
-    twice = bool((known[1:] == known[:-1]).any())
-    if not meets.any() and not twice:
+    if not meets.any():  # nor with a later row of an event that was scored again
         return None
+    twice = bool((known[1:] == known[:-1]).any())
     late, of = late[meets], of[meets]
     settling, settled = _marked(block.n, late), _marked(block.n, of)
     taught = brings[late]
