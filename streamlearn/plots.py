@@ -4,14 +4,26 @@ Nothing here knows a Result or HTML. Colours are *roles*: a model carries tags `
 whoever shows it may repaint it by looking the role up in PALETTES (light or dark).
 """
 
+import gc
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import bokeh.models
-from bokeh.plotting import figure
+# What a report costs beyond the stream is mostly this import. Figures are put together of models:
+# bokeh.plotting, embed and resources would load a server and a template language, and give every
+# glyph four more for selections that there are none of. Half of the rest were rounds of the
+# collector through thousands of new classes, none of which is garbage.
+_collecting = gc.isenabled()
+gc.disable()
+try:
+    import bokeh.models
+    from bokeh.core.serialization import Serializer
+finally:
+    if _collecting:
+        gc.enable()
 
 models: Any = bokeh.models  # its types say less than it does, and other things by version
+_serializer: Any = Serializer
 Numbers = Sequence[float | None]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
@@ -108,14 +120,14 @@ def over_time(
         source = models.ColumnDataSource(
             {"x": list(line.rows), "y": _gaps(line.values), "name": [line.name] * len(line.rows)}
         )
-        drawn = p.line(
-            "x", "y", source=source, line_width=line.width, line_dash=line.dash,
-            line_alpha=line.alpha, line_join="round",
+        stroke = models.Line(
+            x="x", y="y", line_width=line.width, line_dash=line.dash, line_alpha=line.alpha,
+            line_join="round",
         )  # fmt: skip
-        _paint(drawn.glyph, line_color=line.role)
+        drawn = p.add_glyph(source, _paint(stroke, line_color=line.role))
         if line.dots:
-            _paint(p.scatter("x", "y", source=source, size=6).glyph, fill_color=line.role,
-                   line_color=line.role)  # fmt: skip
+            dot = models.Scatter(x="x", y="y", size=6)
+            p.add_glyph(source, _paint(dot, fill_color=line.role, line_color=line.role))
         if line.labelled:
             _hover(p, drawn, [("", "@name"), ("event", "@x{0,0}"), (unit, "@y{0.0000}")])
     _mark_alarms(p, marks.alarms, top - 0.9 * pad)
@@ -132,8 +144,9 @@ def shares_over_time(rows: Sequence[int], shares: Mapping[str, Numbers], height:
     for k, values in enumerate(shares.values()):
         twice = [v or 0.0 for v in values for _ in range(2)]
         upper = [b + v for b, v in zip(below, twice, strict=True)]
-        drawn = p.varea(x=x, y1=below, y2=upper, fill_alpha=0.75 if k < N_SERIES else 0.3)
-        _paint(drawn.glyph, fill_color=_series(k))
+        area = models.VArea(x="x", y1="y1", y2="y2", fill_alpha=0.75 if k < N_SERIES else 0.3)
+        source = models.ColumnDataSource({"x": x, "y1": below, "y2": upper})
+        p.add_glyph(source, _paint(area, fill_color=_series(k)))
         below = upper
     _axes(p, "events", "share", "0%")
     return p
@@ -159,11 +172,10 @@ def feature_drift(rows: Sequence[int], features: Sequence[tuple[str, Numbers]], 
                     alpha = min(1.0, abs(z) / most)
                     for key, value in zip(cells, (a, b, i, alpha, name, z), strict=True):
                         cells[key].append(value)
-        drawn = p.hbar(
-            y="y", left="left", right="right", height=0.86, fill_alpha="alpha", line_color=None,
-            source=models.ColumnDataSource(cells),
-        )  # fmt: skip
-        _paint(drawn.glyph, fill_color=role)
+        bar = models.HBar(
+            y="y", left="left", right="right", height=0.86, fill_alpha="alpha", line_color=None
+        )
+        drawn = p.add_glyph(models.ColumnDataSource(cells), _paint(bar, fill_color=role))
         said = [("", "@name"), ("events to", "@right{0,0}"), ("drift", "@z{0.00}")]
         _hover(p, drawn, said, "mouse")
     _axes(p, "events", "", "0")
@@ -177,14 +189,15 @@ def reliability(calibration: Mapping[str, Any], height: int = 320) -> Any:
     """How often the model was right, by how sure it was; a bar below says how many answers."""
     n, sure, right = calibration["n"], calibration["confidence"], calibration["accuracy"]
     p = _plot(height, _range(0.0, 1.0), _range(0.0, 1.0))
-    diagonal = p.line([0, 1], [0, 1], line_dash="4 4", line_width=1.4)
-    _paint(diagonal.glyph, line_color="quiet")
+    diagonal = models.Line(x="x", y="y", line_dash="4 4", line_width=1.4)
+    ends = models.ColumnDataSource({"x": [0, 1], "y": [0, 1]})
+    p.add_glyph(ends, _paint(diagonal, line_color="quiet"))
     most, edges = max(n, default=0) or 1, calibration["edges"]
     bars = models.ColumnDataSource(
         {"left": edges[:-1], "right": edges[1:], "top": [0.22 * v / most for v in n], "n": n}
     )
-    drawn = p.quad(left="left", right="right", bottom=0, top="top", source=bars, fill_alpha=0.25)
-    _paint(drawn.glyph, fill_color="s0", line_color="paper")
+    bar = models.Quad(left="left", right="right", bottom=0, top="top", fill_alpha=0.25)
+    drawn = p.add_glyph(bars, _paint(bar, fill_color="s0", line_color="paper"))
     _hover(p, drawn, [("answers", "@n{0,0}")], "mouse")
     kept = [i for i, v in enumerate(n) if v and sure[i] is not None and right[i] is not None]
     size = [5 + 11 * math.sqrt(n[i] / most) for i in kept]
@@ -192,10 +205,9 @@ def reliability(calibration: Mapping[str, Any], height: int = 320) -> Any:
         {"x": [sure[i] for i in kept], "y": [right[i] for i in kept], "n": [n[i] for i in kept],
          "size": size}
     )  # fmt: skip
-    joined = p.line("x", "y", source=points, line_width=2)
-    _paint(joined.glyph, line_color="s0")
-    dots = p.scatter("x", "y", size="size", source=points, line_width=1.5)
-    _paint(dots.glyph, fill_color="s0", line_color="paper")
+    p.add_glyph(points, _paint(models.Line(x="x", y="y", line_width=2), line_color="s0"))
+    dot = models.Scatter(x="x", y="y", size="size", line_width=1.5)
+    dots = p.add_glyph(points, _paint(dot, fill_color="s0", line_color="paper"))
     said = [("said", "@x{0.0%}"), ("right", "@y{0.0%}"), ("answers", "@n{0,0}")]
     _hover(p, dots, said, "mouse")
     _axes(p, "confidence of the answer", "share that was right", "0%")
@@ -218,13 +230,13 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[float]]) -> Any:
             for key, value in zip(cells, values, strict=True):
                 cells[key].append(value)
     source = models.ColumnDataSource(cells)
-    drawn = p.rect("x", "y", 0.96, 0.96, source=source, fill_alpha="share", line_width=1)
-    _paint(drawn.glyph, fill_color="s0", line_color="grid")
+    box = models.Rect(x="x", y="y", width=0.96, height=0.96, fill_alpha="share", line_width=1)
+    drawn = p.add_glyph(source, _paint(box, fill_color="s0", line_color="grid"))
     said = [("true", "@true"), ("answered", "@said"), ("events", "@n{0,0}")]
     _hover(p, drawn, said, "mouse")
-    text = p.text("x", "y", text="t", source=source, text_align="center", text_baseline="middle",
-                  text_font_size="12px", text_font={"value": FONT})  # fmt: skip
-    _paint(text.glyph, text_color="ink")
+    text = models.Text(x="x", y="y", text="t", text_align="center", text_baseline="middle",
+                       text_font_size="12px", text_font={"value": FONT})  # fmt: skip
+    p.add_glyph(source, _paint(text, text_color="ink"))
     _axes(p, "answered", "true class", "0")
     for axis in (p.xaxis, p.yaxis):
         axis.ticker = models.FixedTicker(ticks=list(range(k)))
@@ -249,8 +261,8 @@ def histogram(
     ends = _range(edges[0], edges[-1]) if edges else _range(0, 1)
     p = _plot(height, ends, _range(0, 1.18 * max(counts, default=1) or 1), log=log)
     source = models.ColumnDataSource({"left": edges[:-1], "right": edges[1:], "n": list(counts)})
-    drawn = p.quad(left="left", right="right", bottom=0, top="n", source=source, fill_alpha=0.75)
-    _paint(drawn.glyph, fill_color="s0", line_color="paper")
+    bar = models.Quad(left="left", right="right", bottom=0, top="n", fill_alpha=0.75)
+    drawn = p.add_glyph(source, _paint(bar, fill_color="s0", line_color="paper"))
     said = [(unit, "@left{0,0.[00]} to @right{0,0.[00]}"), (what, "@n{0,0}")]
     _hover(p, drawn, said, "mouse")
     for i, (name, x) in enumerate((marks or {}).items()):
@@ -269,14 +281,30 @@ def histogram(
 
 def _plot(height: int, x: Any, y: Any, log: bool = False) -> Any:
     """An empty figure: as wide as there is room, no tools that would catch a finger's scrolling."""
-    p = figure(
+    p = models.Plot(
         height=height, sizing_mode="stretch_width", x_range=x, y_range=y, toolbar_location=None,
-        tools="", x_axis_type="log" if log else "linear", min_border_left=8, min_border_right=14,
-        min_border_top=6, background_fill_color=None, border_fill_color=None,
-        outline_line_color=None,
+        x_scale=models.LogScale() if log else models.LinearScale(), y_scale=models.LinearScale(),
+        min_border_left=8, min_border_right=14, min_border_top=6, background_fill_color=None,
+        border_fill_color=None, outline_line_color=None,
     )  # fmt: skip
-    p.xgrid.visible = False
+    axis = models.LogAxis() if log else models.LinearAxis()
+    p.add_layout(axis, "below")
+    p.add_layout(models.LinearAxis(), "left")
+    p.add_layout(models.Grid(dimension=0, axis=axis, visible=False))
+    p.add_layout(models.Grid(dimension=1, axis=p.yaxis[0]))
     return p
+
+
+def plot_json(p: Any, target: str) -> dict[str, Any]:
+    """A figure as `Bokeh.embed.embed_item` takes it, to be shown in the element `target`.
+
+    As `bokeh.embed.json_item` makes it, which walks through all models three times more to look for
+    mistakes that a fixed set of figures does not have.
+    """
+    root = _serializer(deferred=False).encode(p)
+    document = {"version": bokeh.__version__, "title": "", "roots": [root]}
+    return {"target_id": target, "root_id": root["id"], "doc": document,
+            "version": bokeh.__version__}  # fmt: skip
 
 
 def _range(start: float, end: float) -> Any:
@@ -336,14 +364,13 @@ def _mark_alarms(p: Any, alarms: Sequence[int], y: float) -> None:
         return
     source = models.ColumnDataSource({"x": list(alarms), "y": [y] * len(alarms)})
     if len(alarms) <= 100:
-        drawn = p.scatter("x", "y", source=source, marker="inverted_triangle", size=9)
-        drawn.glyph.line_alpha = 0.0
-        _paint(drawn.glyph, fill_color="alarm")
+        mark = models.Scatter(x="x", y="y", marker="inverted_triangle", size=9, line_alpha=0.0)
+        _paint(mark, fill_color="alarm")
     else:  # thin strokes, darker where there are more
-        drawn = p.scatter("x", "y", source=source, marker="dash", angle=math.pi / 2, size=12)
-        drawn.glyph.update(line_alpha=max(0.12, 40.0 / len(alarms)), line_width=1.5)
-        _paint(drawn.glyph, line_color="alarm")
-    _hover(p, drawn, [("alarm at event", "@x{0,0}")], "mouse")
+        mark = models.Scatter(x="x", y="y", marker="dash", angle=math.pi / 2, size=12,
+                              line_alpha=max(0.12, 40.0 / len(alarms)), line_width=1.5)  # fmt: skip
+        _paint(mark, line_color="alarm")
+    _hover(p, p.add_glyph(source, mark), [("alarm at event", "@x{0,0}")], "mouse")
 
 
 def _name_ends(p: Any, lines: Sequence[Line], span: tuple[float, float], height: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from html import escape
 from importlib import resources
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -52,10 +52,10 @@ class Page:
 
         keys: a legend, on a phone alone unless `always`. narrow: not as wide as the page.
         """
-        from bokeh.embed import json_item
+        from streamlearn.plots import plot_json
 
         target = f"plot-{len(self._plots)}"
-        self._plots.append(dict(json_item(plot, cast(Any, target))))
+        self._plots.append(plot_json(plot, target))
         style = f"height:{plot.height}px" if plot.height else ""
         return (
             f"<figure{_class('narrow' if narrow else '')}>{_legend(keys, always)}"
@@ -254,7 +254,5 @@ def _file(name: str) -> str:
 @cache
 def _bokeh() -> str:
     """BokehJS without widgets, tables and the like; 1.3 MB."""
-    from bokeh.resources import Resources
-
-    found: str = Resources(mode="inline", components=["bokeh"], log_level="warn").render_js()
-    return found.strip()
+    code = resources.files("bokeh").joinpath("server/static/js/bokeh.min.js").read_text("utf-8")
+    return f'<script>\n{code}\n</script>\n<script>\nBokeh.set_log_level("warn");\n</script>'
