@@ -577,3 +577,13 @@ def test_features_whose_names_are_a_number_and_its_text_stay_apart(tmp_path: Any
     pipe.save(tmp_path / "pipe.sl")
     other = load(tmp_path / "pipe.sl")
     assert other.predict_proba_one({1: "w"}) == pipe.predict_proba_one({1: "w"})
+
+
+def test_a_block_with_other_modes_is_plain_no_more() -> None:
+    """What was found out about a block is not said of its copy with other rows to learn."""
+    block = stream(4, seed=0)
+    assert block.plain
+    assert block.replace(y=np.zeros(4)).plain
+    asks = block.replace(mode=np.full(4, PREDICT, dtype=np.uint8))
+    assert not asks.plain
+    assert asks.replace(mode=block.mode).plain
