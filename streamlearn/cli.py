@@ -194,11 +194,11 @@ def compare(
         str, typer.Argument(metavar="DATA", help="Data as for replay; more with --also.")
     ],
     models: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="A B ...", help="Operators, families, river.module.Class, or pipeline YAMLs."
         ),
-    ],
+    ] = None,
     target: Target = None,
     features: FeatureNames = None,
     ignore: Ignored = None,
@@ -231,7 +231,7 @@ def compare(
         "limit": limit,
     }
     found = comparison.compare_sets(
-        [data, *(also or ())], models, json=json, report=report, progress=True, **options
+        [data, *(also or ())], models or [], json=json, report=report, progress=True, **options
     )
     print_comparison(found)
 
@@ -275,6 +275,8 @@ def tune(
     from streamlearn import tuning
     from streamlearn.display import print_tuning
 
+    if output is not None:
+        _require_new(output)  # before the hours of a search
     found = tuning.tune(
         data=data,
         ranges=ranges,
@@ -419,12 +421,17 @@ def _system_error(error: OSError) -> str:
     return f"{place}{error.strerror}; {advice}"
 
 
+def _require_new(path: Path) -> None:
+    if path.exists():
+        raise UserError(f"{path}: is there already; choose another with --output")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no such folder; make it, or correct the path")
+
+
 def _write_new(path: Path, text: str) -> None:
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise UserError(f"{path}: is there already; choose another with --output") from None
+    _require_new(path)
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _print(result: Any, apart: bool) -> None:

@@ -112,10 +112,12 @@ class Comparison:
             others = [name for name, _ in self._ordered() if name != self.against]
             lines.append(f"{self.metric} against {self.against}{best}:")
             lines += plain(["", ""], [[f"  {name}", self._said(name)] for name in others])[1:]
-            lines.append(
-                f"  (the intervals hold all together, whenever one looks, "
-                f"with a chance of {1 - self.alpha:.0%})"
-            )
+            found = [self.difference(name) for name in others]
+            if any(d.difference is not None and d.low is not None for d in found):
+                lines.append(
+                    f"  (the intervals hold all together, whenever one looks, "
+                    f"with a chance of {1 - self.alpha:.0%})"
+                )
         elif not self.errors:
             lines.append("one pipeline: there is nothing to compare it with but the baselines")
         return [
@@ -148,8 +150,9 @@ class Comparison:
         if found.difference is None:
             return "no rows in common"
         if found.low is None or found.high is None:
-            return f"{found.difference:+.4f}, too few rows"
-        return f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}] {found.verdict}"
+            return f"{signed(found.difference)}, too few rows on which they differ"
+        interval = f"[{signed(found.low)}, {signed(found.high)}]"
+        return f"{signed(found.difference)} {interval} {found.verdict}"
 
     def __repr__(self) -> str:
         title = f"Comparison: {self.task} of {self.target!r} in {self.data}"
@@ -455,6 +458,11 @@ def microseconds(result: Result) -> float:
 def number(value: float | None) -> str:
     """A metric as text; nothing for one that is not there."""
     return "" if value is None else f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4e}"
+
+
+def signed(difference: float) -> str:
+    """A difference as text, with its sign."""
+    return f"{difference:+.4f}" if abs(difference) < 1e6 else f"{difference:+.4e}"
 
 
 def size(count: float) -> str:

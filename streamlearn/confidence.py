@@ -106,7 +106,8 @@ def mixture_bound(v: F8 | float, alpha: float, v_best: F8 | float) -> F8:
     log(1 + 2 log(1/alpha))) makes it tightest near v_best.
     """
     r, sharp = _rho(v_best, alpha), 2.0 * math.log(1.0 / alpha)
-    bound: F8 = np.sqrt((v + r) * (np.log1p(v / r) + sharp))
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite variation bounds nothing: NaN
+        bound: F8 = np.sqrt((v + r) * (np.log1p(v / r) + sharp))
     return bound
 
 

@@ -110,8 +110,11 @@ class LabelsSection(_Section):
 
     @model_validator(mode="after")
     def _fits(self) -> "LabelsSection":
-        if (self.source is None) == (self.delay is None):
-            raise ValueError("must name a source or a delay, and not both")
+        if self.source is None and self.delay is None:
+            raise ValueError("must name a source or a delay, got neither")
+        if self.source is not None and self.delay is not None:
+            got = f"source {self.source!r} and delay {self.delay!r}"
+            raise ValueError(f"must name a source or a delay, and not both, got {got}")
         alone = {"id", "target", "time", "timeout", "assume"} & self.model_fields_set
         if self.source is None and alone:
             raise ValueError(f"{min(alone)} is for labels with a source of their own")

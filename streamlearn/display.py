@@ -13,6 +13,8 @@ from rich.text import Text
 
 from streamlearn.display_comparison import print_comparison as print_comparison
 from streamlearn.display_comparison import print_tuning as print_tuning
+from streamlearn.groups import OTHER
+from streamlearn.wording import counted, seconds
 
 _REFRESH_SECONDS = 0.2
 _SHOWN_GROUPS = 20
@@ -83,7 +85,7 @@ def print_result(
     if result.get("drift"):
         out.print(_drift_table(result["drift"]))
     for line in _facts(result):
-        out.print(line, highlight=False, soft_wrap=True)
+        out.print(Text(line), soft_wrap=True)
 
 
 def print_operators(
@@ -144,12 +146,13 @@ def _groups_table(groups: Mapping[str, Mapping[str, Any]], metric: str) -> Table
     table.add_column("group", overflow="fold")
     for name in ("scored", metric, "windowed"):
         table.add_column(name, justify="right")
-    most = sorted(groups.items(), key=lambda item: -item[1]["scored"])
-    for name, found in most[:_SHOWN_GROUPS]:
+    most = sorted(groups.items(), key=lambda item: (item[0] == OTHER, -item[1]["scored"]))
+    cut = most[:_SHOWN_GROUPS] + [item for item in most[_SHOWN_GROUPS:] if item[0] == OTHER]
+    for name, found in cut:
         late = found.get("windowed", {}).get(metric)
         table.add_row(Text(name), f"{found['scored']:,}", _number(found.get(metric)), _number(late))
-    if len(most) > _SHOWN_GROUPS:
-        table.add_row(Text(f"and {len(most) - _SHOWN_GROUPS} more (--json)"), "", "", "")
+    if len(most) > len(cut):
+        table.add_row(Text(f"and {len(most) - len(cut)} more (--json)"), "", "", "")
     return table
 
 
@@ -185,8 +188,9 @@ def _label_facts(labels: Mapping[str, Any]) -> list[str]:
     for unit in ("rows", "seconds"):
         found = labels.get(unit) or {}
         if found.get("mean") is not None:
-            told = ", ".join(f"{k} {_brief_number(v)}" for k, v in found.items() if v is not None)
-            lines.append(f"label delay in {unit}: {told}")
+            form = _rows if unit == "rows" else seconds
+            told = ", ".join(f"{k} {form(v)}" for k, v in found.items() if v is not None)
+            lines.append(f"label delay in {'rows' if unit == 'rows' else 'time'}: {told}")
     return lines
 
 
@@ -200,7 +204,8 @@ def _fate_facts(fates: Mapping[str, Any]) -> list[str]:
     for fate, found in fates.items():
         shown = [f"{k} {_number(v)}" for k, v in found.items() if k != "events" and v is not None]
         if found["events"]:
-            lines.append(f"labels {fate}: {found['events']:,} events, {', '.join(shown)}")
+            events = counted(found["events"], "event")
+            lines.append(", ".join([f"labels {fate}: {events}", *shown]))
     if estimated is not None:
         lines.append(f"accuracy over all of these events, estimated: {_number(estimated)}")
     return lines
@@ -210,9 +215,14 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
     """Lines below the table."""
     speed = f"{result['seconds']:.2f} s: {result['events_per_second']:,.0f} events/s"
     lines = [
-        f"{result['events']:,} events in {speed}, state {_bytes(result['state_bytes'])}",
+        f"{counted(result['events'], 'event')} in {speed}, state {_bytes(result['state_bytes'])}",
         _alarms(result["alarms"], result.get("n_alarms", len(result["alarms"]))),
     ]
+    if OTHER in result.get("by_group", {}):
+        told = len(result["by_group"]) - 1
+        lines.append(f"groups: the first {told:,} values are told apart, others are {OTHER}")
+    if (result.get("drift") or {}).get("probes"):
+        lines.append(_probe_facts(result["drift"]["probes"]))
     if result.get("labels"):
         lines += _label_facts(result["labels"])
         lines += _fate_facts(result["delayed"]["fates"])
@@ -222,8 +232,20 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
     if result.get("unanswered"):
         lines.append(f"{result['unanswered']:,} with a label but no answer yet, not measured")
     if result["dead_letters"]:
-        lines.append(f"{result['dead_letters']:,} records did not fit: dead letters")
+        lines.append(f"{counted(result['dead_letters'], 'record')} did not fit: dead letters")
     return lines
+
+
+def _probe_facts(probes: Mapping[str, Any]) -> str:
+    """What was measured on rows that were held out of every concept."""
+    held = " + ".join(f"{found['probes']:,}" for found in probes["concepts"])
+    means = [_number(probes[name]) for name in ("average_anytime", "worst_case")]
+    times = counted(probes["points"], "time")
+    return f"probes ({held} rows held out, asked {times}): average {means[0]}, worst {means[1]}"
+
+
+def _rows(count: float) -> str:
+    return f"{count:,.0f}" if float(count).is_integer() else f"{count:,.1f}"
 
 
 def _alarms(rows: list[int], count: int) -> str:

@@ -284,7 +284,11 @@ def check_outputs(data: Any, outputs: Mapping[str, str | Path | None]) -> None:
         other = taken.setdefault(_identity(path), f"the file of {name} already")
         if other != f"the file of {name} already":
             raise UserError(f"{name}: {path} is {other}; name another file")
-    result = Path(outputs.get("json") or ".")  # opened last of all, so looked at now
+    if outputs.get("json") is None:
+        return
+    result = Path(str(outputs["json"]))  # opened last of all, so looked at now
+    if result.is_dir():
+        raise UserError(f"json: {result} is a folder; name a file, such as result.json")
     if not result.parent.is_dir():
         raise UserError(f"json: {result}: there is no such folder; make it, or correct the path")
 

@@ -32,6 +32,11 @@ def section_of(config: Config, **given: Any) -> LabelsSection | None:
     if "delay" in named or "source" in named:
         before.pop("delay", None)
         before.pop("source", None)
+    elif not before:
+        name = min(named)
+        raise UserError(
+            f"{name}: is for labels with a source of their own; name one (--labels FILE), got none"
+        )
     section = configs.check({"labels": before | named}).labels
     if section is not None and section.delay is not None and str(section.delay).strip() == "0":
         return None  # labels come with their events: no delay, to the same bits
@@ -105,6 +110,8 @@ def label_schema(
 def whole(events: Schema, labels: LabelSchema) -> Schema:
     """The schema of the events with the target that comes later: what a pipeline learns."""
     table = events.to_config() | {"target": labels.target, "task": labels.task}
+    if "ignore" in table:  # the events' own column of that name, which `without_target` left out
+        table["ignore"] = [name for name in table["ignore"] if name != labels.target]
     return Schema.from_config(table | {"classes": labels.classes})
 
 
@@ -135,6 +142,27 @@ def late(
         idle=section.idle,
         order_log=None if store is None else OrderLog(store.path / "order.log", store),
     )
+
+
+def doubt(found: Mapping[str, Any] | None, timed: bool) -> str | None:
+    """What the counts of a label stream suggest has gone wrong, if anything.
+
+    found: what a source of late labels reports. timed: its records have times.
+    """
+    if found is None:
+        return None
+    lost = found.get("unknown", 0) + found.get("late", 0)
+    if lost and not found["labelled"]:
+        return (
+            f"none of {lost:,} labels met its event ({found['unknown']:,} unknown, "
+            f"{found['late']:,} late); compare the ids and the times of both"
+        )
+    if timed and 2 * found.get("early", 0) > found["labelled"]:
+        return (
+            f"{found['early']:,} of {found['labelled']:,} came before their event, by their times; "
+            "compare the times of both: one unit, one time zone"
+        )
+    return None
 
 
 def _among(sample: Mapping[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """What watches a run beside its evaluation: known drifts, probes, and what the report draws."""
 
 import dataclasses
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,11 +13,14 @@ from streamlearn.engine import Measure, Runnable
 from streamlearn.errors import UserError
 from streamlearn.evaluation import Evaluation
 from streamlearn.job import Job, user_errors
+from streamlearn.known_drifts import Drift
 from streamlearn.probes import ProbedPipeline
 from streamlearn.result import Result
 
 if TYPE_CHECKING:
     from streamlearn.recording import Recorder
+
+_log = logging.getLogger(__name__)
 
 
 class Both:
@@ -57,11 +62,19 @@ class Observers(NamedTuple):
         """The result with known drifts judged, and with what the report draws."""
         more: dict[str, Any] = {}
         if self.drift is not None:
-            more["known_drifts"] = [list(pair) for pair in self.drift.drifts]
+            more["known_drifts"] = self._reached(self.drift.drifts, result.events)
             more["drift"] = self.drift.result(self.probed)
         if self.recorder is not None:
             more["recording"] = self.recorder.result()
         return dataclasses.replace(result, **more) if more else result
+
+    def _reached(self, drifts: Sequence[Drift], events: int) -> list[list[int]]:
+        """The drifts that the stream came to; the others are told in a warning."""
+        beyond = ", ".join(f"{start:,}" for start, _ in drifts if start >= events)
+        if beyond:
+            text = "known drifts: the stream has %s events, so it does not reach those at %s"
+            _log.warning(text, f"{events:,}", beyond)
+        return [list(pair) for pair in drifts if pair[0] < events]
 
 
 def observers_of(

@@ -21,7 +21,7 @@ _MISSING = 'a report is drawn by bokeh, which is not here; pip install "streamle
 def check_path(path: str | Path) -> None:
     """See that a report can be drawn, and written there, before a stream starts.
 
-    Raises: UserError of one line; nothing is written.
+    Raises: UserError of one line; what is there is left as it is.
     """
     _require_bokeh()
     target = Path(path)
@@ -31,6 +31,12 @@ def check_path(path: str | Path) -> None:
         raise UserError(f"report: {target}: there is no such folder; make it, or correct the path")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise UserError(f"report: {target}: cannot be written; check the path and its rights")
+    there = target.exists()
+    with disk_errors(f"report: {target}"):  # rights alone do not tell, least of all root's
+        if not there or target.is_file():
+            target.open("ab").close()
+        if not there:
+            target.unlink()
 
 
 def write_report(
@@ -112,6 +118,6 @@ def _metrics_table(result: Result) -> str:
 
 def _require_bokeh() -> None:
     try:
-        import bokeh.plotting  # noqa: F401
+        import bokeh.util  # noqa: F401
     except ImportError as error:
         raise UserError(_MISSING) from error

@@ -101,7 +101,7 @@ def _failures(comparison: Any) -> str:
 
 def _course(page: Page, ranked: Sequence[Result]) -> str:
     first, name = ranked[0], report_sections.main_metric(ranked[0])
-    drawn_of = [r for r in ranked if r.curve.get("row")][:_MOST_LINES]
+    drawn_of = [r for r in ranked if report_sections.drawable(r)][:_MOST_LINES]
     if not drawn_of:
         return paragraph("Nothing was scored, so there is nothing to draw.", "none")
     least = report_sections.smoothing(first)
@@ -244,7 +244,7 @@ def _details(page: Page, result: Result) -> str:
     name = report_sections.main_metric(result)
     said = wording.headline(report_sections.who(result), result.task, result.scored, result.metrics)
     parts = [paragraph(f"{said}; {wording.size(result.state_bytes)} of state.")]
-    if result.curve.get("row"):
+    if report_sections.drawable(result):
         parts.append(report_sections.metric_figure(page, result, name, small=True))
     parts.append(report_sections.drift(page, result))
     if result.calibration:

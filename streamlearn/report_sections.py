@@ -119,7 +119,7 @@ def summary(result: Result) -> str:
 
 def course(page: Page, result: Result) -> str:
     """The metric that counts against the baselines, then others."""
-    if not result.curve or not result.curve.get("row"):
+    if not drawable(result):
         return paragraph("Nothing was scored, so there is nothing to draw.", "none")
     name = main_metric(result)
     parts = [metric_figure(page, result, name)]
@@ -129,6 +129,11 @@ def course(page: Page, result: Result) -> str:
             parts += [heading(f"{metric(other).title}: {metric(other).meaning}")]
             parts += [metric_figure(page, result, other, small=True)]
     return "".join(parts)
+
+
+def drawable(result: Result) -> bool:
+    """Whether the metric that counts has a curve: not where no label met an answer."""
+    return main_metric(result) in result.curve
 
 
 def marks_of(result: Result) -> plots.Marks:
@@ -483,6 +488,8 @@ def _residuals(page: Page, result: Result) -> str:
     if not found:
         return ""
     values = np.array(found)
+    with np.errstate(over="ignore"):  # of residuals beyond 1e154: told as undefined
+        spread = float(values.std())
     low, high = (float(q) for q in np.quantile(values, [0.005, 0.995]))
     if not low < high:
         low, high = low - 0.5, high + 0.5
@@ -499,7 +506,7 @@ def _residuals(page: Page, result: Result) -> str:
     caption = (
         f"Target minus answer on {whole(len(values))} of the last events: mean {plain(mean)} "
         f"(answers were {side} on average), median {plain(median)}, standard deviation "
-        f"{plain(float(values.std()))}. The outermost 1 % are left out of the picture."
+        f"{plain(spread)}. The outermost 1 % are left out of the picture."
     )
     return heading("Residuals") + page.figure(drawn, caption)
 
@@ -707,7 +714,7 @@ def _bookings(page: Page, result: Result) -> str:
     ]
     text = f"{metric(name).title} of the last events, booked in two ways."
     out = table([metric(name).title, "last events", "fading"], rows, text)
-    if not result.label_curve or not result.label_curve.get("row") or not result.curve:
+    if not result.label_curve or name not in result.label_curve or not drawable(result):
         return out
     least = smoothing(result)
     lines = [

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from streamlearn import config as configs
-from streamlearn import display
+from streamlearn import display, label_sources
 from streamlearn.config import Config
 from streamlearn.connectors.sinks import open_dead_letters, open_sink
 from streamlearn.durable import disk_errors
@@ -265,7 +265,11 @@ def _executed(
         _log.warning("stopped by %s after %d events", summary.stopped, summary.events)
     elif summary.events == 0:
         raise UserError(_nothing(job.name, summary.rejects))
-    return observers.completed(result_of(job, summary))
+    result = observers.completed(result_of(job, summary))
+    doubt = label_sources.doubt(result.labels, job.schema.time is not None)
+    if doubt is not None:
+        _log.warning("labels: %s", doubt)
+    return result
 
 
 def _nothing(name: str, rejects: int) -> str:

@@ -37,6 +37,7 @@ from streamlearn.schema_cells import (
     shown,
     whole_number,
 )
+from streamlearn.wording import counted
 
 SAMPLE = 1000  # rows
 FEW_CLASSES = 20
@@ -250,15 +251,18 @@ def target_of(
 def guess_task(known: Sequence[Any]) -> tuple[str, str]:
     """The task for the values of a target, and the reason in words."""
     if not all(_is_number(v) for v in known) or all(isinstance(v, bool) for v in known):
-        return "classification", f"{len(set(map(str, known)))} classes that are not numbers"
+        names = set(map(str, known))
+        if len(names) == 1:
+            return "classification", "1 class, which is not a number"
+        return "classification", f"{len(names)} classes that are not numbers"
     numbers = {float(v) for v in known}
     whole = all(v.is_integer() for v in numbers)
     integers = all(
         isinstance(v, int) or (isinstance(v, str) and reads_as_integer(v)) for v in known
     )
     if whole and (len(numbers) <= 2 or (integers and len(numbers) <= FEW_CLASSES)):
-        return "classification", f"{len(numbers)} whole values"
-    return "regression", f"{len(numbers)} different numbers"
+        return "classification", counted(len(numbers), "whole value")
+    return "regression", counted(len(numbers), "different number")
 
 
 def _classes(known: Sequence[Any]) -> str:

@@ -17,6 +17,7 @@ from streamlearn.comparison import (
     concluded,
     microseconds,
     number,
+    signed,
     write,
 )
 from streamlearn.config import Config
@@ -130,7 +131,7 @@ class Tuning:
         said = f"on the rest: {self.metric} {number(scores[0])}, default {number(scores[1])}"
         if pair.difference is None or pair.low is None or pair.high is None:
             return [*lines, f"{said}: too few rows to tell", *self._errors()]
-        interval = f"{pair.difference:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}]"
+        interval = f"{signed(pair.difference)} [{signed(pair.low)}, {signed(pair.high)}]"
         return [*lines, f"{said}: {interval} {pair.verdict}", *self._errors()]
 
     def _errors(self) -> list[str]:
