@@ -227,7 +227,7 @@ class _RowClassifier(_Foreign, Classifier):
         rows: list[dict[int, float]] = [{} for _ in range(block.n)]
         for t in range(block.n):
             x = self._event(block, t)
-            if block.mode[t] & PREDICT and x is not None and self.n_classes_:
+            if block.mode[t] & PREDICT and x is not None:
                 prediction[t], rows[t] = self._of_known(*self._ask(x, block.labels))
             if self._learn_row(block, t, x):
                 self.n_classes_ = max(self.n_classes_, int(block.y[t]) + 1)
@@ -691,6 +691,8 @@ class SklearnClassifier(_Sklearn, _RowClassifier):
         return label
 
     def _ask(self, x: F8, table: Vocabulary | None) -> tuple[int, dict[int, float]]:
+        if not self.n_classes_:  # scikit-learn refuses what was never taught, River does not
+            return -1, {}
         codes = [k if table is None else table.find(k) for k in self.model_.classes_.tolist()]
         answer = self.model_.classes_.tolist().index(self.model_.predict(x)[0].item())
         if not hasattr(self.model_, "predict_proba"):
