@@ -9,6 +9,7 @@ both and of the runs (u32), and the runs: input (u8), rows (u32). All little-end
 """
 
 import json
+import logging
 import os
 import struct
 import zlib
@@ -23,6 +24,7 @@ from streamlearn.checkpoint import CheckpointStore
 from streamlearn.durable import disk_errors, sync_folder, write_all
 from streamlearn.errors import UserError
 
+_log = logging.getLogger(__name__)
 _MAGIC = b"streamlearn order log 1 "
 _FRAME = struct.Struct("<QII")
 _RUN = np.dtype([("input", "u1"), ("rows", "<u4")])
@@ -116,17 +118,40 @@ class OrderLog:
             if first != rows:
                 raise UserError(f"{self.path}: row {rows} is absent; get a whole copy")
             rows, end = first + int(runs["rows"].sum(dtype=np.int64)), at
+        self._refuse_damage(rows, end)
         return start, end, rows
+
+    def _refuse_damage(self, rows: int, end: int) -> None:
+        """Tell a torn end, which is cut off, from damage before frames that are whole."""
+        size = os.fstat(self._descriptor).st_size
+        if any(self._frame(at, size, rows + 1) for at in range(end + 1, size - _FRAME.size)):
+            raise UserError(
+                f"{self.path}: is damaged after row {rows}, and goes on behind that; put back a "
+                f"whole copy, or begin with a new checkpoint folder"
+            )
+        if end < size:
+            text = "%s: the last %d bytes, after row %d, were not written to their end; left out"
+            _log.warning(text, self.path, size - end, rows)
 
     def _frames(self, at: int) -> Iterator[tuple[int, NDArray[Any], int]]:
         """First row, runs and end of each frame that is whole, up to the first that is not."""
-        while len(head := os.pread(self._descriptor, _FRAME.size, at)) == _FRAME.size:
-            first, n, digest = _FRAME.unpack(head)
-            body = os.pread(self._descriptor, n * _RUN.itemsize, at + _FRAME.size)
-            if len(body) < n * _RUN.itemsize or zlib.crc32(head[:12] + body) != digest:
-                return
-            at += _FRAME.size + len(body)
-            yield first, np.frombuffer(body, _RUN), at
+        size = os.fstat(self._descriptor).st_size
+        while (frame := self._frame(at, size)) is not None:
+            at += _FRAME.size + frame[1].nbytes
+            yield *frame, at
+
+    def _frame(self, at: int, size: int, least: int = 0) -> tuple[int, NDArray[Any]] | None:
+        """First row, from `least` on, and runs of the frame at a place, if a whole one is there."""
+        head = os.pread(self._descriptor, _FRAME.size, at)
+        if len(head) < _FRAME.size:
+            return None
+        first, n, digest = _FRAME.unpack(head)
+        if first < least or n * _RUN.itemsize > size - at - _FRAME.size:
+            return None
+        body = os.pread(self._descriptor, n * _RUN.itemsize, at + _FRAME.size)
+        return (
+            (first, np.frombuffer(body, _RUN)) if zlib.crc32(head[:12] + body) == digest else None
+        )
 
     def _runs(self, start: int, end: int, after: int) -> Iterator[Run]:
         """The runs after so many rows."""

@@ -88,6 +88,33 @@ def test_a_torn_end_is_cut_off(
     log.close()
 
 
+@pytest.mark.parametrize("byte", range(16 + 2 * 5))
+@pytest.mark.parametrize("replay", [False, True])
+def test_damage_before_frames_that_are_whole_is_refused(
+    byte: int, replay: bool, tmp_path: Path
+) -> None:
+    """Cut off there, choices that were made and acted upon would be made anew."""
+    path = tmp_path / "order.log"
+    written(path, [[0, 1], [1, 0, 0], [0, 0, 0, 1]])
+    whole = path.read_bytes()
+    at = whole.index(b"\n") + 1 + 16 + 2 * 5 + byte  # in the second frame
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+    with pytest.raises(UserError, match=r"is damaged after row 2, and goes on behind that"):
+        OrderLog(path, replay=replay).open(NAMES, 0)
+    assert path.stat().st_size == len(whole)
+
+
+def test_a_torn_end_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "order.log"
+    written(path, [[0, 1], [1]])
+    os.truncate(path, path.stat().st_size - 1)
+    log = OrderLog(path, replay=True)
+    log.open(NAMES, None)
+    assert rest(log) == [0, 1]
+    log.close()
+    assert "the last 20 bytes, after row 2, were not written to their end" in caplog.text
+
+
 def test_a_log_shorter_than_the_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "order.log"
     written(path, [[0, 1]])
