@@ -389,8 +389,8 @@ def _name_ends(p: Any, lines: Sequence[Line], span: tuple[float, float], height:
         if over > 0:
             limit = placed[i + 1] - gap if i + 1 < len(placed) else inner - 4
             placed[i] = min(placed[i], limit)
-    width = max(len(_short(line.name, 20)) for _, line in known)
-    _room_for_names(p, 16 + 7 * width)
+    width = max(len(_short(line.name, 20)) * (8 if line.width > 2 else 7) for _, line in known)
+    _room_for_names(p, 16 + width)
     for (value, line), y, want in zip(known, placed, wanted, strict=True):
         text = models.Label(
             x=max(line.rows), y=value, x_offset=8, y_offset=y - want, text=_short(line.name, 20),

@@ -1,8 +1,10 @@
 """What a report says of several pipelines over one stream."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
+
+import numpy as np
 
 from streamlearn import plots, report_sections, wording
 from streamlearn.report_page import Key, Page, bars, heading, paragraph, table
@@ -200,6 +202,7 @@ def _difference_figure(page: Page, d: Any, task: str, name: str) -> str:
     course = d.course or {}
     if not course.get("row"):
         return ""
+    course = _settled(course)
     rows = course["row"]
     low, high = (plots.Line("interval", "s0", rows, course[k], "4 3", 1.3) for k in ("low", "high"))
     zero = plots.Line("no difference", "quiet", [0, rows[-1]], [0.0, 0.0], "2 3", 1.2)
@@ -215,6 +218,16 @@ def _difference_figure(page: Page, d: Any, task: str, name: str) -> str:
     )
     keys = [Key("difference", "s0"), Key("interval", "s0", "dashed")]
     return heading(f"{d.name} against {d.against}") + page.figure(drawn, caption, keys)
+
+
+def _settled(course: Mapping[str, Any]) -> dict[str, Any]:
+    """A course from where its interval is at most eight times as wide as at the end."""
+    low, high = (np.array(course[k], dtype=float) for k in ("low", "high"))  # None becomes NaN
+    width = high - low
+    if not np.isfinite(width[-1]):
+        return dict(course)
+    first = int(np.argmax(width <= 8.0 * width[-1]))
+    return {k: v[first:] for k, v in course.items()}
 
 
 def _one_way(differences: Sequence[Any]) -> list[Any]:

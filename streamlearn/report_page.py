@@ -147,6 +147,11 @@ def bars(rows: Sequence[tuple[str, str, float, bool]]) -> str:
     return f'<div class="scores">{drawn}</div>'
 
 
+def _unbroken(name: str) -> str:
+    """A heading that no line is broken in at a hyphen: Kappa-T."""
+    return escape(name).replace("-", "\u2011")
+
+
 def table(
     header: Sequence[str],
     rows: Iterable[Sequence[str]],
@@ -161,7 +166,7 @@ def table(
     text: columns that are read, not compared. best: (row, column) of cells to point out.
     """
     head = "".join(
-        f'<th scope="col"{_class("text" if j in text else "")}>{escape(name)}</th>'
+        f'<th scope="col"{_class("text" if j in text else "")}>{_unbroken(name)}</th>'
         for j, name in enumerate(header)
     )
     pointed = set(best)

@@ -27,6 +27,8 @@ from streamlearn.result import Result
 from streamlearn.wording import counted, metric, percent, plain, value, whole
 
 _MOST_FEATURES = 20  # rows of the drift map
+_LOOKS = 3  # fewer points are no course: their numbers are told, not drawn
+_FULL = 30  # events a bin that are worth a line of their own
 _BASELINE_LINES = {"no_change": ("s1", "6 3"), "chance": ("s1", "6 3")}
 _OTHER_LINES = ("quiet", "2 3")
 
@@ -175,10 +177,11 @@ def metric_figure(page: Page, result: Result, name: str, small: bool = False) ->
     own = plots.Line(who(result), "s0", curve["row"], curve_line(curve, name, least), "solid", 2.6)
     raw = plots.Line("", "s0", curve["row"], curve[name], "solid", 1.0, 0.28, False)
     rivals = _rival_lines(result, name, least)
-    faint = [raw] if raw.values != own.values and len(curve["row"]) > 24 else []
+    full = float(np.median(curve["n"])) >= _FULL  # else a bin is mostly chance
+    faint = [raw] if full and raw.values != own.values and len(curve["row"]) > 24 else []
     drawn = plots.over_time(
         [*faint, *rivals, own],
-        unit=metric(name).title,
+        unit=name.upper() if name == "rmse" else metric(name).title,  # too long for its height
         events=result.events,
         marks=marks_of(result),
         form="0%" if metric(name).percent else "0,0.[000]",
@@ -275,7 +278,9 @@ def _per_class(result: Result) -> str:
     rows = [
         [name, whole(row.get("scored")), percent((row.get("scored") or 0) / total)]
         + [percent(row.get(c)) for c in columns_]
-        for name, row in list(result.per_class.items())[:64]
+        for name, row in sorted(
+            list(result.per_class.items())[:64], key=lambda pair: wording.by_number(pair[0])
+        )
     ]
     caption = "By class: recall is the share of its events that was found, precision the share of "
     caption += "the answers that was right."
@@ -305,7 +310,7 @@ def _alarm_words(result: Result) -> str:
 
 
 def _known_drifts(result: Result) -> str:
-    if not result.drift:
+    if not result.drift or not result.drift["drifts"]:  # or none that the stream came to
         return ""
     found, name = result.drift, result.drift["metric"]
     listens = found["alarms"] is not None
@@ -335,7 +340,8 @@ def _drift_words(found: Mapping[str, Any]) -> str:
     if alarms is None:
         return paragraph(f"{text}. There is no drift detector in the pipeline.")
     if not alarms["n"]:
-        return paragraph(f"{text}. The detector raised no alarm, so it missed all of them.")
+        them = "it" if n == 1 else "all of them"
+        return paragraph(f"{text}. The detector raised no alarm, so it missed {them}.")
     text += f". Of {counted(alarms['n'], 'alarm')}, {whole(alarms['false_alarms'])} "
     text += "was false; " if alarms["false_alarms"] == 1 else "were false; "
     text += f"{counted(alarms['misses'], 'drift')} missed"
@@ -375,11 +381,11 @@ def _detector(page: Page, result: Result) -> str:
     out = heading("What the detector saw") + page.figure(
         first,
         f"The {what} that was made, and the mean of what the drift detector keeps in its window, "
-        f"read {whole(len(looks))} times (dots): {plain(looks[-1]['mean'])} at the end. "
+        f"read {counted(len(looks), 'time')} (dots): {plain(looks[-1]['mean'])} at the end. "
         f"{_mark_words(result)}",
         _marked(result, [Key("detector's mean", "s0"), Key("error", "s1", "dashed")]),
     )
-    if all(w is None for w in wide):
+    if len(looks) < _LOOKS or all(w is None for w in wide):
         return out
     line = plots.Line("window", "s2", rows, wide, dots=True)
     most = max(w for w in wide if w is not None)
@@ -463,7 +469,9 @@ def _confusion(page: Page, result: Result) -> str:
     found = result.confusion
     if not found or not found["counts"]:
         return ""
-    labels, counts = [str(x) for x in found["labels"]], np.array(found["counts"], dtype=float)
+    names, counts = [str(x) for x in found["labels"]], np.array(found["counts"], dtype=float)
+    order = sorted(range(len(names)), key=lambda k: wording.by_number(names[k]))
+    labels, counts = [names[k] for k in order], counts[np.ix_(order, order)]
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0.0)
     i, j = np.unravel_index(int(wrong.argmax()), wrong.shape)
@@ -684,11 +692,15 @@ def _filled(low: Sequence[float], counts: Sequence[float], edges: Sequence[float
     return [float(n) for n in found]
 
 
+def _count(events: float | None) -> str:
+    return whole(events) if events is not None and events.is_integer() else plain(events)
+
+
 def _delay_words(rows: Mapping[str, Any], seconds: Mapping[str, Any]) -> str:
     text = (
-        f"Labels came {plain(rows.get('p50'))} events after their event (median); the mean is "
-        f"{plain(rows.get('mean'))}, one in a hundred took {plain(rows.get('p99'))} or more, the "
-        f"slowest {plain(rows.get('max'))}."
+        f"Labels came {_count(rows.get('p50'))} events after their event (median); the mean is "
+        f"{_count(rows.get('mean'))}, one in a hundred took {_count(rows.get('p99'))} or more, the "
+        f"slowest {_count(rows.get('max'))}."
     )
     if seconds:
         text += f" In time: median {wording.seconds(seconds.get('p50'))}, mean "
@@ -743,18 +755,20 @@ def speed(page: Page, result: Result) -> str:
     text = f"{own}; the state takes {wording.size(result.state_bytes)}."
     if not found or not found["row"]:
         return paragraph(text)
+    looks = [(x["row"], x["bytes"]) for x in found["pipeline"]]
+    spent = math.fsum(found["seconds"])
+    alone = whole(found["events"] / spent) if spent > 0 else wording.NONE
+    caption = (
+        f"Speed of the pipeline alone, without reading and measuring: {alone} events a second."
+    )
+    if len(looks) < _LOOKS:
+        return paragraph(text) + paragraph(caption)
     pairs = zip(found["n"], found["seconds"], strict=True)
     rate = _whole_bins(found, [n / s if s > 0 else None for n, s in pairs])
     line = plots.Line("pipeline", "s0", found["row"], rate)
     first = plots.over_time(
         [line], unit="events a second", events=result.events, form="0,0", floor=0.0, height=220
     )
-    spent = math.fsum(found["seconds"])
-    alone = whole(found["events"] / spent) if spent > 0 else wording.NONE
-    caption = (
-        f"Speed of the pipeline alone, without reading and measuring: {alone} events a second."
-    )
-    looks = [(x["row"], x["bytes"]) for x in found["pipeline"]]
     kib = [b / 1024 for _, b in looks]
     size = plots.Line("state", "s2", [row for row, _ in looks], kib)
     second = plots.over_time(
@@ -766,6 +780,13 @@ def speed(page: Page, result: Result) -> str:
     return paragraph(text) + columns(page.figure(first, caption), page.figure(second, grown))
 
 
+def _told(settings: Any) -> Any:
+    """Settings without those that are not set."""
+    if not isinstance(settings, Mapping):
+        return settings
+    return {k: _told(v) for k, v in settings.items() if v is not None and v != []}
+
+
 def setup(result: Result) -> str:
     """Model, settings, columns and versions: what one needs to do it again."""
     stages = result.config.get("pipeline") if isinstance(result.config, Mapping) else None
@@ -773,7 +794,7 @@ def setup(result: Result) -> str:
     rest = {k: v for k, v in result.config.items() if k != "pipeline"}
     parts = [heading("Pipeline"), listing(model)]
     if rest:
-        parts += [heading("Settings"), listing(json.dumps(rest, indent=2, default=str))]
+        parts += [heading("Settings"), listing(json.dumps(_told(rest), indent=2, default=str))]
     schema = json.dumps(result.schema, indent=2, default=str)
     parts += [heading("Columns"), folded("The schema as it was read", listing(schema))]
     rows = [[name, version] for name, version in result.versions.items()]

@@ -115,6 +115,12 @@ def counted(count: int, word: str) -> str:
     return f"{'no' if count == 0 else whole(count)} {word}{'' if count == 1 else 's'}"
 
 
+def by_number(name: str) -> list[tuple[int, float, str]]:
+    """A key that sorts names with numbers in them as people do: k2 before k10."""
+    parts = re.split(r"(\d+)", name, maxsplit=20)
+    return [(0, float(p), "") if p.isdecimal() else (1, 0.0, p) for p in parts if p]
+
+
 def size(count: float) -> str:
     """Bytes in a unit that reads well."""
     for unit in ("bytes", "KiB", "MiB"):

@@ -1,16 +1,20 @@
 """What a first user runs into: too little data, a wrong path, a wrong unit, things left out."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from streamlearn import UserError, cli, display, replay
+from streamlearn import UserError, cli, display, replay, wording
 from streamlearn.comparison import compare, signed
 from streamlearn.job import check_outputs
-from streamlearn.report import check_path
+from streamlearn.report import check_path, report_html
+from streamlearn.report_comparison import _settled
+from tests.report_results import classified
 from tests.test_display import RESULT, console
 from tests.test_late_replay import events_and_labels, records, write
+from tests.test_report import words
 
 
 def small(folder: Path, n: int) -> Path:
@@ -194,3 +198,48 @@ def test_what_probes_measured_is_shown() -> None:
 
 def test_brackets_in_a_name_are_shown_as_they_are() -> None:
     assert "by River, row by row: [red]F1 0.5000" in printed(river={"[red]F1": 0.5})
+
+
+# -- what a report draws ---------------------------------------------------------------------------
+
+
+def test_names_with_numbers_are_sorted_as_people_do() -> None:
+    names = ["k10", "k2", "b", "k1", "10", "9"]
+    assert sorted(names, key=wording.by_number) == ["9", "10", "b", "k1", "k2", "k10"]
+
+
+def test_classes_of_a_report_are_in_that_order_with_their_counts() -> None:
+    labels = ["k10", "k2"]
+    confusion = {"labels": labels, "counts": [[90, 4], [7, 80]]}  # rows are true classes
+    per_class = {name: {"scored": 90, "recall": 0.5} for name in labels}
+    changed = dataclasses.replace(classified(), confusion=confusion, per_class=per_class)
+    text = words(report_html(changed))
+    assert "The commonest mistake: k10 for k2, 7 times." in text
+    assert "true / answered k2 k10 k2 80 7 k10 4 90" in text
+    assert text.index("k2 90 50.0 %") < text.index("k10 90 50.0 %")
+
+
+def test_settings_that_are_not_set_are_not_shown() -> None:
+    settings = {"labels": {"delay": 5, "timeout": None}, "river": []}
+    text = words(report_html(dataclasses.replace(classified(), config=settings)))
+    assert 'Settings { "labels": { "delay": 5 } }' in text
+
+
+def test_few_looks_are_told_and_not_drawn(tmp_path: Path) -> None:
+    """One block is one look at the state and the detector: a point is no course."""
+    path = tmp_path / "r.html"
+    replay(records(), target="y", ignore="id,t,known", report=path)
+    text = words(path.read_text())
+    assert "read 1 time (dots)" in text
+    assert "Speed of the pipeline alone" in text
+    assert "Events in the detector's window" not in text
+    assert "when last looked at" not in text
+
+
+def test_a_course_begins_where_its_interval_says_something() -> None:
+    course = {
+        "row": [1, 2, 3, 4], "difference": [0.0, 0.1, 0.2, 0.2],
+        "low": [None, -1.0, 0.1, 0.15], "high": [None, 1.0, 0.3, 0.25],
+    }  # fmt: skip
+    assert _settled(course)["row"] == [3, 4]  # 2.0 is 20 times as wide as 0.1, 0.2 twice
+    assert _settled(course | {"low": [None] * 4})["row"] == [1, 2, 3, 4]

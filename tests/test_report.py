@@ -76,7 +76,7 @@ def test_everything_measured_has_its_place() -> None:
     assert "said 95.0 %, right 90.0 %" in text
     assert "surer than it was right, by 5.0 %" in text
     assert "Accuracy lies between 20.0 % (b) and 90.0 %" in text
-    assert "Labels came 30.00 events after their event (median)" in text
+    assert "Labels came 30 events after their event (median)" in text
     assert "median 1.0 h, mean 2.0 h, at most 1.0 d" in text
     assert "did not fit (dead letters) 3" in text
     figures = re.findall(r"<figure.*?</figure>", page, re.DOTALL)
