@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import clock, machine, per_operator, processes, tables, whole_replays
+from benchmarks import clock, machine, measuring, per_operator, processes, tables, whole_replays
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,6 +34,7 @@ def measure(size: Size) -> dict[str, Any]:
         place = Path(folder)
         replays = whole_replays.measure(place, size.n, size.n_text, size.n_river, size.rounds)
         stream = place / "stream.parquet"
+        cases = list(measuring.measure(stream, size.n, size.rounds, size.seconds))
         starts = processes.starts(place / "stream.csv", size.rounds, size.cold)
         peaks = processes.peak_megabytes(stream, (size.n // 10, size.n))
     return {
@@ -43,6 +44,7 @@ def measure(size: Size) -> dict[str, Any]:
         "replays": [figure._asdict() for figure in replays],
         "one_event": whole_replays.one_event(size.seconds),
         "operators": [figure._asdict() for figure in per_operator.measure(size.seconds)],
+        "measuring": [case._asdict() for case in cases],
         "starts": [start._asdict() for start in starts],
         "peak_megabytes": peaks,
     }

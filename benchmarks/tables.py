@@ -15,6 +15,11 @@ accuracy is on the rows that River saw."""
 _EACH = """\
 Predict and learn, by operator and number of features: nanoseconds an event in blocks, and
 microseconds of a block of one event at d = 8."""
+_MEASURING = """\
+What measuring costs, on a binary stream with probabilities: CPU nanoseconds an event, median, least
+and most. Evaluation by itself in blocks of 1,000 events; whole calls of the pipeline above on the
+Parquet file by turns, with opening the file, summing up and writing the report, which takes the
+same time however long the stream is."""
 _START = """\
 From starting Python to the end of the process; cold means that no kernel is in the cache."""
 
@@ -28,6 +33,8 @@ def page(measured: Measured) -> str:
         _one_event(measured["one_event"]),
         _EACH,
         _operators(measured["operators"]),
+        _MEASURING,
+        _measuring(measured["measuring"]),
         _START,
         _starts(measured["starts"]),
         _memory(measured["peak_megabytes"]),
@@ -83,6 +90,14 @@ def _operators(figures: Sequence[Measured]) -> str:
         for name, row in by_name.items()
     ]
     return markdown(head, rows)
+
+
+def _measuring(cases: Sequence[Measured]) -> str:
+    rows = [
+        (c["what"], f"{c['rows']:,}", *(f"{c[k]:,.0f}" for k in ("ns_per_event", "least", "most")))
+        for c in cases
+    ]
+    return markdown(("what", "events", "ns an event", "least", "most"), rows)
 
 
 def _starts(figures: Sequence[Measured]) -> str:

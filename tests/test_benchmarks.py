@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import clock, per_operator, streams, tables
+from benchmarks import clock, measuring, per_operator, streams, tables
 from streamlearn import operators
 
 
@@ -80,6 +80,17 @@ def test_the_evaluation_is_measured(groups: int, name: str) -> None:
     found = per_operator.evaluation_figure(groups, 8, seconds=0.0)
     assert (found.operator, found.d) == (name, 8)
     assert found.ns_per_event > 0
+
+
+@pytest.mark.jit
+def test_what_measuring_costs_is_a_row_per_case(tmp_path: Path) -> None:
+    paths = streams.write(streams.table(600), tmp_path, 10)
+    cases = list(measuring.measure(paths["Parquet"], 600, rounds=1, seconds=0.0))
+    names = [case.what for case in cases]
+    assert len(set(names)) == len(cases) == 10
+    assert {"replay, report", "comparison of three", "replay, labels 100 rows late"} <= set(names)
+    assert all(0 < case.least <= case.ns_per_event <= case.most for case in cases)
+    assert (tmp_path / "report.html").exists()
 
 
 def test_the_stream_turns_over_in_the_middle() -> None:
