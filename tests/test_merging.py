@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from streamlearn.block import LABELLED, Block, Features
 from streamlearn.connectors import as_source
@@ -168,6 +169,28 @@ def test_a_silent_input_is_passed_over_and_the_log_gives_the_same_order_again(
         assert taken(again, sizes) == order
         assert again.finished
         again.close()
+
+
+@pytest.mark.parametrize("punctual", [False, True])
+def test_a_choice_that_was_the_clock_s_is_durable_at_once(punctual: bool, tmp_path: Path) -> None:
+    """What follows from the data is chosen again after a power failure; the clock is another."""
+    synced: list[tuple[float, bool]] = []
+    clock = SettableClock()
+
+    class Noting(OrderLog):
+        def append(self, order: NDArray[np.intp], sync: bool = False) -> None:
+            synced.append((clock.now, sync))
+            super().append(order, sync)
+
+    merged = live(clock, Noting(tmp_path / "order.log"), punctual)
+    merged.open({})
+    taken(merged, [3])
+    merged.close()
+    durable = [now for now, sync in synced if sync]
+    assert bool(durable) is not punctual
+    assert all(2.0 < now < 9.5 for now in durable)
+    if not punctual:
+        assert all(sync for now, sync in synced if 4.0 < now < 9.0)
 
 
 @pytest.mark.parametrize("at", [0, 5, 9, 17, 28])
