@@ -16,7 +16,7 @@ demo: $(VENV)/.core  ## replay real data and a drifting stream: metrics on scree
 	@sh examples/demo.sh $(VENV)/bin/streamlearn
 
 test: $(VENV)/.dev  ## run the tests
-	$(RUN) pytest
+	$(RUN) pytest -n auto
 
 soak: $(VENV)/.dev  ## run the long tests alone: millions of events, every kill
 	$(RUN) pytest -m soak
