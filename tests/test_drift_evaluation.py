@@ -108,6 +108,21 @@ def test_absolute_errors_by_hand() -> None:
     assert evaluation.result()["alarms"] is None
 
 
+@pytest.mark.parametrize("cuts", [[], [22], [12, 20, 21, 22]])
+def test_of_two_labels_for_one_event_the_first_counts(cuts: list[int]) -> None:
+    """Event 8 is told twice in turn, as a miss and as a hit, in one block or in two."""
+    about = np.array([*range(12), *range(9), 8, 9, 10, 11])
+    labels = np.array([*[np.nan] * 12, *[1.0] * 8, 0.0, 1.0, 1.0, 1.0, 1.0])
+    mode = np.array([SCORED] * 12 + [LEARN] * 13, dtype=np.uint8)
+    late = block_of(np.ones((25, 2)), labels).replace(mode=mode, events=about)
+    evaluation = DriftEvaluation(ScriptedClassifier(), [6], **HAND)
+    for piece in cut(late, cuts):
+        said = np.where(piece.mode == SCORED, 1.0, np.nan)
+        evaluation.update(piece, {"prediction": said})
+    (drift,) = evaluation.result()["drifts"]
+    assert (drift["rows"], drift["after"], drift["before"]) == (6, 5 / 6, 1.0)
+
+
 def test_a_row_without_an_answer_counts_for_neither() -> None:
     """The reference says nothing to event 6, the model nothing to event 8."""
     old, new = np.ones(12), np.array([0.0] * 7 + [1, np.nan, 0, 1, 1])

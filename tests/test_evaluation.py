@@ -15,6 +15,7 @@ from river import metrics as _river_metrics
 from sklearn import metrics as sk
 
 from streamlearn.block import (
+    EXPIRED,
     F8,
     LABELLED,
     LEARN,
@@ -401,6 +402,30 @@ def test_infinite_targets_and_predictions_are_left_out() -> None:
     measured.update(block_of([1, math.inf, 2]), answers([2, 0, -math.inf]))
     found = measured.result()
     assert (found["scored"], found["unanswered"], found["metrics"]["mae"]) == (1, 1, 1.0)
+
+
+def test_events_in_any_order_are_settled_row_by_row() -> None:
+    """Numbers that fall, an expiry before the label it forbids, a number used again."""
+    rows = [
+        (5, SCORED), (4, SCORED), (3, SCORED), (4, EXPIRED), (4, LEARN), (5, LEARN), (4, SCORED),
+        (3, LEARN), (4, LEARN), (9, EXPIRED),
+    ]  # fmt: skip
+    events, mode = (np.array(column) for column in zip(*rows, strict=True))
+    y = np.where(mode == LEARN, 1.0, NAN)
+    block = block_of(y, mode.astype(np.uint8)).replace(events=events)
+    said = answers(np.where(mode == SCORED, events % 2 * 1.0, NAN), np.full((len(rows), 2), 0.5))
+    found = []
+    for size in (1, len(rows)):
+        evaluation = Evaluation("classification", window=3, delayed=True)
+        for at in range(0, len(rows), size):
+            part = {name: column[at : at + size] for name, column in said.items()}
+            evaluation.update(block.rows(at, at + size), part)
+        found.append(evaluation.result())
+    assert json.dumps(found[0]) == json.dumps(found[1])
+    assert found[1]["scored"] == 3
+    assert found[1]["metrics"]["accuracy"] == 1 - 1 / 3
+    told = found[1]["delayed"]
+    assert (told["expired"], told["unmatched"], told["pending"]) == (1, 1, 0)
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -10,6 +10,10 @@ import pytest
 
 from streamlearn import UserError, replay, run
 from streamlearn.config import check
+from streamlearn.engine import Engine
+from streamlearn.job import evaluation_of, job_for, store_of, with_late_labels
+from streamlearn.operators import NoChangeClassifier
+from streamlearn.pipeline import Pipeline
 from streamlearn.result import Result
 
 N = 240
@@ -90,6 +94,24 @@ def test_a_column_says_when_a_label_became_known(tmp_path: Path) -> None:
     assert joined.labels["labelled"] == by_column.labels["labelled"] == N - N // 20
     assert by_column.labels["unlabelled"] == N // 20
     assert joined.labels["pending"] == N // 20
+
+
+def test_what_the_evaluation_remembers_is_spilled_as_well(tmp_path: Path) -> None:
+    """Above the limit of memory, with a model that logs next to nothing itself."""
+    rows = [{"a": float(i % 7), "y": "no" if i % 3 else "yes"} for i in range(20_000)]
+    config = check(
+        {"labels": {"delay": 100_000, "memory_mb": 1}, "checkpoint": {"path": str(tmp_path)}}
+    )
+    job = job_for(rows, None, {"target": "y"}, config, print)
+    job = job._replace(pipeline=Pipeline(NoChangeClassifier()))
+    job = job._replace(evaluation=evaluation_of(config, job.schema))
+    assert config.checkpoint is not None
+    late = with_late_labels(job._replace(checkpoints=store_of(job, config.checkpoint, False)))
+    engine = Engine(late.source, late.pipeline, evaluation=late.evaluation, limit=20_000)
+    engine.run()
+    named = late.evaluation.state().under("log").table["files"]
+    assert named
+    assert {path.name for path in (tmp_path / "spill").iterdir()} >= set(named)
 
 
 def test_a_label_of_nothing_and_a_second_label_are_dead_letters(tmp_path: Path) -> None:
