@@ -214,6 +214,7 @@ def entrants_of(
             job = job._replace(source=found[0].job.source, labels=found[0].job.labels)
             if section is not None:
                 pipeline.spill_to(Spill(), section.memory_mb << 20)
+                evaluation.spill_to(Spill(), section.memory_mb << 20)
         else:
             job = with_late_labels(job)
         found.append(Entrant(label, job, observers_of(job, report, drifts)))

@@ -29,11 +29,13 @@ from streamlearn.block import F8, LEARN, SCORED, U1, Block, Columns, Features, V
 from streamlearn.comparison import Comparison, Ranking, compare_sets
 from streamlearn.confidence import asymptotic_interval, bernstein_interval
 from streamlearn.display import print_comparison
+from streamlearn.event_log import EventLog
 from streamlearn.lineup import lineup
 from streamlearn.operators._base import Operator
 from streamlearn.paired import PairedDifferences
 from streamlearn.race import Race, entrants_of, stream_of
 from streamlearn.ranks import rank_test
+from streamlearn.spill import Spill
 from streamlearn.testing import assert_same_state
 from tests.test_replay import classified, measured, records
 
@@ -109,6 +111,34 @@ def test_late_labels_are_as_late_as_in_a_replay() -> None:
     plain = compare(records(), "KalmanHead", "NoChange", target="y")
     assert prompt.differences == plain.differences
     assert found.differences != plain.differences
+
+
+def test_events_without_a_label_are_not_waited_for() -> None:
+    """Where labels come with their events, what has none never gets one."""
+    pipeline = classified()
+    rows = [row | ({"y": None} if t % 4 == 0 else {}) for t, row in enumerate(records())]
+    compare(rows, pipeline, "NoChange", target="y")
+    assert pipeline.pending == 0
+
+
+def test_every_log_keeps_to_the_memory_that_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pipelines and measures, not the first one's alone."""
+    given: dict[int, int] = {}
+
+    def told(log: EventLog, spill: Spill, memory: int) -> None:
+        given[id(log)] = memory
+
+    monkeypatch.setattr(EventLog, "spill_to", told)
+    config = tmp_path / "c.yaml"
+    lines = "".join(json.dumps(row) + "\n" for row in records())
+    (tmp_path / "d.jsonl").write_text(lines)
+    config.write_text(f"source: {tmp_path}/d.jsonl\nlabels: {{delay: 5, memory_mb: 3}}\n")
+    stream = stream_of(str(config), None, {"target": "y"}, None, False)
+    _, found = entrants_of(stream, {name: classified() for name in "abc"})
+    assert len(found) == 3
+    assert list(given.values()) == 6 * [3 << 20]
 
 
 # -- paired differences ----------------------------------------------------------------------------
