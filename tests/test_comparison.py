@@ -35,6 +35,7 @@ from streamlearn.operators._base import Operator
 from streamlearn.paired import PairedDifferences
 from streamlearn.race import Race, entrants_of, stream_of
 from streamlearn.ranks import rank_test
+from streamlearn.schema import Schema
 from streamlearn.spill import Spill
 from streamlearn.testing import assert_same_state
 from tests.test_replay import classified, measured, records
@@ -116,8 +117,9 @@ def test_late_labels_are_as_late_as_in_a_replay() -> None:
 def test_events_without_a_label_are_not_waited_for() -> None:
     """Where labels come with their events, what has none never gets one."""
     pipeline = classified()
-    rows = [row | ({"y": None} if t % 4 == 0 else {}) for t, row in enumerate(records())]
-    compare(rows, pipeline, "NoChange", target="y")
+    rows = [row | {"id": t} | ({"y": None} if t % 4 == 0 else {})
+            for t, row in enumerate(records())]  # fmt: skip
+    compare(rows, pipeline, "NoChange", schema=Schema.infer(rows, target="y", id="id"))
     assert pipeline.pending == 0
 
 
