@@ -53,6 +53,8 @@ def data_files(location: str | Path) -> list[DataFile]:
         root = Path(*fixed[:cut])
         found = root.glob(str(Path(*fixed[cut:])))
     else:
+        if Path(text).exists():  # a named pipe or a device: its first lines would be lost
+            raise UserError(f"{text}: must be a file or a folder; feed a pipe to -, standard input")
         raise UserError(f"{text}: there is no such file or folder; correct the path")
     files = sorted((p.relative_to(root).as_posix(), p) for p in found if _is_data(p))
     for _, p in files:

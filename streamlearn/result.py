@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from streamlearn import __version__
 from streamlearn.contracts import Json
 from streamlearn.errors import UserError
+from streamlearn.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,7 +144,9 @@ class Result:
 
     def __repr__(self) -> str:
         rate = f"{self.events:,} events, {self.events_per_second:,.0f}/s"
-        lines = [f"Result: {self.task} of {self.target!r}, {rate}, {self.n_alarms} alarms"]
+        lines = [
+            f"Result: {self.task} of {self.target!r}, {rate}, {counted(self.n_alarms, 'alarm')}"
+        ]
         for name, value in self.metrics.items():
             beside = ", ".join(f"{who} {_shown(b.get(name))}" for who, b in self.baselines.items())
             lines.append(f"  {name:<9} {_shown(value)}  ({beside})")

@@ -1,6 +1,7 @@
 """What a first user runs into: too little data, a wrong path, a wrong unit, things left out."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +244,9 @@ def test_a_course_begins_where_its_interval_says_something() -> None:
     }  # fmt: skip
     assert _settled(course)["row"] == [3, 4]  # 2.0 is 20 times as wide as 0.1, 0.2 twice
     assert _settled(course | {"low": [None] * 4})["row"] == [1, 2, 3, 4]
+
+
+def test_a_named_pipe_is_no_missing_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(UserError, match=r"labels\.csv: must be a file or a folder; feed a pipe to"):
+        replay(tmp_path / "labels.csv", target="y")
