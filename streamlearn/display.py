@@ -232,7 +232,9 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
     if result.get("unanswered"):
         lines.append(f"{result['unanswered']:,} with a label but no answer yet, not measured")
     if result["dead_letters"]:
-        lines.append(f"{counted(result['dead_letters'], 'record')} did not fit: dead letters")
+        joined = (result.get("labels") or {}).get("unknown") is not None
+        why = "did not fit or could not be joined" if joined else "did not fit"
+        lines.append(f"{counted(result['dead_letters'], 'record')} {why}: dead letters")
     return lines
 
 

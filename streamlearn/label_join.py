@@ -344,7 +344,8 @@ class JoinedLabels:
         idle: seconds after which a silent input does not hold the other; 0 takes what is there.
         order_log: where the order is kept that was chosen.
         clock: of the wall, for `idle`.
-    Cost: 3 us an event with its label, and reading both; some 250 bytes an event that waits. What
+    Cost: 3 us an event with its label, and reading both; some 250 bytes an event that waits, and
+        as much again in the logs of pipeline and evaluation; as much an id remembered. What
         waits when both sources end stays so.
     Raises: UserError for schemas that do not fit and arguments out of range.
     """

@@ -82,29 +82,36 @@ def label_schema(
 
     Raises: UserError where a column has no name, or is not there.
     """
-    source = str(section.source)
-    sample = connectors.sample_columns(source)
-    known = declared or events
-    names = {
-        "id": section.id or events.id,
-        "target": section.target or target or known.target,
-        "time": section.time or (events.time if events.time in sample else None),
-    }
-    for role in ("id", "target"):
-        if names[role] is None:
-            raise UserError(f"labels.{role}: must name a column of {source}; {_among(sample)}")
-        if names[role] not in sample:
-            raise UserError(
-                f"labels.{role}: there is no column {names[role]!r} in {source}; {_among(sample)}"
-            )
     if events.id is None:
         raise UserError("id: must name the column of the events that labels are joined by")
-    asked = task or (declared.task if declared is not None else None)
-    found = target_of(str(names["target"]), sample[str(names["target"])], asked, {})
+    names: dict[str, str | None] = {"id": section.id or events.id}
     if declared is not None:
-        found["classes"] = declared.classes
-    table = names | found | {"time_unit": known.time_unit, "missing": known.missing}
-    return LabelSchema.from_config({name: value for name, value in table.items() if value})
+        names["target"] = section.target or target or declared.target
+        names["time"] = section.time or declared.time
+        found: dict[str, Any] = {"task": task or declared.task, "classes": declared.classes}
+    else:
+        sample = connectors.sample_columns(str(section.source))
+        names["target"] = section.target or target
+        names["time"] = section.time or (events.time if events.time in sample else None)
+        _check_names(names, sample, str(section.source))
+        found = target_of(str(names["target"]), sample[str(names["target"])], task, {})
+    known = declared or events
+    table = found | names | {"time_unit": known.time_unit, "missing": known.missing}
+    return LabelSchema.from_config(
+        {name: value for name, value in table.items() if value}, "labels"
+    )
+
+
+def _check_names(names: Mapping[str, Any], sample: Mapping[str, Any], source: str) -> None:
+    """Refuse an id or a target that is not named, or not among the columns."""
+    there = f"the columns are {', '.join(map(str, list(sample)[:30]))}"
+    for role in ("id", "target"):
+        if names[role] is None:
+            raise UserError(f"labels.{role}: must name a column of {source}; {there}")
+        if names[role] not in sample:
+            raise UserError(
+                f"labels.{role}: there is no column {names[role]!r} in {source}; {there}"
+            )
 
 
 def whole(events: Schema, labels: LabelSchema) -> Schema:
@@ -163,7 +170,3 @@ def doubt(found: Mapping[str, Any] | None, timed: bool) -> str | None:
             "compare the times of both: one unit, one time zone"
         )
     return None
-
-
-def _among(sample: Mapping[str, Any]) -> str:
-    return f"the columns are {', '.join(map(str, list(sample)[:30]))}"

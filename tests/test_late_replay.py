@@ -182,6 +182,32 @@ def test_a_config_names_the_labels(tmp_path: Path) -> None:
     assert (tmp_path / "kept" / "order.log").exists()
 
 
+def test_labels_of_a_declared_schema_may_come_on_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of them is looked at before: a config says what they are."""
+    events, labels = events_and_labels(tmp_path)
+    with labels.open(newline="") as file:
+        rows = [row | {"t": int(row["t"])} for row in csv.DictReader(file)]
+    told = tmp_path / "labels.jsonl"
+    told.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {
+        "source": str(events),
+        "schema": {
+            "target": "y", "task": "classification", "id": "id", "time": "t",
+            "features": {"a": "number", "b": "number"},
+        },
+        "pipeline": ["Normalizer", "KalmanHead"],
+    }  # fmt: skip
+    from_file = run(check(config | {"labels": str(told)}))
+    with told.open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        from_pipe = run(check(config | {"labels": "-"}))
+    assert learnt(from_pipe) == learnt(from_file)
+    assert from_pipe.labels is not None
+    assert from_pipe.labels["labelled"] == len(rows)
+
+
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"delay": -1}, "delay"),
     ({"delay": "1.5 fortnights"}, "fortnights"),
