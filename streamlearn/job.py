@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import river.metrics
-
 from streamlearn import config as configs
 from streamlearn import connectors, label_sources, stdin
 from streamlearn.checkpoint import CheckpointStore
@@ -207,6 +205,8 @@ def evaluation_of(
 
 def _river_metric(path: str) -> Any:
     """A metric of River by its import path, such as river.metrics.F1."""
+    import river.metrics  # brings scipy.stats along: half a second
+
     name = path.removeprefix("river.metrics.")
     found = getattr(river.metrics, name, None)
     if not isinstance(found, type):
