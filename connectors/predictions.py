@@ -51,9 +51,12 @@ class PredictionRows:
         row = first + np.arange(block.n)
         if not asked.all():
             row = first + np.cumsum((block.mode & _EVENT) != 0) - 1
-        labels = None if block.labels is None else block.labels.values
-        prediction = np.asarray(outputs["prediction"], dtype=np.float64)
-        proba, known = self._probabilities(block, outputs, prediction)
+        scores = "prediction" not in outputs  # of anomalies: numbers, whatever the labels are
+        labels = None if block.labels is None or scores else block.labels.values
+        prediction = np.asarray(outputs["score" if scores else "prediction"], dtype=np.float64)
+        proba, known = np.zeros((block.n, 0)), None
+        if not scores:
+            proba, known = self._probabilities(block, outputs, prediction)
         whole = Rows(row, block.ids, prediction, labels, proba, known)
         return whole if asked.all() else _selected(whole, asked)
 

@@ -21,6 +21,8 @@ from streamlearn.contracts import Json, Sink, Source
 from streamlearn.engine import DeadLetters, Summary
 from streamlearn.errors import UserError
 from streamlearn.evaluation import Evaluation
+from streamlearn.operators._base import CLASSIFICATION
+from streamlearn.operators.foreign import ANOMALY
 from streamlearn.pipeline import Pipeline
 from streamlearn.result import Result
 from streamlearn.schema import LabelSchema, Schema
@@ -165,7 +167,10 @@ def fresh(declared: Schema | Mapping[str, Any] | None) -> Schema:
 def pipeline_of(
     pipe: Any, config: Config, model: str | None, arguments: Mapping[str, Any], schema: Schema
 ) -> Pipeline:
-    """The pipeline that was given, configured or named, fit for the task of the schema."""
+    """The pipeline that was given, configured or named, fit for the task of the schema.
+
+    An anomaly scorer fits classes: it does not learn them, they judge its scores.
+    """
     if pipe is not None:
         found = pipe if isinstance(pipe, Pipeline) else configs.assembled([pipe], "pipe")
         schema.bind(found.features, found.labels)
@@ -174,7 +179,8 @@ def pipeline_of(
     else:
         name = model or configs.DEFAULT_MODEL
         found = configs.default_pipeline(name, schema.task, arguments, schema.sparse_width > 0)
-    if found.task != schema.task:
+    judged = found.task == ANOMALY and schema.task == CLASSIFICATION
+    if found.task != schema.task and not judged:
         does = "no model that predicts" if found.task is None else f"a model for {found.task}"
         raise UserError(
             f"pipeline: must fit the target {schema.target!r}, which makes this {schema.task}, "
@@ -184,13 +190,20 @@ def pipeline_of(
 
 
 def evaluation_of(
-    config: Config, schema: Schema, window: int | None = None, fading: float | None = None
+    config: Config,
+    schema: Schema,
+    window: int | None = None,
+    fading: float | None = None,
+    task: str | None = None,
 ) -> Evaluation:
-    """The evaluation of a stream; an argument goes before the configuration."""
+    """The evaluation of a stream; an argument goes before the configuration.
+
+    task: of the pipeline, where it is not that of the schema: anomaly.
+    """
     section = config.evaluation
     with user_errors("evaluation: "):
         return Evaluation(
-            str(schema.task),
+            str(task or schema.task),
             labels=schema.labels,
             window=section.window if window is None else window,
             fading=section.fading if fading is None else fading,
@@ -226,10 +239,10 @@ def store_of(
     what = [stages, job.schema.to_config(), job.evaluation.window, job.evaluation.fading]
     what += [measured.model_dump(mode="json"), late and late.model_dump(mode="json"), more]
     digest = hashlib.blake2b(json_text.dumps(what, default=str).encode(), digest_size=8).hexdigest()
-    if job.pipeline.needs_pickle and not allow_pickle:
+    if (job.pipeline.needs_pickle or job.evaluation.needs_pickle) and not allow_pickle:
         raise UserError(
-            "checkpoint: a River or scikit-learn stage can only be saved as a pickle; "
-            "set allow_pickle: true if nobody else can write to that folder"
+            "checkpoint: a River or scikit-learn stage, or a metric of River, can only be saved "
+            "as a pickle; set allow_pickle: true if nobody else can write to that folder"
         )
     return CheckpointStore(
         section.path, section.keep, fingerprint=digest, allow_pickle=allow_pickle

@@ -17,7 +17,7 @@ def rehearse(job: Job) -> None:
     Raises: UserError for stages that do not fit the schema.
     """
     twin, decoder, real = job.pipeline.clone(), fresh(job.schema), job.evaluation
-    measure = Evaluation(real.task, window=real.window, fading=real.fading)
+    measure = Evaluation(real.task, positive=real.positive, window=real.window, fading=real.fading)
     source, _ = connectors.as_source(_invented(job.schema, 4), decoder)
     source.open({})
     with user_errors("pipeline: "):

@@ -137,7 +137,9 @@ def replay(
     asked |= {"id": id, "time": time, "group": by, "label_time": label_time(late)}
     job = job_for(data, declared, asked, config, display.say if progress else _log.info)
     job = job._replace(pipeline=pipeline_of(pipe, config, model, arguments, job.schema))
-    job = job._replace(evaluation=evaluation_of(config, job.schema, window, fading))
+    job = job._replace(
+        evaluation=evaluation_of(config, job.schema, window, fading, job.pipeline.task)
+    )
     if checkpoint is not None:
         section = configs.Checkpoint(path=str(checkpoint))
         often = config.model_copy(update={"checkpoint": section})
@@ -189,7 +191,7 @@ def plan(config: Config) -> Job:
     asked = {"label_time": label_time(config.labels)}
     job = job_for(str(config.source), config.schema_, asked, config, _log.info)
     job = job._replace(pipeline=pipeline_of(None, config, None, {}, job.schema))
-    job = job._replace(evaluation=evaluation_of(config, job.schema))
+    job = job._replace(evaluation=evaluation_of(config, job.schema, task=job.pipeline.task))
     if config.checkpoint is not None:
         job = job._replace(checkpoints=store_of(job, config.checkpoint, config.allow_pickle))
     job = with_late_labels(job)

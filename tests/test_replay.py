@@ -1,5 +1,6 @@
 """Replay from Python: every kind of data, whatever is given as a pipeline, and what comes out."""
 
+import csv
 import json
 import math
 import subprocess
@@ -14,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import river.anomaly
 import river.linear_model
 import river.preprocessing
 import river.tree
@@ -349,7 +351,7 @@ def test_every_kind_of_column_can_be_warmed_up(kind: str, classes: str | None) -
         (
             {"pipe": river.tree.HoeffdingTreeClassifier(), "data": records(), "checkpoint": "store"}
             | {"target": "y", "ignore": "colour"},
-            r"^checkpoint: a River or scikit-learn stage .* allow_pickle",
+            r"^checkpoint: a River or scikit-learn stage.* allow_pickle",
         ),
     ],
 )
@@ -478,3 +480,36 @@ def test_a_replay_with_checkpoints_saves_while_it_goes(
     replay(None, rows, target="y", checkpoint=tmp_path / "checkpoints")
     replay(None, rows, target="y")
     assert seen == [10.0, None]
+
+
+def test_an_anomaly_scorer_is_judged_by_the_labels(tmp_path: Path) -> None:
+    """They rank its scores and teach it nothing; the written scores give the same area."""
+    rng = np.random.default_rng(8)
+    odd = rng.random(400) < 0.1
+    rows = [
+        {"a": float(a), "odd": bool(far)}
+        for a, far in zip(np.where(odd, 4.0, 0.0) + rng.normal(size=400), odd, strict=True)
+    ]
+    out = tmp_path / "scores.csv"
+    forest = river.anomaly.HalfSpaceTrees(n_trees=3, height=4, window_size=50, seed=1)
+    result = replay(
+        Pipeline(river.preprocessing.MinMaxScaler(), forest), rows, target="odd", predictions=out
+    )
+    assert result.task == "anomaly"
+    assert result.scored == 400
+    scores = [float(row["prediction"]) for row in csv.DictReader(out.read_text().splitlines())]
+    assert result.windowed["roc_auc"] == pytest.approx(
+        sklearn.metrics.roc_auc_score(odd, scores), abs=1e-12
+    )
+    assert result.windowed["roc_auc"] is not None
+    assert result.windowed["roc_auc"] > 0.6
+
+
+def test_a_metric_of_river_in_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("evaluation: {river: [river.metrics.F1]}\npipeline: [KalmanHead]\n")
+    rows = [{"a": float(i % 3), "y": i % 2 == 0} for i in range(20)]
+    result = replay(data=rows, target="y", model=str(config))
+    assert set(result.river) == {"F1"}
+    with pytest.raises(UserError, match="metric of River"):
+        replay(data=rows, target="y", model=str(config), checkpoint=tmp_path / "kept")
