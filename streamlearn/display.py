@@ -197,7 +197,7 @@ def _label_facts(labels: Mapping[str, Any]) -> list[str]:
 def _fate_facts(fates: Mapping[str, Any]) -> list[str]:
     """How the events whose labels came differ from the others, where there are others."""
     fates = dict(fates)
-    estimated = fates.pop("estimated_accuracy")
+    estimated = fates.pop("estimated_accuracy", None)
     if not any(found["events"] for fate, found in fates.items() if fate != "told"):
         return []
     lines = []
@@ -225,7 +225,7 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
         lines.append(_probe_facts(result["drift"]["probes"]))
     if result.get("labels"):
         lines += _label_facts(result["labels"])
-        lines += _fate_facts(result["delayed"]["fates"])
+        lines += _fate_facts(result["delayed"]["fates"] or {})
     if result.get("river"):
         shown = ", ".join(f"{name} {_number(value)}" for name, value in result["river"].items())
         lines.append(f"by River, row by row: {shown}")

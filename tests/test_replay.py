@@ -40,6 +40,7 @@ from streamlearn import (
     replay,
 )
 from streamlearn.connectors import as_source
+from streamlearn.display import print_result
 from streamlearn.engine import Engine
 from streamlearn.rehearsal import _invented, rehearse
 from streamlearn.runner import plan
@@ -482,7 +483,9 @@ def test_a_replay_with_checkpoints_saves_while_it_goes(
     assert seen == [10.0, None]
 
 
-def test_an_anomaly_scorer_is_judged_by_the_labels(tmp_path: Path) -> None:
+def test_an_anomaly_scorer_is_judged_by_the_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """They rank its scores and teach it nothing; the written scores give the same area."""
     rng = np.random.default_rng(8)
     odd = rng.random(400) < 0.1
