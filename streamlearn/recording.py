@@ -75,7 +75,7 @@ class Recorder:
         n = block.n if rows is None else len(rows)
         if block.n and not n:  # labels alone: the time is the last event's
             self._seconds[max(0, self.events - 1) // self.width] += seconds
-        self._open(block)
+        self._open(block, scores="prediction" not in outputs)
         alarm = outputs.get("alarm")
         fired = np.flatnonzero(alarm) if alarm is not None else np.zeros(0, np.int64)
         if rows is not None:
@@ -97,9 +97,9 @@ class Recorder:
             start = stop
         self._look()
 
-    def _open(self, block: Block) -> None:
-        """Columns for the features, classes and answers of a block."""
-        if block.labels is not None:
+    def _open(self, block: Block, scores: bool) -> None:
+        """Columns for the features, classes and answers of a block; scores are no classes."""
+        if block.labels is not None and not scores:
             if self._classes is None and not self.events:
                 self._slots[[_ANSWER, _TARGET]] = 0, 1
                 self._codes = np.zeros((N_BINS, 2, N_CODES), np.int64)
@@ -265,7 +265,9 @@ def _category(counts: I8, names: list[Any], seen: F8) -> tuple[dict[str, Json], 
 
 def _columns(block: Block, outputs: Columns) -> tuple[F8, F8, F8]:
     """Answers and labels (n,), or (0,) where they are not numbers by row, and the features."""
-    answer, y = outputs.get("prediction", outputs.get("score")), block.y
+    answer, y = outputs.get("prediction"), block.y
+    if answer is None:  # the score of an anomaly, which is in no unit of the label
+        answer, y = outputs.get("score"), np.full(block.n, np.nan)
     return (
         _NONE if answer is None or answer.ndim != 1 else plain_array(answer),
         _NONE if y.ndim != 1 else plain_array(y),

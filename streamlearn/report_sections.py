@@ -122,7 +122,9 @@ def summary(result: Result) -> str:
 def course(page: Page, result: Result) -> str:
     """The metric that counts against the baselines, then others."""
     if not drawable(result):
-        return paragraph("Nothing was scored, so there is nothing to draw.", "none")
+        few = "Ranking is measured at every 1,000th event; there were fewer."
+        none = "Nothing was scored, so there is nothing to draw."
+        return paragraph(few if result.scored else none, "none")
     name = main_metric(result)
     parts = [metric_figure(page, result, name)]
     second = {"classification": ("log_loss",), "regression": ("rmse", "coverage")}
@@ -155,6 +157,11 @@ def curve_line(curve: Mapping[str, Any], name: str, least: float) -> list[float 
         squares = [None if v is None else v * v for v in values]
         means = wording.rolled(squares, curve["n"], least)
         return [None if v is None else math.sqrt(v) for v in means]
+    if name in ("roc_auc", "average_precision"):  # known at every 1,000th event, and holds on
+        held: list[float | None] = []
+        for value in values:
+            held.append(held[-1] if value is None and held else value)
+        return held
     return wording.rolled(values, curve["n"], least) if metric(name).mean else values
 
 

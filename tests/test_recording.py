@@ -184,3 +184,15 @@ def test_extreme_values_are_left_out() -> None:
 def test_nothing_was_recorded_before_the_first_block() -> None:
     found = Recorder(pipeline()).result()
     assert (found["events"], found["row"], found["features"]) == (0, [], [])
+
+
+def test_scores_of_anomalies_are_numbers_beside_labels_that_are_classes() -> None:
+    block, _ = stream(300)
+    score = np.linspace(0.0, 0.9, 300)
+    recorder = Recorder(pipeline())
+    recorder.update(block, {"score": score}, 1e-3)
+    found = recorder.result()
+    assert found["answer"]["kind"] == "number"
+    assert found["answer"]["overall"][0] == pytest.approx(0.45, abs=0.1)
+    assert found["residuals"] == []
+    assert found["target"]["missing_overall"] == 1.0

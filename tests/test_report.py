@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamlearn import UserError, replay, wording
+from streamlearn import UserError, replay, report_sections, wording
 from streamlearn.report import check_path, notebook_html, report_html, write_report
 from tests import report_results
 from tests.report_results import NASTY, classified, late, regressed
@@ -232,3 +232,9 @@ def test_rolled_means_hold_at_least_so_many_events() -> None:
     """Against sums written out; a gap is passed over."""
     found = wording.rolled([1.0, 0.0, None, 0.5, 1.0], [10, 10, 10, 10, 20], 20)
     assert found == [1.0, 0.5, 0.5, 0.25, 1.0]
+
+
+def test_a_ranking_metric_holds_until_it_is_measured_again() -> None:
+    """It is known at every 1,000th event: between, a line goes on, and does not break off."""
+    curve = {"row": [1, 2, 3, 4], "n": [2, 2, 2, 2], "roc_auc": [None, 0.5, None, 0.75]}
+    assert report_sections.curve_line(curve, "roc_auc", 1.0) == [None, 0.5, 0.5, 0.75]
