@@ -81,6 +81,12 @@ class Comparison:
         """`to_dict` as JSON text, indented; None stands for what is undefined, never NaN."""
         return json_text.dumps(self.to_dict(), indent=2, allow_nan=False, default=str)
 
+    def _repr_html_(self) -> str:
+        """The report of all, for a notebook; tables where bokeh is not there."""
+        from streamlearn.report import notebook_html
+
+        return notebook_html(list(self.results.values()), self)
+
     def rows(self) -> tuple[list[str], list[list[str]]]:
         """The table as text: column names, and a row for each pipeline, failure and baseline.
 

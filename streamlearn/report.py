@@ -83,12 +83,15 @@ def report_html(
     return page.html(heading, header)
 
 
-def notebook_html(result: Result, height: int = 900) -> str:
-    """The report in a frame of its own, for a notebook; a table of metrics without bokeh."""
+def notebook_html(
+    results: Result | Sequence[Result], comparison: Any = None, height: int = 900
+) -> str:
+    """The report in a frame of its own, for a notebook; tables of metrics without bokeh."""
     try:
-        text = report_html(result)
+        text = report_html(results, comparison=comparison)
     except UserError:
-        return _metrics_table(result)
+        given = [results] if isinstance(results, Result) else results
+        return "".join(map(_metrics_table, given))
     return (
         f'<iframe srcdoc="{escape(text)}" title="streamlearn report" '
         f'style="width:100%;height:{height}px;border:0" sandbox="allow-scripts"></iframe>'

@@ -598,3 +598,10 @@ def test_sets_are_one_comparison_or_a_ranking(tmp_path: Path) -> None:
     assert isinstance(many, Ranking)
     assert list(many.comparisons) == [str(path) for path in paths]  # files of one name
     assert set(many.results) == {f"{p}: {n}" for p in paths for n in ("NoChange", "Majority")}
+
+
+def test_a_notebook_shows_the_report_of_all() -> None:
+    shown = compare(numbers(), "KalmanHead", "Mean", target="y")._repr_html_()
+    assert shown.startswith("<iframe srcdoc=")
+    assert "KalmanHead" in shown
+    assert "Mean" in shown
