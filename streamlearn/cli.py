@@ -356,6 +356,9 @@ def validate(
     except ConfigError as error:
         raise UserError("\n".join(error.problems)) from None
     print(f"{config}: is valid\n{job.schema.describe()}\n{job.pipeline!r}")
+    if job.config.labels is not None:
+        given = job.config.labels.model_dump(exclude_unset=True)
+        print("labels: " + ", ".join(f"{name} {value}" for name, value in given.items()))
 
 
 @app.command()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from streamlearn import UserError, replay, run
+from streamlearn.cli import main
 from streamlearn.config import check
 from streamlearn.engine import Engine
 from streamlearn.job import evaluation_of, job_for, store_of, with_late_labels
@@ -206,6 +207,22 @@ def test_labels_of_a_declared_schema_may_come_on_standard_input(
     assert learnt(from_pipe) == learnt(from_file)
     assert from_pipe.labels is not None
     assert from_pipe.labels["labelled"] == len(rows)
+
+
+def test_validate_says_how_labels_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    events, labels = events_and_labels(tmp_path)
+    config = tmp_path / "live.yaml"
+    config.write_text(
+        f"source: {events}\n"
+        "schema: {target: y, task: classification, id: id, time: t, features: {a: number}}\n"
+        f"labels: {{source: {labels}, timeout: 2h}}\npipeline: [KalmanHead]\n"
+        f"checkpoint: {{path: {tmp_path / 'kept'}}}\n"
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(["validate", str(config)])
+    assert not ended.value.code
+    assert f"labels: source {labels}, timeout 2h" in capsys.readouterr().out
+    assert not (tmp_path / "kept").exists()
 
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
