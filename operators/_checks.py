@@ -1,7 +1,7 @@
 """Checks of constructor arguments: owner, rule, value, in one wording for all operators."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,15 @@ def choice(owner: str, name: str, value: Any, options: Collection[str]) -> str:
     if value not in options:
         raise _fail(owner, name, f"one of {', '.join(options)}", value)
     return str(value)
+
+
+def unchanged(owner: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse a saved state that was made with other settings than those of now."""
+    for name, value in now.items():
+        if saved.get(name) != value:
+            raise ValueError(
+                f"{owner}: {name} must be {saved.get(name)!r} as in the saved state, got {value!r}"
+            )
 
 
 def padded(

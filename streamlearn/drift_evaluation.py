@@ -283,12 +283,7 @@ class DriftEvaluation:
         Raises: ValueError for other drifts or settings.
         """
         own = state.under("own")
-        for name, value in self._same().items():
-            if own.table["settings"][name] != value:
-                raise ValueError(
-                    f"DriftEvaluation: {name} must be {own.table['settings'][name]!r} as in the "
-                    f"saved state, got {value!r}"
-                )
+        _checks.unchanged("DriftEvaluation", own.table["settings"], self._same())
         self._numbers.load(own.table["numbers"])
         self._tally.first = np.array(own.arrays["first"])
         self._tally.counts = np.array(own.arrays["counts"])

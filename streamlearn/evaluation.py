@@ -1,5 +1,6 @@
 """Prequential evaluation: how it went, measured in the same pass, beside the baselines."""
 
+import copy
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -138,7 +139,7 @@ class Evaluation:
         self.max_groups = _checks.whole("Evaluation", "max_groups", max_groups, least=1)
         self.labels = labels
         self._log = EventLog()
-        self._fresh_river = pickle.dumps(list(river)) if river else b""
+        self._fresh_river = copy.deepcopy(list(river))
         self.reset()
 
     def reset(self) -> None:
@@ -151,7 +152,7 @@ class Evaluation:
         self._log.load(EventLog().state())
         told = self.delayed and self.task in ("classification", "regression")
         self._fates = Fates(self.task) if told else None
-        self._river: list[Any] = pickle.loads(self._fresh_river) if self._fresh_river else []  # noqa: S301
+        self._river: list[Any] = copy.deepcopy(self._fresh_river)
         if self.task != "multilabel":  # there the number of labels is not known yet
             self._bookings = self._fresh()
 
@@ -504,20 +505,16 @@ class Evaluation:
 
     def _settings(self) -> dict[str, Json]:
         """What a state and the evaluation that loads it must have in common."""
-        names = ("task", "window", "fading", "delayed", "season", "level", "max_groups")
-        return {name: getattr(self, name) for name in names}
+        names = ("task", "window", "fading", "delayed", "season", "level", "positive", "max_groups")
+        river = [type(metric).__name__ for metric in self._river]
+        return {name: getattr(self, name) for name in names} | {"river_metrics": river}
 
     def load(self, state: State) -> None:
         """Take over a state that `state` gave; the settings must be the same.
 
         Metrics of River come out of their pickle: load only what you trust.
         """
-        for name, value in self._settings().items():
-            if state.table[name] != value:
-                raise ValueError(
-                    f"Evaluation: {name} must be {state.table[name]!r} as in the saved state, "
-                    f"got {value!r}"
-                )
+        _checks.unchanged("Evaluation", state.table, self._settings())
         self.reset()
         counts = state.table["counts"]
         self._events, self._n_alarms, self._unmatched, self._expired = counts

@@ -225,12 +225,7 @@ class ProbedPipeline:
         Raises: ValueError where they are not.
         """
         own = state.under("probes")
-        for name, value in self._settings().items():
-            if own.table["settings"][name] != value:
-                raise ValueError(
-                    f"ProbedPipeline: {name} must be {own.table['settings'][name]!r} as in the "
-                    f"saved state, got {value!r}"
-                )
+        _checks.unchanged("ProbedPipeline", own.table["settings"], self._settings())
         self.pipeline.load(state.under("pipeline"))
         arrays = own.arrays
         self._numbers.load(own.table["numbers"])

@@ -616,6 +616,11 @@ def test_a_state_with_other_settings_is_refused() -> None:
         ValueError, match=r"^Evaluation: window must be 5 as in the saved state, got 6$"
     ):
         Evaluation("regression", window=6).load(saved)
+    with pytest.raises(ValueError, match="positive must be 'a' as in the saved state, got None"):
+        Evaluation("anomaly").load(Evaluation("anomaly", positive="a").state())
+    saved = Evaluation("regression").state()
+    with pytest.raises(ValueError, match=r"river_metrics must be \[\] as in the saved state"):
+        Evaluation("regression", river=[river_metrics.MAE()]).load(saved)
 
 
 @pytest.mark.parametrize(

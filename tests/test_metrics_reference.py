@@ -274,7 +274,8 @@ def test_metrics_equal_rivers_and_rivers_can_be_added() -> None:
             assert found["river"]["MacroF1"] == ours["macro_f1"].get()
             assert found["river"]["LogLoss"] == pytest.approx(found["metrics"]["log_loss"])
     assert measured.needs_pickle
-    again = Evaluation("classification", river=[river_metrics.CohenKappa()])
+    fresh = [river_metrics.CohenKappa(), river_metrics.LogLoss(), river_metrics.MacroF1()]
+    again = Evaluation("classification", river=fresh)
     again.load(measured.state())
     assert again.result()["river"] == measured.result()["river"]
 
