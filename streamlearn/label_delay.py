@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from streamlearn.block import F8, I8
-from streamlearn.contracts import Json, State
+from streamlearn.contracts import Json, State, merged
 from streamlearn.errors import UserError
 
 _UNITS = {
@@ -187,3 +187,28 @@ class DelayHistogram:
         self.counts[state.arrays["bins"]] = state.arrays["counts"]
         self.n = int(self.counts.sum())
         self.total, self.least, self.most = (state.table[k] for k in ("total", "least", "most"))
+
+
+class Delays:
+    """How late the labels of a stream were, in rows and, where there are times, in time."""
+
+    def __init__(self) -> None:
+        self.rows, self.times = DelayHistogram(), DelayHistogram()
+
+    def report(self) -> dict[str, Json]:
+        """`rows`, `seconds`: mean, p50, p99 and max. `histogram`: of the rows, for a plot."""
+        low, counts = self.rows.bars()
+        return {
+            "rows": self.rows.summary(),
+            "seconds": self.times.summary(10**9),
+            "histogram": {"rows": low.tolist(), "labels": counts.tolist()},
+        }
+
+    def state(self) -> State:
+        """Both histograms."""
+        return merged({"rows": self.rows.state(), "times": self.times.state()}, {})
+
+    def load(self, state: State) -> None:
+        """The inverse of `state`."""
+        self.rows.load(state.under("rows"))
+        self.times.load(state.under("times"))

@@ -16,7 +16,7 @@ import numpy as np
 from streamlearn.block import EXPIRED, LABELLED, LEARN, NO_TIME, SCORED, Block, Vocabulary
 from streamlearn.contracts import Batch, Json, Positions, Reject, Source, State, merged
 from streamlearn.errors import UserError
-from streamlearn.label_delay import Delay, DelayHistogram, parse_span
+from streamlearn.label_delay import Delay, Delays, parse_span
 from streamlearn.late_rows import (
     Late,
     Woven,
@@ -389,7 +389,7 @@ class JoinedLabels:
 
     def _begin(self) -> None:
         self._made = None
-        self._rows, self._seconds = DelayHistogram(), DelayHistogram()
+        self._delays = Delays()
         self._last: Block | None = None
         self._loaded = False
 
@@ -427,7 +427,6 @@ class JoinedLabels:
         duplicates, unknown, late, empty: labels refused; unlabelled: events without an id; stalls:
         how often a silent input was passed over. rows, seconds, histogram: as of `DelayedLabels`.
         """
-        low, counts = self._rows.bars()
         return {
             "timeout": None if self.timeout is None else self.timeout.text,
             "assume": self._assume,
@@ -435,9 +434,7 @@ class JoinedLabels:
             "pending": len(self._join.pending),
             "waiting": len(self._join.early),
             "stalls": self._merged.stalls,
-            "rows": self._rows.summary(),
-            "seconds": self._seconds.summary(10**9),
-            "histogram": {"rows": low.tolist(), "labels": counts.tolist()},
+            **self._delays.report(),
         }
 
     # -- a source ----------------------------------------------------------------------------------
@@ -506,8 +503,8 @@ class JoinedLabels:
         """The events of a block and what was said between them."""
         join, said = self._join, self._join.said
         delays = np.array(join.delays, dtype=np.int64).reshape(-1, 2)
-        self._rows.add(delays[:, 0])
-        self._seconds.add(delays[delays[:, 1] >= 0, 1])
+        self._delays.rows.add(delays[:, 0])
+        self._delays.times.add(delays[delays[:, 1] >= 0, 1])
         before = np.array([row.before for row in said], dtype=np.intp)
         label_at = np.arange(len(said)) + before
         event_at = np.arange(block.n) + np.cumsum(np.bincount(before, minlength=block.n + 1))[:-1]
@@ -564,8 +561,7 @@ class JoinedLabels:
         members = {
             "merged": self._merged.state(),
             "join": self._join.state(),
-            "rows": self._rows.state(),
-            "seconds": self._seconds.state(),
+            "delays": self._delays.state(),
             "schema": self._label_schema.state(),
         }
         return merged(members, {"settings": self._settings()})
@@ -587,8 +583,7 @@ class JoinedLabels:
         self._begin()
         self._label_schema.load(state.under("schema"))
         self._join.load(state.under("join"))
-        self._rows.load(state.under("rows"))
-        self._seconds.load(state.under("seconds"))
+        self._delays.load(state.under("delays"))
         self._merged.load(state.under("merged"))
         self._loaded = True
 

@@ -13,7 +13,7 @@ import numpy as np
 from streamlearn.block import B1, I8, LABELLED, NO_TIME, Block, Vocabulary
 from streamlearn.contracts import Batch, Json, Positions, Source, State, merged
 from streamlearn.errors import UserError
-from streamlearn.label_delay import Delay, DelayHistogram, parse_delay
+from streamlearn.label_delay import Delay, Delays, parse_delay
 from streamlearn.label_join import JoinedLabels as JoinedLabels
 from streamlearn.late_rows import Arrivals, Late, Queue, Woven, modes_of, no_events, together, weave
 from streamlearn.schema import Schema
@@ -56,7 +56,7 @@ class DelayedLabels:
         self._arrivals: Arrivals | None = None
         self._events, self._clock = 0, NO_TIME
         self._labelled = self._unlabelled = 0
-        self._rows, self._seconds = DelayHistogram(), DelayHistogram()
+        self._delays = Delays()
         self._positions: Positions = {}
         self._last: Block | None = None
 
@@ -89,16 +89,13 @@ class DelayedLabels:
         events that never get one. rows, seconds: mean, p50, p99 and max of the delay from the event
         to its label, to 3 %; histogram: lower bounds of bins of 6 % in rows, and their counts.
         """
-        low, counts = self._rows.bars()
         return {
             "delay": self.delay.text,
             "events": self._events,
             "labelled": self._labelled,
             "pending": len(self._queue),
             "unlabelled": self._unlabelled,
-            "rows": self._rows.summary(),
-            "seconds": self._seconds.summary(10**9),
-            "histogram": {"rows": low.tolist(), "labels": counts.tolist()},
+            **self._delays.report(),
         }
 
     # -- a source ----------------------------------------------------------------------------------
@@ -192,10 +189,10 @@ class DelayedLabels:
         none = np.zeros(int(np.count_nonzero(at_once)), dtype=np.int64)
         self._labelled += late.n + none.shape[0]
         for values in (none, rows):
-            self._rows.add(values)
+            self._delays.rows.add(values)
         timed = (late.time != NO_TIME) & (woven.came != NO_TIME)
-        self._seconds.add(woven.came[timed] - late.time[timed])
-        self._seconds.add(none[clock[at_once] != NO_TIME])
+        self._delays.times.add(woven.came[timed] - late.time[timed])
+        self._delays.times.add(none[clock[at_once] != NO_TIME])
 
     def _rest(self, late: Late) -> Block:
         """Labels after the last event as a block of their own."""
@@ -209,9 +206,9 @@ class DelayedLabels:
         mode = modes_of(none, at)
         woven = Woven(none, at, mode, none.astype(np.int64), came)
         self._labelled += late.n
-        self._rows.add(self._events - 1 - late.number)
+        self._delays.rows.add(self._events - 1 - late.number)
         timed = (late.time != NO_TIME) & (came != NO_TIME)
-        self._seconds.add(came[timed] - late.time[timed])
+        self._delays.times.add(came[timed] - late.time[timed])
         out = weave(block, late, woven, self.labels)
         return out if self.labels is None else out.replace(y=self._coder.code(out.y))
 
@@ -221,8 +218,7 @@ class DelayedLabels:
         """Labels outstanding, classes that have arrived, and what was counted."""
         members = {
             "queue": self._queue.state(),
-            "rows": self._rows.state(),
-            "seconds": self._seconds.state(),
+            "delays": self._delays.state(),
         }
         table = {
             "delay": list(self.delay),
@@ -249,8 +245,8 @@ class DelayedLabels:
         self._events, self._clock = table["events"], table["clock"]
         self._labelled, self._unlabelled = table["labelled"], table["unlabelled"]
         self._arrivals = Arrivals(self.schema.labels, table["classes"] or [])
-        for name in ("queue", "rows", "seconds"):
-            getattr(self, f"_{name}").load(state.under(name))
+        self._queue.load(state.under("queue"))
+        self._delays.load(state.under("delays"))
         self._loaded = True
 
 
