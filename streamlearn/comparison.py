@@ -21,12 +21,13 @@ from streamlearn.errors import UserError
 from streamlearn.evaluation import METRICS
 from streamlearn.job import Job, check_outputs, name_of
 from streamlearn.lineup import anew, labels_of, lineup, require, unknown_label
-from streamlearn.paired import CLASSIFICATION, Difference, PairedDifferences
-from streamlearn.race import Entrant, Race, entrants_of, raced, stream_of
+from streamlearn.paired import CLASSIFICATION, Difference
+from streamlearn.race import Entrant, Race, entrants_of, paired_of, raced, stream_of
 from streamlearn.ranks import RankTest, diagram, rank_test
 from streamlearn.result import Result
 from streamlearn.schema import Schema
 from streamlearn.text_table import plain
+from streamlearn.wording import size
 
 _SHOWN = ("accuracy", "kappa", "kappa_t", "log_loss", "mae", "rmse", "r2", "mase")
 
@@ -219,8 +220,7 @@ def compare(
         raise unknown_label(against, list(built))
     stream, racing = entrants_of(stream, built, window, fading, report, drifts)
     family = None if against is None else len(racing) - 1
-    paired = PairedDifferences(str(stream.schema.task), len(racing), alpha, family)
-    race = Race(racing, paired)
+    race = Race(racing, paired_of(racing, alpha, family))
     found = concluded(stream, race, raced(stream, race, limit, progress), against)
     write(found, json, report)
     return found
@@ -469,15 +469,6 @@ def number(value: float | None) -> str:
 def signed(difference: float) -> str:
     """A difference as text, with its sign."""
     return f"{difference:+.4f}" if abs(difference) < 1e6 else f"{difference:+.4e}"
-
-
-def size(count: float) -> str:
-    """Bytes as text."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
 
 
 def check_alpha(owner: str, alpha: float) -> None:

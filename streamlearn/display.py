@@ -14,7 +14,7 @@ from rich.text import Text
 from streamlearn.display_comparison import print_comparison as print_comparison
 from streamlearn.display_comparison import print_tuning as print_tuning
 from streamlearn.groups import OTHER
-from streamlearn.wording import counted, seconds
+from streamlearn.wording import counted, seconds, size
 
 _REFRESH_SECONDS = 0.2
 _SHOWN_GROUPS = 20
@@ -215,7 +215,7 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
     """Lines below the table."""
     speed = f"{result['seconds']:.2f} s: {result['events_per_second']:,.0f} events/s"
     lines = [
-        f"{counted(result['events'], 'event')} in {speed}, state {_bytes(result['state_bytes'])}",
+        f"{counted(result['events'], 'event')} in {speed}, state {size(result['state_bytes'])}",
         _alarms(result["alarms"], result.get("n_alarms", len(result["alarms"]))),
     ]
     if OTHER in result.get("by_group", {}):
@@ -260,11 +260,3 @@ def _alarms(rows: list[int], count: int) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4e}"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"

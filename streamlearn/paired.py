@@ -12,6 +12,7 @@ from streamlearn.confidence import START, asymptotic_interval, bernstein_interva
 from streamlearn.contracts import Json, State, merged
 from streamlearn.event_log import EventLog, cuts, keys_of, to_drop, to_log, to_recall
 from streamlearn.jit import paired as jit
+from streamlearn.spill import Spill
 
 POINTS = 256  # of the course of the differences, at most
 CLASSIFICATION = "classification"
@@ -67,6 +68,10 @@ class PairedDifferences:
         self._course: F8 = np.zeros((POINTS, len(self.pairs), 3))
         self._counters: I8 = np.array([0, 0, 1], dtype=np.int64)
         self._log = EventLog()
+
+    def spill_to(self, spill: Spill, memory: int) -> None:
+        """Keep what waits for labels in this folder, above so many bytes."""
+        self._log.spill_to(spill, memory)
 
     # -- measuring ---------------------------------------------------------------------------------
 

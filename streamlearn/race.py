@@ -14,6 +14,7 @@ from streamlearn.block import OBSERVE, PREDICT, Block, Columns
 from streamlearn.contracts import State, merged
 from streamlearn.engine import Engine, Summary
 from streamlearn.errors import UserError
+from streamlearn.evaluation import Evaluation
 from streamlearn.job import (
     Job,
     evaluation_of,
@@ -81,6 +82,7 @@ class Entrant:
     def measured_anew(self, window: int | None = None, fading: float | None = None) -> "Entrant":
         """The same pipeline, which goes on with what it learnt, and nothing measured yet."""
         evaluation = evaluation_of(self.job.config, self.job.schema, window, fading)
+        _spill(self.job, evaluation)
         job = self.job._replace(evaluation=evaluation)
         return Entrant(self.name, job, observers_of(job, None))
 
@@ -202,7 +204,6 @@ def entrants_of(
     Raises: UserError with the label of a pipeline that does not fit the schema.
     """
     found: list[Entrant] = []
-    section = stream.config.labels
     for label, pipeline in pipelines.items():
         evaluation = evaluation_of(stream.config, stream.schema, window, fading)
         job = stream._replace(pipeline=pipeline, evaluation=evaluation)
@@ -212,13 +213,28 @@ def entrants_of(
             raise UserError(f"{label}: {error}") from None
         if found:
             job = job._replace(source=found[0].job.source, labels=found[0].job.labels)
-            if section is not None:
-                pipeline.spill_to(Spill(), section.memory_mb << 20)
-                evaluation.spill_to(Spill(), section.memory_mb << 20)
+            _spill(job, pipeline, evaluation)
         else:
             job = with_late_labels(job)
         found.append(Entrant(label, job, observers_of(job, report, drifts)))
     return found[0].job, found
+
+
+def paired_of(
+    entrants: Sequence[Entrant], alpha: float, family: int | None = None
+) -> PairedDifferences:
+    """The differences of these; family: as of `PairedDifferences`."""
+    job = entrants[0].job
+    paired = PairedDifferences(str(job.schema.task), len(entrants), alpha, family)
+    _spill(job, paired)
+    return paired
+
+
+def _spill(job: Job, *parts: Pipeline | Evaluation | PairedDifferences) -> None:
+    """Where labels come late, what waits for them goes to disk above the limit of memory."""
+    if job.config.labels is not None:
+        for part in parts:
+            part.spill_to(Spill(), job.config.labels.memory_mb << 20)
 
 
 def raced(stream: Job, race: Race, limit: int | None, progress: bool) -> Summary:

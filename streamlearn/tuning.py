@@ -26,9 +26,8 @@ from streamlearn.errors import UserError
 from streamlearn.evaluation import METRICS
 from streamlearn.job import Job, check_outputs, fresh, pipeline_of
 from streamlearn.lineup import without_options
-from streamlearn.paired import PairedDifferences
 from streamlearn.pipeline import Pipeline
-from streamlearn.race import Entrant, Race, entrants_of, raced, stream_of
+from streamlearn.race import Entrant, Race, entrants_of, paired_of, raced, stream_of
 from streamlearn.ranges import Range, drawn, parse_ranges
 from streamlearn.schema import Schema
 from streamlearn.text_table import plain
@@ -271,7 +270,7 @@ class Search(Race):
             replace(c.measured_anew(self.window, self.fading), name=name)
             for name, c in going_on.items()
         ]
-        self.paired = PairedDifferences(task, len(self.entrants), self.alpha)
+        self.paired = paired_of(self.entrants, self.alpha)
         self.winner = best
 
 

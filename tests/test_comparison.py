@@ -33,7 +33,7 @@ from streamlearn.event_log import EventLog
 from streamlearn.lineup import lineup
 from streamlearn.operators._base import Operator
 from streamlearn.paired import PairedDifferences
-from streamlearn.race import Race, entrants_of, stream_of
+from streamlearn.race import Race, entrants_of, paired_of, stream_of
 from streamlearn.ranks import rank_test
 from streamlearn.schema import Schema
 from streamlearn.spill import Spill
@@ -141,6 +141,9 @@ def test_every_log_keeps_to_the_memory_that_is_given(
     _, found = entrants_of(stream, {name: classified() for name in "abc"})
     assert len(found) == 3
     assert list(given.values()) == 6 * [3 << 20]
+    paired_of(found, 0.05)
+    found[0].measured_anew()  # as a search does when it goes on
+    assert list(given.values()) == 8 * [3 << 20]
 
 
 # -- paired differences ----------------------------------------------------------------------------

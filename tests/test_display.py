@@ -93,7 +93,7 @@ def test_only_the_last_alarms_are_listed() -> None:
 
 @pytest.mark.parametrize(
     ("count", "shown"),
-    [(0, "0 bytes"), (1023, "1023 bytes"), (3 << 20, "3.0 MiB"), (5 << 30, "5.0 GiB")],
+    [(0, "0 bytes"), (1023, "1,023 bytes"), (3 << 20, "3.0 MiB"), (5 << 30, "5.0 GiB")],
 )
 def test_bytes_are_shown_in_units_that_people_read(count: int, shown: str) -> None:
     assert f"state {shown}" in printed(state_bytes=count)
