@@ -10,7 +10,7 @@ HUGE = 1e150  # what is larger counts as missing: its square would not stay fini
 
 def sampled_run_body(
     number: I8, at: int, first: int, last: int, rows: I8, answer: F8, y: F8, X: F8, width: int,
-    slots: I8, moments: F8, codes: I8, residuals: F8, told: I8,
+    slots: I8, moments: F8, codes: I8,
 ) -> int:  # fmt: skip
     """Add every sampled event before `last` to its bin, in order; the next one to sample.
 
@@ -18,8 +18,7 @@ def sampled_run_body(
     0, or in row rows[0] where rows (n,) are given | answer, y (n,), or (0,) for none | X (n, d)
     slots (c,), of answer, y and the columns of X: where codes are counted, -1 for a number
     moments (B, c, 4) in/out: values, their mean, their sum of squares around it (Welford), missing
-    codes (B, s, k) in/out: rows by code; codes from k - 1 on are counted together
-    residuals (r,), told (1,) in/out: ring of y - answer where finite; (0,) for none. O(m c)
+    codes (B, s, k) in/out: rows by code; codes from k - 1 on are counted together. O(m c)
     """
     top, known = codes.shape[2] - 1, min(X.shape[1], slots.shape[0] - 2)
     while at < number.shape[0] and number[at] < last:
@@ -45,11 +44,6 @@ def sampled_run_body(
             e = x - moments[b, j, MEAN]
             moments[b, j, MEAN] += e / moments[b, j, SEEN]
             moments[b, j, MOMENT] += e * (x - moments[b, j, MEAN])
-        if residuals.shape[0] > 0 and answer.shape[0] > 0 and y.shape[0] > 0:
-            left = y[t] - answer[t]
-            if math.isfinite(left):
-                residuals[told[0] % residuals.shape[0]] = left
-                told[0] += 1
         at += 1
     return at
 

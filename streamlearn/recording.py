@@ -20,7 +20,6 @@ from streamlearn.pipeline import Pipeline
 N_BINS = 128
 PER_BIN = 32  # rows of a bin that are looked at, at least, where it has so many
 MAX_FEATURES = 64  # the first columns; a report of more is not read
-RESIDUALS = 4096  # the last ones are kept
 N_CODES = 17  # codes 0 to 15, and all others together
 _EVENT = PREDICT | OBSERVE
 _ANSWER, _TARGET, _FIRST = 0, 1, 2  # columns of what is recorded; features follow
@@ -61,8 +60,6 @@ class Recorder:
         self._seen: dict[int, dict[str, Json]] = {}  # what was read of the pipeline, by bin
         self._classes: Any = None
         self._wide = 0
-        self._residuals: F8 = np.zeros(RESIDUALS)
-        self._told: I8 = np.zeros(1, np.int64)  # residuals, those that were overwritten included
         self._picks: I8 = np.arange(N_BINS)  # events that are looked at, at this width
         self._next = 0  # the first of them that is still to come
         self._add(_NO_ROWS, _NONE, _NONE, np.zeros((0, 0)), 0)  # loads the kernel
@@ -133,10 +130,9 @@ class Recorder:
         One kernel over numbers that are hashed once a width: drawn, gathered and binned by numpy, a
         block took three times as long.
         """
-        residuals = self._residuals if self._classes is None else _NONE
         self._next = sampled_run(
             self._picks, self._next, first, self.events, rows, answer, y, X, self.width,
-            self._slots, self._moments, self._codes, residuals, self._told,
+            self._slots, self._moments, self._codes,
         )  # fmt: skip
 
     def _spend(self, seconds: float, n: int) -> None:
@@ -182,8 +178,8 @@ class Recorder:
         events, width: of a bin, in events. row: the last event of each bin, from 0. n, seconds,
         alarms: (bins,). pipeline: what was read of it, a dict a look (row, bytes; mean and width of
         a detector's window). features: by column (see `_column`); n_features: all there are;
-        answer, target: the same of what was predicted, and of the label. residuals: target minus
-        answer of the last rows that were looked at, where labels come with their events.
+        answer, target: the same of what was predicted, and of the label, where labels
+        come with their events.
         """
         bins = -(-self.events // self.width)
         last = np.minimum(np.arange(1, bins + 1) * self.width, self.events) - 1
@@ -204,17 +200,11 @@ class Recorder:
             "seconds": self._seconds[:bins].tolist(),
             "alarms": self._alarms[:bins].tolist(),
             "pipeline": list(self._seen.values()),
-            "residuals": self._last_residuals().tolist(),
             "n_features": self._wide,
             "features": features,
             "answer": self._column(_ANSWER, "prediction", classes, bins),
             "target": self._column(_TARGET, "target", classes, bins),
         }
-
-    def _last_residuals(self) -> F8:
-        """Those of the ring, the oldest first."""
-        told = int(self._told[0])
-        return self._residuals[np.arange(max(0, told - RESIDUALS), told) % RESIDUALS]
 
     def _column(self, j: int, name: str, names: Any, bins: int) -> dict[str, Json]:
         """One column: name, kind, missing (share, by bin), drift (by bin), size (of all drift).

@@ -498,7 +498,7 @@ def _confusion(page: Page, result: Result) -> str:
 
 
 def _residuals(page: Page, result: Result) -> str:
-    given = result.residuals or (result.recording or {}).get("residuals") or []
+    given = result.residuals or []
     found = [r for r in given if r is not None and math.isfinite(r)]
     if not found:
         return ""

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from streamlearn.paired import Difference
 from streamlearn.result import Result
 
 NASTY = "<img src=x onerror=alert(1)></script>"
@@ -52,7 +53,7 @@ def recording() -> dict[str, Any]:
         "events": 12_000, "width": 1000, "row": rows, "n": [1000] * bins, "sampled": 12_000,
         "seconds": [0.001] * bins, "alarms": [0] * bins, "pipeline": looks, "n_features": 2,
         "features": [number, category], "answer": category | {"name": "prediction"},
-        "target": category | {"name": "target"}, "residuals": [],
+        "target": category | {"name": "target"},
     }  # fmt: skip
 
 
@@ -136,25 +137,10 @@ def regressed(**changes: Any) -> Result:
     return classified(**(given | changes))
 
 
-class Pair(NamedTuple):
-    """A paired difference, as of `streamlearn.paired.Difference`."""
-
-    name: str
-    against: str
-    rows: int
-    difference: float | None
-    low: float | None
-    high: float | None
-    verdict: str
-    wins: int
-    defeats: int
-    course: dict[str, list[float | None]]
-
-
 class Compared(NamedTuple):
     """A comparison: what the report reads of one."""
 
-    differences: list[Pair]
+    differences: list[Difference]
     errors: dict[str, str]
 
 
@@ -167,7 +153,7 @@ def compared() -> tuple[list[Result], Compared]:
     back = {k: [None if v is None else -v for v in c] for k, c in course.items()} | {
         "row": course["row"]
     }
-    one = Pair("fast", NASTY, 300, 0.06, 0.03, 0.09, "better", 20, 2, course)
-    other = Pair(NASTY, "fast", 300, -0.06, -0.09, -0.03, "worse", 2, 20, back)
+    one = Difference("fast", NASTY, 300, 0.06, 0.03, 0.09, "better", 20, 2, 1.0, -1.0, course)
+    other = Difference(NASTY, "fast", 300, -0.06, -0.09, -0.03, "worse", 2, 20, -1.0, 1.0, back)
     results = [classified(NASTY, 0.836), classified("fast", 0.896)]
     return results, Compared([other, one], {"broken": f"ValueError: {NASTY}"})

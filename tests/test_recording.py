@@ -194,5 +194,4 @@ def test_scores_of_anomalies_are_numbers_beside_labels_that_are_classes() -> Non
     found = recorder.result()
     assert found["answer"]["kind"] == "number"
     assert found["answer"]["overall"][0] == pytest.approx(0.45, abs=0.1)
-    assert found["residuals"] == []
     assert found["target"]["missing_overall"] == 1.0
