@@ -201,6 +201,33 @@ def judged(alarms: list[int], drifts: list[tuple[int, int]], tolerance: int) -> 
     }
 
 
+def asked_again(
+    pipeline: Any, row: Block, probes: list[tuple[Block, float]], task: str
+) -> list[float]:
+    """Hit or absolute error of each probe now, in the columns of this row."""
+    values = []
+    for kept, label in probes:
+        wide = np.full((1, row.d), np.nan)
+        wide[0, : kept.d] = kept.X[0]
+        mute = kept.replace(X=wide, features=row.features, labels=row.labels)
+        value = answer(pipeline, with_mode(mute, PREDICT))
+        if task == "classification":
+            values.append(float(value == label))
+        elif value is not None:
+            values.append(abs(value - label))
+    return values
+
+
+def worst_case(last: dict[int, float], lowest: dict[int, list[float]], worse: Any) -> float | None:
+    """Of k concepts: the present one / k + (1 - 1/k) * the mean of the lowest of the earlier."""
+    if not last:
+        return None
+    now = max(last)
+    earlier = [worse(lowest[k]) for k in range(now) if lowest[k]]
+    k = 1 + len(earlier)
+    return last[now] / k + (1 - 1 / k) * (mean(earlier) or 0.0)
+
+
 def probe_result(
     pipeline: Any, block: Block, drifts: list[tuple[int, int]], task: str, probes: int, every: int
 ) -> tuple[list[Answer], dict[str, Any]]:
@@ -228,17 +255,10 @@ def probe_result(
         now = max(k for k, start in enumerate(starts) if start <= events - 1)
         for k in range(now + 1):
             stop = starts[k + 1] if k + 1 < len(starts) else math.inf
-            values = []
-            for i, asked in kept.items():
-                if starts[k] <= i < stop and i in labels:
-                    wide = np.full((1, row.d), np.nan)
-                    wide[0, : asked.d] = asked.X[0]
-                    mute = asked.replace(X=wide, features=row.features, labels=row.labels)
-                    value = answer(pipeline, with_mode(mute, PREDICT))
-                    if task == "classification":
-                        values.append(float(value == labels[i]))
-                    elif value is not None:
-                        values.append(abs(value - labels[i]))
+            mine = [
+                (x, labels[i]) for i, x in kept.items() if starts[k] <= i < stop and i in labels
+            ]
+            values = asked_again(pipeline, row, mine, task)
             last[k] = mean(values)
             if k < now and values:
                 lowest[k].append(sum(values) / len(values))
@@ -246,13 +266,7 @@ def probe_result(
         if seen:
             points.append(sum(seen) / len(seen))
     worse = min if task == "classification" else max
-    asked_of = [k for k, value in last.items() if value is not None]
-    worst: float | None = None
-    if asked_of:
-        now = max(asked_of)
-        earlier = [worse(lowest[k]) for k in range(now) if lowest[k]]
-        k = 1 + len(earlier)
-        worst = last[now] / k + (1 - 1 / k) * (mean(earlier) or 0.0)  # type: ignore[operator]
+    worst = worst_case({k: v for k, v in last.items() if v is not None}, lowest, worse)
     labelled = [max(k for k, s in enumerate(starts) if s <= i) for i in labels]
     return said, {
         "average_anytime": mean(points),
