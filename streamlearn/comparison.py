@@ -218,28 +218,29 @@ def compare(
     built = lineup(pipelines, stream.schema)
     if against is not None and against not in built:
         raise unknown_label(against, list(built))
-    stream, racing = entrants_of(stream, built, window, fading, report, drifts)
+    racing = entrants_of(stream, built, window, fading, report, drifts)
     family = None if against is None else len(racing) - 1
     race = Race(racing, paired_of(racing, alpha, family))
-    found = concluded(stream, race, raced(stream, race, limit, progress), against)
+    job = racing[0].job
+    found = concluded(job, race, raced(job, race, limit, progress), against)
     write(found, json, report)
     return found
 
 
-def concluded(stream: Job, race: Race, summary: Summary, against: str | None = None) -> Comparison:
+def concluded(job: Job, race: Race, summary: Summary, against: str | None = None) -> Comparison:
     """What a race that has been run comes to."""
     racing, paired = race.entrants, race.paired
     alive = [i for i, c in enumerate(racing) if not c.error]
     names = [c.name for c in racing]
     results = {names[i]: racing[i].result(summary.rejects) for i in alive}
-    task = str(stream.schema.task)
+    task = str(job.schema.task)
     metric = next(iter(METRICS[task]))
     best = max(results, key=lambda name: merit(results[name], metric))
     wanted = [(i, j) for i in alive for j in alive if i != j]
     return Comparison(
-        data=stream.name,
+        data=job.name,
         task=task,
-        target=str(stream.schema.target),
+        target=str(job.schema.target),
         metric=metric,
         events=race.events,
         seconds=summary.seconds,

@@ -42,16 +42,30 @@ class Job(NamedTuple):
 
     source: Source
     schema: Schema
+    config: Config
+    name: str
+    label_schema: LabelSchema | None
     pipeline: Pipeline
     evaluation: Evaluation
-    sink: Sink | None
-    dead_letters: DeadLetters | None
-    checkpoints: CheckpointStore | None
+    sink: Sink | None = None
+    dead_letters: DeadLetters | None = None
+    checkpoints: CheckpointStore | None = None
+    labels: label_sources.Late | None = None
+    spill: Spill | None = None
+
+
+class Stream(NamedTuple):
+    """A source with its schema, before a pipeline is there to fit them; fields as of `Job`."""
+
+    source: Source
+    schema: Schema
     config: Config
     name: str
     label_schema: LabelSchema | None = None
-    labels: label_sources.Late | None = None
-    spill: Spill | None = None
+
+    def job(self, pipeline: Pipeline, evaluation: Evaluation) -> Job:
+        """The job of a pipeline on this stream."""
+        return Job(*self, pipeline, evaluation)
 
 
 def settings(
@@ -80,14 +94,14 @@ def _is_config(name: Any) -> bool:
     return isinstance(name, (str, Path)) and str(name).endswith(_CONFIG_ENDINGS)
 
 
-def job_for(
+def stream_for(
     data: Any,
     declared: Schema | Mapping[str, Any] | None,
     asked: Mapping[str, Any],
     config: Config,
     say: Callable[[str], None],
-) -> Job:
-    """A job with its source and schema, wherever the labels come from; the rest is still None."""
+) -> Stream:
+    """A source and its schema, wherever the labels come from."""
     section = config.labels
     apart = section is not None and section.source is not None
     known = None if declared is None else fresh(declared)
@@ -102,19 +116,7 @@ def job_for(
         wanted = {"target": asked.get("target"), "task": asked.get("task")}
         labels = label_sources.label_schema(section, schema, known, **wanted)
         schema = label_sources.whole(schema, labels)
-    unbuilt: Any = None
-    return Job(
-        source=source,
-        schema=schema,
-        pipeline=unbuilt,
-        evaluation=unbuilt,
-        sink=None,
-        dead_letters=None,
-        checkpoints=None,
-        config=config,
-        name=name_of(data),
-        label_schema=labels,
-    )
+    return Stream(source, schema, config, name_of(data), labels)
 
 
 def source_of(

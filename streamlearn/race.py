@@ -17,10 +17,11 @@ from streamlearn.errors import UserError
 from streamlearn.evaluation import Evaluation
 from streamlearn.job import (
     Job,
+    Stream,
     evaluation_of,
-    job_for,
     result_of,
     settings,
+    stream_for,
     user_errors,
     with_late_labels,
 )
@@ -171,8 +172,8 @@ def stream_of(
     asked: Mapping[str, Any],
     delay: int | str | None,
     progress: bool,
-) -> Job:
-    """A job that has its source and schema, but no pipeline yet.
+) -> Stream:
+    """A stream as it is asked for.
 
     Args:
         data: as for `replay`. schema: declared. asked: target, features, ignore, task, time, group.
@@ -188,25 +189,26 @@ def stream_of(
     names |= {name: configs.listed(names[name]) for name in ("features", "ignore")}
     declared = config.schema_ if schema is None and not any(names.values()) else schema
     roles = {"time": asked.get("time"), "group": asked.get("group"), "label_time": label_time(late)}
-    return job_for(data, declared, names | roles, config, display.say if progress else _log.info)
+    return stream_for(data, declared, names | roles, config, display.say if progress else _log.info)
 
 
 def entrants_of(
-    stream: Job,
+    stream: Stream,
     pipelines: Mapping[str, Pipeline],
     window: int | None = None,
     fading: float | None = None,
     report: Any = None,
     drifts: Any = None,
-) -> tuple[Job, list[Entrant]]:
-    """Everyone with measures of its own, rehearsed on invented rows; and the stream, labels late.
+) -> list[Entrant]:
+    """Everyone with measures of its own, rehearsed; all read the first one's source.
+
 
     Raises: UserError with the label of a pipeline that does not fit the schema.
     """
     found: list[Entrant] = []
     for label, pipeline in pipelines.items():
         evaluation = evaluation_of(stream.config, stream.schema, window, fading)
-        job = stream._replace(pipeline=pipeline, evaluation=evaluation)
+        job = stream.job(pipeline, evaluation)
         try:
             rehearse(job)
         except UserError as error:
@@ -217,7 +219,7 @@ def entrants_of(
         else:
             job = with_late_labels(job)
         found.append(Entrant(label, job, observers_of(job, report, drifts)))
-    return found[0].job, found
+    return found
 
 
 def paired_of(
@@ -237,16 +239,16 @@ def _spill(job: Job, *parts: Pipeline | Evaluation | PairedDifferences) -> None:
             part.spill_to(Spill(), job.config.labels.memory_mb << 20)
 
 
-def raced(stream: Job, race: Race, limit: int | None, progress: bool) -> Summary:
+def raced(job: Job, race: Race, limit: int | None, progress: bool) -> Summary:
     """Run the race over the stream, once.
 
     Raises: UserError for a stream without rows, or when everyone has failed.
     """
-    rows = stream.config.engine.block_rows
-    engine = Engine(stream.source, race, block_rows=rows, limit=limit)
+    rows = job.config.engine.block_rows
+    engine = Engine(job.source, race, block_rows=rows, limit=limit)
     before = [(c.pipeline, c.pipeline.expects_labels) for c in race.entrants]
     for pipeline, _ in before:  # where labels come with their events, a log would fill the memory
-        pipeline.expects_labels = stream.labels is not None
+        pipeline.expects_labels = job.labels is not None
     try:
         with user_errors():
             summary = _shown(engine, race) if progress else engine.run()
@@ -257,7 +259,7 @@ def raced(stream: Job, race: Race, limit: int | None, progress: bool) -> Summary
         _log.warning("stopped by %s after %d events", summary.stopped, summary.events)
     elif summary.events == 0:
         raise UserError(
-            f"{stream.name}: none of its {summary.rejects} rows fits the schema; "
+            f"{job.name}: none of its {summary.rejects} rows fits the schema; "
             "look at the reasons, or declare it"
         )
     return summary

@@ -22,13 +22,13 @@ from streamlearn.job import (
     check_outputs,
     dead_letters_of,
     evaluation_of,
-    job_for,
     output_paths,
     pipeline_of,
     result_of,
     settings,
     sink_of,
     store_of,
+    stream_for,
     user_errors,
     with_late_labels,
 )
@@ -135,11 +135,10 @@ def replay(
     }
     declared = config.schema_ if schema is None and not any(asked.values()) else schema
     asked |= {"id": id, "time": time, "group": by, "label_time": label_time(late)}
-    job = job_for(data, declared, asked, config, display.say if progress else _log.info)
-    job = job._replace(pipeline=pipeline_of(pipe, config, model, arguments, job.schema))
-    job = job._replace(
-        evaluation=evaluation_of(config, job.schema, window, fading, job.pipeline.task)
-    )
+    stream = stream_for(data, declared, asked, config, display.say if progress else _log.info)
+    pipeline = pipeline_of(pipe, config, model, arguments, stream.schema)
+    evaluation = evaluation_of(config, stream.schema, window, fading, pipeline.task)
+    job = stream.job(pipeline, evaluation)
     if checkpoint is not None:
         section = configs.Checkpoint(path=str(checkpoint))
         often = config.model_copy(update={"checkpoint": section})
@@ -189,9 +188,9 @@ def plan(config: Config) -> Job:
             raise UserError(f"{name}: must be there for a run; `streamlearn init DATA` writes it")
     check_outputs(config.source, output_paths(config))
     asked = {"label_time": label_time(config.labels)}
-    job = job_for(str(config.source), config.schema_, asked, config, _log.info)
-    job = job._replace(pipeline=pipeline_of(None, config, None, {}, job.schema))
-    job = job._replace(evaluation=evaluation_of(config, job.schema, task=job.pipeline.task))
+    stream = stream_for(str(config.source), config.schema_, asked, config, _log.info)
+    pipeline = pipeline_of(None, config, None, {}, stream.schema)
+    job = stream.job(pipeline, evaluation_of(config, stream.schema, task=pipeline.task))
     if config.checkpoint is not None:
         job = job._replace(checkpoints=store_of(job, config.checkpoint, config.allow_pickle))
     job = with_late_labels(job)

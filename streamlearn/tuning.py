@@ -24,7 +24,7 @@ from streamlearn.config import Config
 from streamlearn.contracts import Json
 from streamlearn.errors import UserError
 from streamlearn.evaluation import METRICS
-from streamlearn.job import Job, check_outputs, fresh, pipeline_of
+from streamlearn.job import Stream, check_outputs, fresh, pipeline_of
 from streamlearn.lineup import without_options
 from streamlearn.pipeline import Pipeline
 from streamlearn.race import Entrant, Race, entrants_of, paired_of, raced, stream_of
@@ -198,14 +198,15 @@ def tune(
     settings = [{}, *drawn(declared, trials, seed)]
     built = _built(name, declared, given, settings, stream.schema)
     events = _first_events(first, data, stream, limit)
-    stream, racing = entrants_of(stream, built, window, fading)
+    racing = entrants_of(stream, built, window, fading)
     search = Search(racing, first=events, alpha=alpha, window=window, fading=fading)
-    summary = raced(stream, search, limit, progress)
+    job = racing[0].job
+    summary = raced(job, search, limit, progress)
     if search.winner is None:
         raise UserError(
             f"first: must leave events to score, got {events:,} of {search.events:,}; take less"
         )
-    found = replace(concluded(stream, search, summary), events=search.events - events)
+    found = replace(concluded(job, search, summary), events=search.events - events)
     chosen = settings[search.winner]
     tuning = Tuning(
         data=stream.name,
@@ -354,7 +355,7 @@ def _document(
 # -- how much is first -----------------------------------------------------------------------------
 
 
-def _first_events(first: float, data: Any, stream: Job, limit: int | None) -> int:
+def _first_events(first: float, data: Any, stream: Stream, limit: int | None) -> int:
     """Events of the first part. Raises: UserError for a share of what can be read only once."""
     number_like = isinstance(first, (int, float)) and not isinstance(first, bool)
     if not number_like or not (0.0 < first < 1.0 or (first >= 1 and float(first).is_integer())):
@@ -367,7 +368,7 @@ def _first_events(first: float, data: Any, stream: Job, limit: int | None) -> in
     return max(int(first * total), 1)
 
 
-def _rows(data: Any, stream: Job) -> int:
+def _rows(data: Any, stream: Stream) -> int:
     """Rows of the data: looked up where that can be, else counted by decoding them once more."""
     if not isinstance(data, (str, Path)) and hasattr(data, "__len__"):
         return len(data)

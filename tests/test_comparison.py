@@ -138,7 +138,7 @@ def test_every_log_keeps_to_the_memory_that_is_given(
     (tmp_path / "d.jsonl").write_text(lines)
     config.write_text(f"source: {tmp_path}/d.jsonl\nlabels: {{delay: 5, memory_mb: 3}}\n")
     stream = stream_of(str(config), None, {"target": "y"}, None, False)
-    _, found = entrants_of(stream, {name: classified() for name in "abc"})
+    found = entrants_of(stream, {name: classified() for name in "abc"})
     assert len(found) == 3
     assert list(given.values()) == 6 * [3 << 20]
     paired_of(found, 0.05)
@@ -310,7 +310,7 @@ def test_a_saved_state_goes_on_to_the_same_bits() -> None:
 
 def racing(rows: list[dict[str, Any]]) -> tuple[Any, Race]:
     stream = stream_of(rows, None, {"target": "y"}, None, False)
-    stream, entrants = entrants_of(stream, lineup(NAMES, stream.schema))
+    entrants = entrants_of(stream, lineup(NAMES, stream.schema))
     return stream, Race(entrants, PairedDifferences("classification", 3, 0.05))
 
 

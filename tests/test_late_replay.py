@@ -12,7 +12,7 @@ from streamlearn import UserError, replay, run
 from streamlearn.cli import main
 from streamlearn.config import check
 from streamlearn.engine import Engine
-from streamlearn.job import evaluation_of, job_for, store_of, with_late_labels
+from streamlearn.job import evaluation_of, store_of, stream_for, with_late_labels
 from streamlearn.operators import NoChangeClassifier
 from streamlearn.pipeline import Pipeline
 from streamlearn.result import Result
@@ -103,9 +103,8 @@ def test_what_the_evaluation_remembers_is_spilled_as_well(tmp_path: Path) -> Non
     config = check(
         {"labels": {"delay": 100_000, "memory_mb": 1}, "checkpoint": {"path": str(tmp_path)}}
     )
-    job = job_for(rows, None, {"target": "y"}, config, print)
-    job = job._replace(pipeline=Pipeline(NoChangeClassifier()))
-    job = job._replace(evaluation=evaluation_of(config, job.schema))
+    stream = stream_for(rows, None, {"target": "y"}, config, print)
+    job = stream.job(Pipeline(NoChangeClassifier()), evaluation_of(config, stream.schema))
     assert config.checkpoint is not None
     late = with_late_labels(job._replace(checkpoints=store_of(job, config.checkpoint, False)))
     engine = Engine(late.source, late.pipeline, evaluation=late.evaluation, limit=20_000)
