@@ -202,7 +202,6 @@ def entrants_of(
 ) -> list[Entrant]:
     """Everyone with measures of its own, rehearsed; all read the first one's source.
 
-
     Raises: UserError with the label of a pipeline that does not fit the schema.
     """
     found: list[Entrant] = []
