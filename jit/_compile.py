@@ -1,12 +1,14 @@
 """How kernels are compiled: the only place that knows a Numba option or the cache folder.
 
 Numba's disk cache looks at one file's time stamp and does not notice an edit in a helper of another
-file, so the cache folder carries a hash of every source in this room: warm starts are fast, stale
-code is impossible.
+file, so the cache folder of a kernel carries a hash of its file and of all in this room that this
+one imports: warm starts are fast, stale code is impossible, and an edit makes its users anew alone.
 """
 
+import functools
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,28 +26,45 @@ B1 = NDArray[np.bool_]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _source_hash() -> str:
-    """Hash of every kernel source and Numba's version; any change makes a new folder."""
-    digest = hashlib.blake2b(numba.__version__.encode(), digest_size=8)
-    for path in sorted(Path(__file__).resolve().parent.rglob("*.py")):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+_ROOM = Path(__file__).resolve().parent
+_IMPORT = re.compile(r"^from streamlearn\.jit(?:\.([\w.]+))? import (\([^)]*|.+)", re.MULTILINE)
 
 
-def _cache_folder() -> str:
+@functools.cache
+def _imported(path: Path) -> set[Path]:
+    """The files of this room that a file imports."""
+    found = set()
+    for module, names in _IMPORT.findall(path.read_text(encoding="utf-8")):
+        for name in [module] if module else re.findall(r"\w+", names):
+            found.add(_ROOM.joinpath(*name.split(".")).with_suffix(".py"))
+    return {path for path in found if path.is_file()}
+
+
+def sources(path: Path) -> list[Path]:
+    """A kernel's file and all files of this room that it imports, directly or not, in order."""
+    found: set[Path] = set()
+    ahead = {path, _ROOM / "_compile.py"}
+    while ahead:
+        found |= ahead
+        ahead = {more for one in ahead for more in _imported(one)} - found
+    return sorted(found)
+
+
+@functools.cache
+def _cache_folder(path: Path) -> str:
     """A writable folder: under NUMBA_CACHE_DIR, the user's cache, or else a temporary one."""
+    digest = hashlib.blake2b(numba.__version__.encode(), digest_size=8)
+    for source in sources(path if path.is_file() else _ROOM / "_compile.py"):  # a notebook's cell
+        digest.update(source.name.encode())
+        digest.update(source.read_bytes())
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     base = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(home, "streamlearn")
-    folder = os.path.join(base, f"kernels-{_source_hash()}")
+    folder = os.path.join(base, f"kernels-{path.stem}-{digest.hexdigest()}")
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     except OSError:
         folder = tempfile.mkdtemp(prefix="streamlearn-kernels-")
     return folder
-
-
-_CACHE_FOLDER = _cache_folder()
 
 
 def kernel(function: Function) -> Function:
@@ -55,7 +74,7 @@ def kernel(function: Function) -> Function:
     """
     config: Any = numba.config
     before = config.CACHE_DIR  # the user's own kernels keep their folder
-    config.CACHE_DIR = _CACHE_FOLDER
+    config.CACHE_DIR = _cache_folder(Path(cast(Any, function).__code__.co_filename).resolve())
     try:
         compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     finally:
