@@ -13,9 +13,10 @@ author = "streamlearn contributors"
 copyright = author  # Sphinx reads this name
 release = version = streamlearn.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "generated"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "generated", "mathml"]
 exclude_patterns = ["_ext", "_static"]
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+html_math_renderer = "mathml"
 myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"streamlearn {version}"

@@ -20,6 +20,7 @@ import numpy as np
 
 from streamlearn.jit import lift
 from streamlearn.jit._compile import F8, I8, U1, kernel, part
+from streamlearn.jit.open_classes import LOG_ALPHA_MAX, LOG_ALPHA_MIN, softmax, step
 
 # places in the state vector s, after the counters of `lift`
 DELTA, LOG_ALPHA, GAP, SAMPLES, CLASSES, REPAIRED = range(3, 9)
@@ -30,7 +31,6 @@ N_SCALARS = 9
 N_SETTINGS = 12
 
 _PREDICT, _LEARN = 1, 2
-_LOG_ALPHA_MIN, _LOG_ALPHA_MAX = math.log(0.1), math.log(100.0)
 _REJECT, _EMPTY, _TARGET, _SKIP = lift.REJECT, lift.EMPTY, lift.TARGET, lift.SKIP
 _CHECK_EVERY = 1000  # updates between two looks at the diagonal of A
 _HEAVIEST = 1e12  # a weight beyond it counts as this: it would leave no digit in the covariance
@@ -85,25 +85,6 @@ def project(m: F8, f: F8, nu: F8) -> None:
 
 
 @part
-def softmax(nu: F8, outputs: F8, factor: float, prob: F8) -> int:
-    """prob <- softmax(factor nu) over the known classes, 0 for others. Returns argmax nu, or -1."""
-    best = -1
-    for k in range(outputs.shape[1]):
-        if outputs[0, k] > 0.0 and (best < 0 or nu[k] > nu[best]):
-            best = k
-    total = 0.0
-    for k in range(outputs.shape[1]):
-        prob[k] = 0.0
-        if outputs[0, k] > 0.0:
-            prob[k] = math.exp(factor * (nu[k] - nu[best]))
-            total += prob[k]
-    for k in range(outputs.shape[1]):
-        if best >= 0:
-            prob[k] /= total
-    return best
-
-
-@part
 def blank(t: int, outputs: F8, classify: bool, answer: F8, side: F8) -> None:
     """No answer: NaN, but 0 for a class that is not known, as in a column that is not there yet."""
     for k in range(answer.shape[1]):
@@ -129,14 +110,6 @@ def gaussian_slope(
             if decay:
                 slope += r * nu[k] / outputs[2, k] / S
     return slope
-
-
-@part
-def step(value: float, slope: float, rate: float, low: float, high: float) -> float:
-    """value + rate clip(slope, -1, 1), clipped to [low, high]; a slope that is NaN is no step."""
-    if slope != slope:
-        return value
-    return min(max(value + rate * min(max(slope, -1.0), 1.0), low), high)
 
 
 @part
@@ -196,7 +169,7 @@ def settle_class(
     alpha = math.exp(s[LOG_ALPHA])
     q = 1.0 + math.pi * alpha * alpha * v / 8.0
     kappa = alpha / math.sqrt(q)
-    best = softmax(nu, outputs, kappa * shrink, prob)
+    best = softmax(nu, outputs[0], kappa * shrink, prob)
     if bits & _PREDICT:
         side[t, 0] = math.nan if best < 0 else float(best)
         for k in range(K):
@@ -208,7 +181,7 @@ def settle_class(
     outputs[0, c] += 1.0
     if outputs[0, c] == 1.0:
         s[CLASSES] = max(s[CLASSES], c + 1.0)
-        softmax(nu, outputs, kappa * shrink, prob)
+        softmax(nu, outputs[0], kappa * shrink, prob)
     lead = nu[c]
     for k in range(K):
         lead -= prob[k] * nu[k]
@@ -221,7 +194,7 @@ def settle_class(
         slope = gaussian_slope(y, nu, outputs, v + p[S2], g, slope_S, p[DECAY_MEAN] > 0.0)
     step_delta(s, p, g, slope)
     slope = kappa / q * shrink * lead
-    s[LOG_ALPHA] = step(s[LOG_ALPHA], slope, p[LR_ALPHA], _LOG_ALPHA_MIN, _LOG_ALPHA_MAX)
+    s[LOG_ALPHA] = step(s[LOG_ALPHA], slope, p[LR_ALPHA], LOG_ALPHA_MIN, LOG_ALPHA_MAX)
 
 
 @part

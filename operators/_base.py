@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from river import base
@@ -31,7 +31,7 @@ from streamlearn.block import (
 from streamlearn.contracts import Json, State
 
 NO_FEATURES = Features(())
-CLASSIFICATION, REGRESSION = "classification", "regression"
+CLASSIFICATION, REGRESSION, ANOMALY = "classification", "regression", "anomaly"
 Row = dict[Any, Any]  # one event: feature name -> value; a key that is not there is missing
 
 
@@ -376,6 +376,26 @@ class Transformer(Operator, base.Transformer):
     def transform_one(self, x: Row) -> Row:
         """The transformed features of one event; a value that stays missing has no key."""
         return self._features_of(x)
+
+
+if TYPE_CHECKING or hasattr(base, "AnomalyDetector"):
+    _AnomalyDetector = base.AnomalyDetector
+else:  # an older River has it in river.anomaly, which would bring all of River along at start-up
+    _AnomalyDetector = base.Estimator
+
+
+class Scorer(Operator, _AnomalyDetector):
+    """An anomaly scorer: output `score` (n,), the higher the stranger, from before the row.
+
+    It learns without labels; where there are some, they judge its scores.
+    """
+
+    task = ANOMALY
+    needs_label = False
+
+    def score_one(self, x: Row) -> float:
+        """The anomaly score of one event."""
+        return float(self._answer(x)["score"][0])
 
 
 class Detector(Operator, base.DriftDetector):

@@ -8,6 +8,7 @@ from streamlearn.block import F8, U1, Block, Columns, Features, concatenate
 from streamlearn.contracts import State, merged
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import Classifier, Detector, Operator, Regressor
+from streamlearn.operators._members import ask
 from streamlearn.operators.adwin import ADWIN
 from streamlearn.operators.foreign import as_stage
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
@@ -72,7 +73,7 @@ class _Adaptive(Operator):
     def _run(self, block: Block) -> Columns:
         asked = _prequential.asked(block)
         if self.policy == "notify":
-            outputs = self._ask(self.model, self._serving, asked)
+            outputs = ask(self.model, self._serving, asked)
             alarm = self._rises(_prequential.errors(asked, outputs, str(self.task)))
             self.n_alarms_ += int(alarm.sum())
             return _prequential.hidden({**outputs, "alarm": alarm}, block)
@@ -98,39 +99,19 @@ class _Adaptive(Operator):
     def _piece(self, block: Block) -> tuple[Columns, int]:
         """Run rows up to and including the first that calls for a change, and make the change."""
         before = self.model.snapshot() if block.n > 1 else None
-        outputs = self._ask(self.model, self._serving, block)
+        outputs = ask(self.model, self._serving, block)
         errors = _prequential.errors(block, outputs, str(self.task))
         cut, alarmed, warned = self._listen(errors)
         if before is not None and 0 <= cut < block.n - 1:
             self.model.restore(before)
             block = block.rows(0, cut + 1)
-            outputs = self._ask(self.model, self._serving, block)
+            outputs = ask(self.model, self._serving, block)
         if self._background is not None:
-            taught = self._ask(self._background, self._born, block)
+            taught = ask(self._background, self._born, block)
             outputs |= {name: c for name, c in taught.items() if name.startswith("log:")}
         outputs |= self._marks(block.n, alarmed, warned)
         self._change(alarmed, warned)
         return outputs, block.n
-
-    def _ask(self, member: Operator, number: int, block: Block) -> Columns:
-        """Run one member over the block, with its own share of the log, which goes by its number.
-
-        A model that comes to serve keeps its number; so what it logged before is still its own, and
-        what its predecessor logged is not.
-        """
-        prefix = f"{number}/"
-        if block.logged is not None:
-            logged = block.logged.under(prefix)
-            block = _prequential.recalled(block, logged, member.takes_nan)
-        outputs = member.run(block)
-        if not block.log_wanted:
-            return dict(outputs)
-        cut = len("log:")
-        there = {f"log:{prefix}here": np.ones(block.n, dtype=np.uint8)}
-        return there | {
-            f"log:{prefix}{name[cut:]}" if name.startswith("log:") else name: column
-            for name, column in outputs.items()
-        }
 
     def _rises(self, errors: F8) -> U1:
         """1 on each row whose error raised an alarm."""

@@ -12,7 +12,7 @@ import inspect
 import math
 import pickle
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from river import base
@@ -38,11 +38,10 @@ from streamlearn.operators._base import (
     Operator,
     Regressor,
     Row,
+    Scorer,
     Transformer,
     kind_of,
 )
-
-ANOMALY = "anomaly"
 
 
 def as_stage(estimator: Any) -> Operator:
@@ -513,13 +512,7 @@ class RiverTransformer(_River, _RowTransformer):
         return float(block.y[t]) if block.labels is None else block.labels.values[int(block.y[t])]
 
 
-if TYPE_CHECKING or hasattr(base, "AnomalyDetector"):
-    _AnomalyDetector = base.AnomalyDetector
-else:  # an older River has it in river.anomaly, which would bring all of River along at start-up
-    _AnomalyDetector = base.Estimator
-
-
-class RiverScorer(_River, _AnomalyDetector):
+class RiverScorer(_River, Scorer):
     """A River anomaly detector as a stage; it runs row by row, in Python. Output `score` (n,).
 
     It scores with what it knew before the row, then learns the row.
@@ -536,8 +529,6 @@ class RiverScorer(_River, _AnomalyDetector):
     >>> stage.score_one({"a": 0.5})
     0.0
     """
-
-    task = ANOMALY
 
     @classmethod
     def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
@@ -562,10 +553,6 @@ class RiverScorer(_River, _AnomalyDetector):
             return float(self.model_.score_one(x))
         y = self._label_of(block, t)
         return math.nan if math.isnan(y) else float(self.model_.score_one(x, y))
-
-    def score_one(self, x: Row) -> float:
-        """The anomaly score of one event."""
-        return float(self._answer(x)["score"][0])
 
 
 class RiverDetector(_River, Detector):

@@ -21,8 +21,7 @@ from streamlearn.contracts import Json, Sink, Source
 from streamlearn.engine import DeadLetters, Summary
 from streamlearn.errors import UserError
 from streamlearn.evaluation import Evaluation
-from streamlearn.operators._base import CLASSIFICATION
-from streamlearn.operators.foreign import ANOMALY
+from streamlearn.operators._base import ANOMALY, CLASSIFICATION
 from streamlearn.pipeline import Pipeline
 from streamlearn.result import Result
 from streamlearn.schema import LabelSchema, Schema
