@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench soak clean
+.PHONY: help demo test lint types docs bench soak reproduce results costs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -34,6 +34,15 @@ docs: $(VENV)/.dev  ## build the documentation, offline, into build/docs/index.h
 
 bench: $(VENV)/.dev  ## measure, and write the table in README.md
 	$(RUN) benchmarks
+
+reproduce: $(VENV)/.dev  ## run the tables of the papers again, into docs/reproduction.md
+	$(RUN) benchmarks.reproduce
+
+results: $(VENV)/.dev  ## every model on every real stream, into docs/results.md
+	$(RUN) benchmarks.every_operator
+
+costs: $(VENV)/.dev  ## what an event costs by size, beside plain numpy, into docs/costs.md
+	$(RUN) benchmarks.costs
 
 clean:  ## remove what was built; the next target starts from nothing
 	rm -rf $(VENV) .venv-* build dist *.egg-info .coverage .*_cache .hypothesis

@@ -6,6 +6,7 @@ ranks are equal. Without arguments on the command line, those of the family's CA
 """
 
 import argparse
+import math
 import statistics
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +24,9 @@ def tried(kind: str, arguments: dict[str, list[Any]]) -> Iterator[tuple[str, Row
     """Each candidate with what it scored."""
     task = "regression" if kind.endswith("Regressor") else "classification"
     found = getattr(operators, kind)
-    streams = list(tuning_streams.classes() if task == "classification" else tuning_streams.numbers())
+    streams = list(
+        tuning_streams.classes() if task == "classification" else tuning_streams.numbers()
+    )
     yield "defaults", {s.name: scored(kind, {}, task, s) for s in streams}
     for argument, values in arguments.items():
         for value in values:
@@ -37,10 +40,9 @@ def scored(
 ) -> tuple[float, float]:
     """Accuracy and log loss, or R2 and MAE, of one candidate on one stream."""
     result = streamlearn.replay(model=kind, set=arguments, task=task, **stream.arguments)
-    of = result.metrics
-    if task == "classification":
-        return of["accuracy"], of["log_loss"]
-    return of["r2"], of["mae"]
+    names = ("accuracy", "log_loss") if task == "classification" else ("r2", "mae")
+    metric, loss = (result.metrics[name] for name in names)
+    return (math.nan if metric is None else metric), (math.nan if loss is None else loss)
 
 
 def ranked(rows: dict[str, Row]) -> list[tuple[str, ...]]:

@@ -32,6 +32,8 @@ CLASSIFICATION = [
 ]
 ANOMALIES = [Stream("shuttle_anomaly", "anomaly")]
 REGRESSION = [Stream("toulouse_bikes", "bikes"), Stream("fried", "target")]
+
+
 def there() -> bool:
     """Whether the folder is there at all."""
     return (DATA / "manifest.json").exists()

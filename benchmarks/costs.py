@@ -1,0 +1,65 @@
+"""`make costs`: what an event costs, by size, beside plain numpy; into docs/costs.md."""
+
+import statistics
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks import clock, families, pages, streams, tables
+from benchmarks.families import Cost
+from streamlearn.operators._base import Regressor
+
+SECONDS = 0.5  # of a measurement
+ROUNDS = 3
+ABOUT = """\
+`make costs` writes this page: microseconds of one event, predict and learn, in blocks of 200 rows
+on one core, after the first blocks; and of the same equations in plain numpy, row by row, in the
+same run, by turns. Medians. *Width* is that of the widest state matrix."""
+
+
+def measured(cost: Cost) -> tuple[float, float | None]:
+    """Microseconds of one event: ours, and numpy's where the family has a twin."""
+    operator = cost.make()
+    block = streams.block(200, cost.d, classes=not isinstance(operator, Regressor), category=False)
+    for _ in range(3):  # past kernels to load and first events
+        operator.run(block)
+    few = max(5, min(200, 40_000 // cost.d))
+    X, y = np.ascontiguousarray(block.X[:few]), np.ascontiguousarray(block.y[:few])
+    contestants: dict[str, Callable[[], float]] = {
+        "ours": lambda: _per_event(lambda: operator.run(block), block.n)
+    }
+    plain = cost.plain
+    if plain is not None:
+        contestants["numpy"] = lambda: _per_event(lambda: plain(X, y), few)
+    found = clock.by_turns(contestants, ROUNDS)
+    return found["ours"][0], found["numpy"][0] if plain is not None else None
+
+
+def _per_event(call: Callable[[], object], n: int) -> float:
+    """Microseconds, the median over calls."""
+    return statistics.median(clock.repeated(call, SECONDS)) / n / 1e3
+
+
+def main() -> None:
+    """Measure what there is, or only the families that are named; write the page."""
+    wanted = set(sys.argv[1:])
+    clock.pin()
+    rows = []
+    for module in families.modules():
+        name = module.__name__.rpartition(".")[2]
+        if not hasattr(module, "costs") or (wanted and name not in wanted):
+            continue
+        for cost in module.costs():
+            ours, plain = measured(cost)
+            beside = ("", "") if plain is None else (f"{plain:,.1f}", f"{plain / ours:.1f}")
+            row = (cost.operator, cost.size, str(cost.wide), f"{ours:,.2f}", *beside)
+            print(" | ".join(row), flush=True)
+            rows.append(row)
+    head = ("operator", "size", "width", "us an event", "numpy, us", "times numpy")
+    if not wanted:
+        print(pages.write("costs", "Costs", ABOUT, [tables.markdown(head, rows)]))
+
+
+if __name__ == "__main__":
+    main()
