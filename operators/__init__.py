@@ -18,6 +18,8 @@ from streamlearn.operators.encode import Densifier as Densifier
 from streamlearn.operators.encode import HashEncoder as HashEncoder
 from streamlearn.operators.encode import OneHotEncoder as OneHotEncoder
 from streamlearn.operators.encode import OrdinalEncoder as OrdinalEncoder
+from streamlearn.operators.hedge_mlp import HedgeMLPClassifier as HedgeMLPClassifier
+from streamlearn.operators.hedge_mlp import HedgeMLPRegressor as HedgeMLPRegressor
 from streamlearn.operators.impute import Imputer as Imputer
 from streamlearn.operators.kalman import KalmanClassifier as KalmanClassifier
 from streamlearn.operators.kalman import KalmanRegressor as KalmanRegressor
