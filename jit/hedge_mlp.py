@@ -9,8 +9,9 @@ A walker takes four tuples of arrays, float64 and C-contiguous unless said:
     net   = W1 (d, h) | W (L - 1, h, h), from rows to columns | b (L, h) | T0 (K, 1 + d) |
             T (L, K, 1 + h), biases first | alpha (L + 1,) | outputs (4, K) | s (N_SCALARS,)
     fixed = settings p (N_SETTINGS,) | scratch: H (L + 1, max(d, h)) activations | Z (L, h)
-            gradients | G (L + 1, K) outputs of heads, then errors | V (L + 1, K) a copy of them |
-            r (L + 1,) losses | u (2, K) | units (L + 1, max(d, h)) int64, those not 0 | counts (L + 1,) int64
+            gradients | G (L + 1, K) errors of heads | V (L + 1, K) their outputs | r (L + 1,)
+            losses | u (2, K) | units (L + 1, max(d, h)) int64, those not 0 |
+            counts (L + 1,) int64, of units | facts (2, L + 1): squared lengths, whether finite
     out   = answer (n, K) | side (n, 1): probabilities and class, or the prediction and nothing
 outputs: rows learnt of a class in row 0; of a target mean, variance, mass, count (`target_scale`).
 K is a capacity for classes: those known have outputs[0] > 0.
@@ -19,7 +20,7 @@ K is a capacity for classes: those known have outputs[0] > 0.
 import math
 
 from streamlearn.jit._compile import F8, I8, U1, kernel, part
-from streamlearn.jit.lift import EMPTY, REJECT, SKIP, bad_weight, read_label
+from streamlearn.jit.lift import EMPTY, REJECT, SKIP, TARGET, bad_weight, read_label
 from streamlearn.jit.open_classes import balanced, softmax
 from streamlearn.jit.scale import any_infinite, target_scale, target_scale_learn
 
@@ -34,7 +35,7 @@ _CLIP = 10.0  # norm of a gradient, of all parameters together
 
 Rows = tuple[F8, F8, F8, U1]
 Net = tuple[F8, F8, F8, F8, F8, F8, F8, F8]
-Fixed = tuple[F8, F8, F8, F8, F8, F8, F8, I8, I8]
+Fixed = tuple[F8, F8, F8, F8, F8, F8, F8, I8, I8, F8]
 Out = tuple[F8, F8]
 
 
@@ -129,39 +130,38 @@ def read_out(T: F8, x: F8, n_in: int, out: F8) -> bool:
 
 @part
 def forward(net: Net, fixed: Fixed) -> bool:
-    """Activations into H, outputs of all heads into G. Returns whether all heads are finite.
+    """Activations into H, outputs of all heads into V. Returns whether all heads are finite.
 
     A head that is not says 0.
     """
     W1, W, b, T0, T, _, _, _ = net
-    H, G, units, counts = fixed[1], fixed[3], fixed[7], fixed[8]
-    h, d = b.shape[1], W1.shape[0]
-    counts[0] = awake(H[0], d, units[0])
-    fine = read_out(T0, H[0], d, G[0])
-    for layer in range(b.shape[0]):
-        x, there = H[layer], units[layer, : counts[layer]]
-        if layer == 0:
-            rectify(W1, b[0], x, there, H[1])
-        else:
-            rectify(W[layer - 1], b[layer], x, there, H[layer + 1])
-        counts[layer + 1] = awake(H[layer + 1], h, units[layer + 1])
-        fine &= read_out(T[layer], H[layer + 1], h, G[layer + 1])
+    H, V, units, counts, facts = fixed[1], fixed[4], fixed[7], fixed[8], fixed[9]
+    n = W1.shape[0]
+    fine = True
+    for head in range(b.shape[0] + 1):  # one loop, so that what it inlines is compiled once
+        if head > 0:
+            below = W1 if head == 1 else W[head - 2]
+            rectify(below, b[head - 1], H[head - 1], units[head - 1, : counts[head - 1]], H[head])
+            n = b.shape[1]
+        counts[head] = awake(H[head], n, units[head])
+        facts[0, head] = dot(H[head], H[head], n)
+        there = read_out(T0 if head == 0 else T[head - 1], H[head], n, V[head])
+        facts[1, head] = 1.0 if there else 0.0
+        fine &= there
     return fine
 
 
 @part
 def mend(net: Net, fixed: Fixed) -> None:
-    """Every head whose outputs are not finite starts anew, with the least weight. O(L K h)."""
-    W1, _, b, T0, T, alpha, _, s = net
-    p, H, _, _, V, _, _, _, _ = fixed
+    """Every head whose outputs were not finite starts anew, with the least weight. O(L K h)."""
+    T0, T, alpha, s = net[3], net[4], net[5], net[7]
     for head in range(alpha.shape[0]):
-        n_in = W1.shape[0] if head == 0 else b.shape[1]
-        Theta = T0 if head == 0 else T[head - 1]
-        if not read_out(Theta, H[head], n_in, V[head]):
+        if fixed[9][1, head] == 0.0:
+            Theta = T0 if head == 0 else T[head - 1]
             for k in range(Theta.shape[0]):
                 for j in range(Theta.shape[1]):
                     Theta[k, j] = 0.0
-            alpha[head] = p[FLOOR] / alpha.shape[0]
+            alpha[head] = fixed[0][FLOOR] / alpha.shape[0]
             normalise(alpha)
             s[RESETS] += 1.0
 
@@ -200,11 +200,13 @@ def descend(net: Net, fixed: Fixed, w: float) -> None:
 @part
 def backward(net: Net, fixed: Fixed) -> float:
     """Z <- gradients in the inputs of the units. Returns the squared norm of the whole gradient."""
-    W1, W, b, _, T, _, _, _ = net
-    H, Z, G, units, counts = fixed[1], fixed[2], fixed[3], fixed[7], fixed[8]
-    d, K = W1.shape[0], G.shape[1]
+    W, b, T = net[1], net[2], net[4]
+    Z, G, units, counts, facts = fixed[2], fixed[3], fixed[7], fixed[8], fixed[9]
+    K = G.shape[1]
     L, h = b.shape
-    norm2 = dot(G[0], G[0], K) * (1.0 + dot(H[0], H[0], d))
+    norm2 = 0.0
+    for head in range(L + 1):
+        norm2 += dot(G[head], G[head], K) * (1.0 + facts[0, head])
     for layer in range(L - 1, -1, -1):
         z, there = Z[layer], units[layer + 1, : counts[layer + 1]]
         for i in range(h):
@@ -216,9 +218,7 @@ def backward(net: Net, fixed: Fixed) -> float:
             pull(W[layer], Z[layer + 1], units[layer + 2, : counts[layer + 2]], there, z)
         for i in there:
             z[i] = bounded(z[i])
-        below = d if layer == 0 else h
-        norm2 += dot(G[layer + 1], G[layer + 1], K) * (1.0 + dot(H[layer + 1], H[layer + 1], h))
-        norm2 += dot(z, z, h) * (1.0 + dot(H[layer], H[layer], below))
+        norm2 += dot(z, z, h) * (1.0 + facts[0, layer])
     return norm2
 
 
@@ -254,23 +254,20 @@ def update(net: Net, fixed: Fixed, rate: float) -> None:
     """Every parameter goes down its gradient."""
     W1, W, b, T0, T, _, _, _ = net
     H, Z, G, units, counts = fixed[1], fixed[2], fixed[3], fixed[7], fixed[8]
-    lower(T0, G[0], H[0], W1.shape[0], rate)
-    for layer in range(b.shape[0]):
-        lower(T[layer], G[layer + 1], H[layer + 1], b.shape[1], rate)
-        there = units[layer, : counts[layer]]
-        if layer == 0:
-            lower_layer(W1, b[0], Z[0], H[0], there, rate)
-        else:
-            lower_layer(W[layer - 1], b[layer], Z[layer], H[layer], there, rate)
+    for head in range(b.shape[0] + 1):
+        x, there = H[head], units[head, : counts[head]]
+        lower(T0 if head == 0 else T[head - 1], G[head], x, there, rate)
+        if head < b.shape[0]:
+            lower_layer(W1 if head == 0 else W[head - 1], b[head], Z[head], x, there, rate)
 
 
 @part
-def lower(T: F8, g: F8, x: F8, n_in: int, rate: float) -> None:
-    """T <- T - rate g [1; x]'."""
+def lower(T: F8, g: F8, x: F8, units: I8, rate: float) -> None:
+    """T <- T - rate g [1; x]', x 0 but for some units."""
     for k in range(T.shape[0]):
         step = rate * g[k]
         T[k, 0] -= step
-        for j in range(n_in):
+        for j in units:
             T[k, 1 + j] -= step * x[j]
 
 
@@ -316,8 +313,10 @@ def blank(t: int, outputs: F8, classify: bool, out: Out) -> None:
 
 
 @part
-def mix(alpha: F8, outputs: F8, V: F8, G: F8, prob: F8) -> int:
-    """G <- softmax of each head's outputs V; prob <- their mixture. Returns its class, or -1."""
+def mix(net: Net, fixed: Fixed) -> int:
+    """G <- softmax of each head's outputs V; u[0] <- their mixture. Returns its class, or -1."""
+    alpha, outputs = net[5], net[6]
+    G, V, prob = fixed[3], fixed[4], fixed[6][0]
     best = -1
     for k in range(prob.shape[0]):
         prob[k] = 0.0
@@ -332,77 +331,73 @@ def mix(alpha: F8, outputs: F8, V: F8, G: F8, prob: F8) -> int:
 
 
 @part
-def answer_class(t: int, rows: Rows, net: Net, fixed: Fixed, out: Out) -> None:
-    """Answer with the mixture of the heads' probabilities; their outputs are left in V."""
-    _, _, _, G, V, _, u, _, _ = fixed
-    for head in range(G.shape[0]):
-        for k in range(G.shape[1]):
-            V[head, k] = G[head, k]
-    best = mix(net[5], net[6], V, G, u[0])
-    if rows[3][t] & _PREDICT:
-        out[1][t, 0] = math.nan if best < 0 else float(best)
-        for k in range(G.shape[1]):
-            out[0][t, k] = u[0, k]
-    else:
-        blank(t, net[6], True, out)
+def settle_class(t: int, c: int, rows: Rows, net: Net, fixed: Fixed, out: Out) -> float:
+    """Answer with the mixture of the heads; for c >= 0 know the class, leave errors and losses.
 
-
-@part
-def judge_class(c: int, w: float, net: Net, fixed: Fixed) -> float:
-    """Know class c; errors into G, losses into r. Returns the weight of the step.
-
-    As long as there is one class there is nothing to learn but that it is there.
+    Returns the weight of the step, 0 without a lesson; as long as there is one class there is
+    nothing to learn but that it is there.
     """
-    _, _, _, _, _, alpha, outputs, s = net
-    p, _, _, G, V, r, u, _, _ = fixed
-    outputs[0, c] += 1.0
+    outputs, s = net[6], net[7]
+    p, _, _, G, _, r, u, _, _, _ = fixed
+    for turn in range(2):  # with a new class once more; one loop, so that it is compiled once
+        best = mix(net, fixed)
+        if turn == 0:
+            answer_class(t, best, rows, outputs, u[0], out)
+            if c >= 0:
+                outputs[0, c] += 1.0
+        if c < 0 or outputs[0, c] > 1.0:
+            break
+    if c < 0:
+        return 0.0
     s[SAMPLES] += 1.0
-    if outputs[0, c] == 1.0:
-        s[CLASSES] = max(s[CLASSES], c + 1.0)
-        mix(alpha, outputs, V, G, u[0])
+    s[CLASSES] = max(s[CLASSES], c + 1.0)
     known = 0
     for k in range(outputs.shape[1]):
         known += outputs[0, k] > 0.0
     if known < 2:
         return 0.0
-    for head in range(alpha.shape[0]):
+    for head in range(G.shape[0]):
         r[head] = -math.log(max(G[head, c], 1e-300)) / (2.0 * math.log(known))
         G[head, c] -= 1.0
-    return w * balanced(outputs[0], c) if p[BALANCE] > 0.0 else w
+    w = rows[2][t]
+    return float(w * balanced(outputs[0], c) if p[BALANCE] > 0.0 else w)
 
 
 @part
-def answer_target(t: int, rows: Rows, net: Net, fixed: Fixed, out: Out) -> None:
-    """Answer with mean + sigma times the weighted outputs of the heads; sigma is left in u."""
-    alpha, outputs = net[5], net[6]
-    G, u = fixed[3], fixed[6]
-    for k in range(G.shape[1]):
+def answer_class(t: int, best: int, rows: Rows, outputs: F8, prob: F8, out: Out) -> None:
+    """Probabilities and the class of row t, where it asks."""
+    if rows[3][t] & _PREDICT:
+        out[1][t, 0] = math.nan if best < 0 else float(best)
+        for k in range(prob.shape[0]):
+            out[0][t, k] = prob[k]
+    else:
+        blank(t, outputs, True, out)
+
+
+@part
+def settle_target(t: int, c: int, rows: Rows, net: Net, fixed: Fixed, out: Out) -> float:
+    """Answer with mean + sigma times the weighted outputs of the heads; leave errors and losses.
+
+    All in units of sigma, from before the target joins. Returns the weight, 0 without a lesson.
+    """
+    alpha, outputs, s = net[5], net[6], net[7]
+    p, _, _, G, V, r, u, _, _, _ = fixed
+    K = G.shape[1]
+    for k in range(K):
         u[0, k] = target_scale(outputs[:, k])
         total = 0.0
         for head in range(alpha.shape[0]):
-            total += alpha[head] * G[head, k]
-        u[1, k] = outputs[0, k] + u[0, k] * total
-    if rows[3][t] & _PREDICT:
-        out[1][t, 0] = math.nan
-        for k in range(G.shape[1]):
-            out[0][t, k] = u[1, k]
-    else:
-        blank(t, outputs, False, out)
-
-
-@part
-def judge_target(t: int, rows: Rows, net: Net, fixed: Fixed) -> float:
-    """Errors in units of sigma into G, losses into r; the target joins mean and sigma."""
-    outputs, s = net[6], net[7]
-    p, _, _, G, _, r, u, _, _ = fixed
-    K = G.shape[1]
-    s[SAMPLES] += 1.0
-    for k in range(K):
+            total += alpha[head] * V[head, k]
+        asked = rows[3][t] & _PREDICT
+        out[0][t, k] = outputs[0, k] + u[0, k] * total if asked else math.nan
         u[1, k] = (rows[1][t, k] - outputs[0, k]) / u[0, k]
+    if c != TARGET:
+        return 0.0
+    s[SAMPLES] += 1.0
     for head in range(G.shape[0]):
         r[head] = 0.0
         for k in range(K):
-            G[head, k] = bounded(G[head, k] - u[1, k])
+            G[head, k] = bounded(V[head, k] - u[1, k])
             r[head] += G[head, k] * G[head, k] / K
     for k in range(K):
         target_scale_learn(outputs[:, k], rows[1][t, k], rows[2][t], p[Q])
@@ -426,17 +421,13 @@ def walk(rows: Rows, net: Net, fixed: Fixed, out: Out, targets: bool | None) -> 
             continue
         c = read_label(t, rows[1], K) if rows[3][t] & _LEARN else EMPTY
         net[7][REJECTED] += c == REJECT
+        if found == EMPTY or rows[2][t] == 0.0:
+            c = EMPTY
         fine = forward(net, fixed)
         if targets is None:
-            answer_class(t, rows, net, fixed, out)
+            w = settle_class(t, c, rows, net, fixed, out)
         else:
-            answer_target(t, rows, net, fixed, out)
-        if c in (EMPTY, REJECT) or found == EMPTY or rows[2][t] == 0.0:
-            continue
-        if targets is None:
-            w = judge_class(c, rows[2][t], net, fixed)
-        else:
-            w = judge_target(t, rows, net, fixed)
+            w = settle_target(t, c, rows, net, fixed, out)
         if w > 0.0:
             if not fine:
                 mend(net, fixed)

@@ -94,13 +94,11 @@ class _HedgeMLP(Operator):
             ]
             self.input_weights_ = np.vstack([self.input_weights_, *drawn])
         self._input_head = _checks.padded(self._input_head, (self._input_head.shape[0], 1 + d))
-        self._scratch = ()
 
     def load(self, state: State) -> None:
         """Take over a state that `state` gave; the operator must have the same parameters."""
         self._clear()
         super().load(state)
-        self._scratch = ()
 
     def _widen(self, K: int) -> None:
         """Room for K classes or targets, and scratch to fit."""
@@ -109,14 +107,16 @@ class _HedgeMLP(Operator):
             self._input_head = _checks.padded(self._input_head, (K, 1 + d))
             self._heads = _checks.padded(self._heads, (L, K, 1 + h))
             self._outputs = _checks.padded(self._outputs, (4, K))
-            self._scratch = ()
-        if not self._scratch:
-            room = self._outputs.shape[1]
-            shapes = (L + 1, max(d, h)), (L, h), (L + 1, room), (L + 1, room), (L + 1,), (2, room)
-            counts = [
-                np.zeros(shape, dtype=np.int64) for shape in ((L + 1, max(d, h) + 1), (L + 1,))
-            ]
-            self._scratch = (*(np.zeros(shape) for shape in shapes), *counts)
+        room, width = self._outputs.shape[1], max(d, h)
+        if (
+            self._scratch
+            and self._scratch[0].shape[1] == width
+            and self._scratch[2].shape[1] == room
+        ):
+            return
+        shapes = (L + 1, width), (L, h), (L + 1, room), (L + 1, room), (L + 1,), (2, room)
+        places = [np.zeros(shape, dtype=np.int64) for shape in ((L + 1, width), (L + 1,))]
+        self._scratch = (*map(np.zeros, shapes), *places, np.zeros((2, L + 1)))
 
     # -- state -------------------------------------------------------------------------------------
 

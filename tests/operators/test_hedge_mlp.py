@@ -57,8 +57,8 @@ class NaiveNetwork:
         for layer in range(L):
             self.W[layer] -= rate * grads[layer]
             self.b[layer] -= rate * dz[layer]
-        for head, g in zip(self.T, outer, strict=True):
-            head -= rate * g
+        for layer, g in enumerate(outer):
+            self.T[layer] -= rate * g
 
     def hedge(self, losses: F8, beta: float, floor: float) -> None:
         self.alpha = self.alpha * beta**losses
