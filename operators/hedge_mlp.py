@@ -241,9 +241,9 @@ class HedgeMLPClassifier(_HedgeMLP, Classifier):
 
     def __init__(
         self,
-        layers: int = 6,
+        layers: int = 3,
         hidden: int = 32,
-        eta: float = 0.01,
+        eta: float = 0.05,
         beta: float = 0.99,
         floor: float = 0.2,
         hedge_loss: str = "absolute",
@@ -294,9 +294,9 @@ class HedgeMLPRegressor(_HedgeMLP, Regressor):
 
     def __init__(
         self,
-        layers: int = 6,
+        layers: int = 3,
         hidden: int = 32,
-        eta: float = 0.01,
+        eta: float = 0.05,
         beta: float = 0.99,
         floor: float = 0.2,
         hedge_loss: str = "absolute",

@@ -234,7 +234,7 @@ def test_drift_from_xor_to_a_plane_to_another_xor() -> None:
         parts = [make(4000, rng) for make in (xor_of_planes, plane, xor_of_planes)]
         X = np.vstack([part[0] for part in parts])
         y = np.concatenate([part[1] for part in parts]).astype(float)
-        models = {"hedge": HedgeMLPClassifier(eta=0.05, seed=seed)}
+        models = {"hedge": HedgeMLPClassifier(layers=6, eta=0.05, seed=seed)}
         models |= {f"depth {k}": frozen(6, k, eta=0.05, seed=seed) for k in (0, 3, 6)}
         for name, model in models.items():
             found.setdefault(name, []).append(accuracies(model, X, y))
