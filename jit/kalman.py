@@ -5,7 +5,9 @@ covariance, g = gamma, s_w = prior variance, s2 = noise variance, f = features, 
 b = s_w f'f, v = latent variance. D features of the head, K classes or targets, n rows.
 
 A walker takes four tuples of arrays, float64 and C-contiguous unless said (a plain tuple costs less
-a call than a record):
+a call than a record), and two arguments whose type says what is compiled (without what is not
+needed, a cold start is a second shorter): targets, None for classes and True for numbers; draws,
+None for mean-field probabilities, or scratch (monte_carlo.ROWS, >= K) for Monte Carlo.
     rows  = F (n, D) and codes (n,) int64 from `lift` | y (n, 1 or K) | weight (n,) | mode (n,)
     state = m (K, D) | A (D, D) | outputs (3, K) | s (N_SCALARS,)
     fixed = settings p (N_SETTINGS,) | work (work_rows, max(D, K)) scratch
@@ -20,23 +22,25 @@ import numpy as np
 
 from streamlearn.jit import lift
 from streamlearn.jit._compile import F8, I8, U1, kernel, part
-from streamlearn.jit.open_classes import LOG_ALPHA_MAX, LOG_ALPHA_MIN, softmax, step
+from streamlearn.jit.monte_carlo import BY_MU, BY_SD, MU, SD, expected_softmax, stream_of
+from streamlearn.jit.open_classes import LOG_ALPHA_MAX, LOG_ALPHA_MIN, balanced, softmax, step
 
 # places in the state vector s, after the counters of `lift`
 DELTA, LOG_ALPHA, GAP, SAMPLES, CLASSES, REPAIRED = range(3, 9)
 N_SCALARS = 9
 # places in the settings p, after those of `lift`
 (S_W, S2, LR_DELTA, DELTA_MAX, LR_ALPHA, DECAY_MEAN, SOFTMAX, CENTRE, RESCALE,
- QR_EVERY) = range(2, 12)  # fmt: skip
-N_SETTINGS = 12
+ QR_EVERY, BALANCE, PAIRS, KEY) = range(2, 15)  # fmt: skip
+N_SETTINGS = 15
 
 _PREDICT, _LEARN = 1, 2
 _REJECT, _EMPTY, _TARGET, _SKIP = lift.REJECT, lift.EMPTY, lift.TARGET, lift.SKIP
 _CHECK_EVERY = 1000  # updates between two looks at the diagonal of A
-_HEAVIEST = 1e12  # a weight beyond it counts as this: it would leave no digit in the covariance
-_MEMORY = 1000.0  # rows over which the variance scale of a target is remembered
+HEAVIEST = 1e12  # a weight beyond it counts as this: it would leave no digit in the covariance
+TEMPER = math.pi / 8.0  # of the mean field: kappa = alpha / sqrt(1 + pi alpha^2 v / 8)
+MEMORY = 1000.0  # rows over which the variance scale of a target is remembered
 # rows of work: A f, m'f, probabilities, targets, scratch
-_U, _NU, _P, _Y, _Z, _EXTRA = range(6)
+U_ROW, NU_ROW, P_ROW, Y_ROW, Z_ROW, EXTRA_ROW = range(6)
 
 Rows = tuple[F8, I8, F8, F8, U1]
 State = tuple[F8, F8, F8, F8]
@@ -123,11 +127,11 @@ def step_delta(s: F8, p: F8, g: float, slope_g: float) -> None:
 
 
 @part
-def settle(t: int, rows: Rows, state: State, fixed: Fixed, out: Out, targets: bool | None) -> float:
-    """Answer row t and adapt. Returns the noise variance of its label, 0 if it teaches nothing.
-
-    targets is None for classes: what is not needed is not compiled (a second less at a cold start).
-    """
+def settle(
+    t: int, rows: Rows, state: State, fixed: Fixed, out: Out,
+    targets: bool | None, draws: F8 | None,
+) -> float:  # fmt: skip
+    """Answer row t and adapt. Returns the noise variance of its label, 0 if it teaches nothing."""
     F, codes, y, weight, mode = rows
     m, _, outputs, s = state
     p, work = fixed
@@ -137,64 +141,125 @@ def settle(t: int, rows: Rows, state: State, fixed: Fixed, out: Out, targets: bo
         blank(t, outputs, targets is None, out[0], out[1])
         return 0.0
     g, loss = drift(s)
-    v, a_b = latent(F[t], work[_U], p[S_W], loss)
-    project(m, F[t], work[_NU])
+    v, a_b = latent(F[t], work[U_ROW], p[S_W], loss)
+    project(m, F[t], work[NU_ROW])
     if targets is None:
-        settle_class(t, c, mode[t], outputs, s, p, work, out, g, v, a_b)
+        settle_class(t, c, mode[t], outputs, s, p, work, out, g, v, a_b, draws)
     else:
         for k in range(K):
-            work[_Y, k] = y[t, k] if c == _TARGET else 0.0
+            work[Y_ROW, k] = y[t, k] if c == _TARGET else 0.0
         settle_target(t, c, mode[t], weight[t], outputs, s, p, work, out, g, v, a_b)
+    return count(c, mode[t], weight[t], outputs, s, p, targets)
+
+
+@part
+def count(
+    c: int, bits: int, weight: float, outputs: F8, s: F8, p: F8, targets: bool | None
+) -> float:
+    """Count the row's label, or the time update that is due for want of it; its noise variance."""
     if c == _EMPTY:
-        s[GAP] += 1.0 if mode[t] & _LEARN else 0.0
+        s[GAP] += 1.0 if bits & _LEARN else 0.0
     if c < 0 and c != _TARGET:
         return 0.0
     s[SAMPLES] += 1.0
-    return float(p[S2] / min(weight[t], _HEAVIEST))
+    w = min(weight, HEAVIEST)
+    if targets is None:
+        w *= balanced(outputs[0], c) if p[BALANCE] > 0.0 else 1.0
+    return float(p[S2] / w)
+
+
+@part
+def evaluate(
+    mu: F8, seen: F8, factor: float, s: F8, p: F8, prob: F8, draws: F8 | None, c: int
+) -> int:
+    """prob <- class probabilities; returns the class, or -1 where none is known.
+
+    Mean field: softmax(factor mu). Monte Carlo: of the means and deviations in draws, where the
+    slopes of log prob_c are left.
+    """
+    if draws is None:
+        return softmax(mu, seen, factor, prob)
+    best = -1
+    for k in range(seen.shape[0]):
+        prob[k] = 0.0
+        best = k if seen[k] > 0.0 else best
+    if best < 0:
+        return best
+    start = stream_of(p[KEY], s[SAMPLES])
+    expected_softmax(seen, math.exp(s[LOG_ALPHA]), start, int(p[PAIRS]), draws, prob, c)
+    for k in range(best, -1, -1):
+        best = k if seen[k] > 0.0 and prob[k] >= prob[best] else best
+    return best
+
+
+@part
+def show_classes(t: int, bits: int, best: int, prob: F8, outputs: F8, out: Out) -> None:
+    """The answer of a row that asks, blank elsewhere. O(K)."""
+    if not bits & _PREDICT:
+        blank(t, outputs, True, out[0], out[1])
+        return
+    out[1][t, 0] = math.nan if best < 0 else float(best)
+    for k in range(prob.shape[0]):
+        out[0][t, k] = prob[k]
+
+
+@part
+def know(c: int, outputs: F8, s: F8) -> bool:
+    """Count a row of class c; whether it is the first."""
+    outputs[0, c] += 1.0
+    s[CLASSES] = max(s[CLASSES], c + 1.0)
+    return bool(outputs[0, c] == 1.0)
 
 
 @part
 def settle_class(
     t: int, c: int, bits: int, outputs: F8, s: F8, p: F8, work: F8, out: Out,
-    g: float, v: float, a_b: float,
+    g: float, v: float, a_b: float, draws: F8 | None,
 ) -> None:  # fmt: skip
     """Answer with probabilities; for c >= 0 know the class (its zero column is exact) and adapt.
 
     Mean field: p = softmax(kappa mu), kappa = alpha / sqrt(q), q = 1 + pi alpha^2 v / 8. Leaves the
     one-hot targets in work.
     """
-    K, answer, side = outputs.shape[1], out[0], out[1]
-    nu, prob, y = work[_NU, :K], work[_P, :K], work[_Y, :K]
+    K = outputs.shape[1]
+    nu, prob, y = work[NU_ROW, :K], work[P_ROW, :K], work[Y_ROW, :K]
     shrink = g if p[DECAY_MEAN] > 0.0 else 1.0
     alpha = math.exp(s[LOG_ALPHA])
-    q = 1.0 + math.pi * alpha * alpha * v / 8.0
+    q = 1.0 + TEMPER * alpha * alpha * v
     kappa = alpha / math.sqrt(q)
-    best = softmax(nu, outputs[0], kappa * shrink, prob)
-    if bits & _PREDICT:
-        side[t, 0] = math.nan if best < 0 else float(best)
+    if draws is not None:
         for k in range(K):
-            answer[t, k] = prob[k]
-    else:
-        blank(t, outputs, True, answer, side)
+            draws[MU, k], draws[SD, k] = shrink * nu[k], math.sqrt(v)
+    known = c >= 0 and outputs[0, c] > 0.0
+    best = evaluate(nu, outputs[0], kappa * shrink, s, p, prob, draws, c if known else -1)
+    show_classes(t, bits, best, prob, outputs, out)
     if c < 0:
         return
-    outputs[0, c] += 1.0
-    if outputs[0, c] == 1.0:
-        s[CLASSES] = max(s[CLASSES], c + 1.0)
-        softmax(nu, outputs[0], kappa * shrink, prob)
-    lead = nu[c]
+    if know(c, outputs, s):
+        evaluate(nu, outputs[0], kappa * shrink, s, p, prob, draws, c)
     for k in range(K):
-        lead -= prob[k] * nu[k]
         y[k] = 1.0 if k == c else 0.0
     slope_S = 2.0 * g * a_b
+    slope_alpha, slope_g, slope_v = 0.0, 0.0, 0.0
+    if draws is None:
+        lead = nu[c]
+        for k in range(K):
+            lead -= prob[k] * nu[k]
+        slope_alpha = kappa / q * shrink * lead
+        slope_g = kappa * lead
+        slope_v = -(math.pi / 16.0) * alpha * alpha * kappa / q * shrink * lead
+    else:
+        for k in range(K):
+            slope_g += alpha * draws[BY_MU, k] * nu[k]
+            slope_alpha += alpha * draws[BY_SD, k] * draws[SD, k]
+        slope_v = 0.5 * slope_alpha / v
+        slope_alpha += shrink * slope_g
     if p[SOFTMAX] > 0.0:
-        slope = -(math.pi / 16.0) * alpha * alpha * kappa / q * slope_S * shrink * lead
-        slope += kappa * lead if p[DECAY_MEAN] > 0.0 else 0.0
+        slope = slope_v * slope_S + (slope_g if p[DECAY_MEAN] > 0.0 else 0.0)
     else:
         slope = gaussian_slope(y, nu, outputs, v + p[S2], g, slope_S, p[DECAY_MEAN] > 0.0)
     step_delta(s, p, g, slope)
-    slope = kappa / q * shrink * lead
-    s[LOG_ALPHA] = step(s[LOG_ALPHA], slope, p[LR_ALPHA], LOG_ALPHA_MIN, LOG_ALPHA_MAX)
+    s[LOG_ALPHA] = step(s[LOG_ALPHA], slope_alpha, p[LR_ALPHA], LOG_ALPHA_MIN, LOG_ALPHA_MAX)
 
 
 @part
@@ -207,7 +272,7 @@ def settle_target(
     The first two labels only set mean and scale: before them a residual has no unit.
     """
     K, answer, side = outputs.shape[1], out[0], out[1]
-    nu, y, S = work[_NU, :K], work[_Y, :K], v + p[S2]
+    nu, y, S = work[NU_ROW, :K], work[Y_ROW, :K], v + p[S2]
     shrink = g if p[DECAY_MEAN] > 0.0 else 1.0
     if bits & _PREDICT:
         for k in range(K):
@@ -221,14 +286,20 @@ def settle_target(
         slope = gaussian_slope(y, nu, outputs, S, g, 2.0 * g * a_b, p[DECAY_MEAN] > 0.0)
         step_delta(s, p, g, slope)
     for k in range(K):
-        if p[RESCALE] > 0.0 and s[SAMPLES] >= 1.0:
-            r = y[k] - outputs[1, k] - shrink * nu[k]
-            ratio = min(r * r / S, lift.LARGEST)  # a square that overflows would stay for ever
-            outputs[2, k] += (ratio - outputs[2, k]) / min(s[SAMPLES], _MEMORY)
-        outputs[0, k] += w
-        if p[CENTRE] > 0.0:
-            share = w / outputs[0, k]
-            outputs[1, k] += y[k] * share - outputs[1, k] * share
+        r = y[k] - outputs[1, k] - shrink * nu[k]
+        take_target(k, y[k], r, S, w, outputs, s, p)
+
+
+@part
+def take_target(k: int, y: float, r: float, S: float, w: float, outputs: F8, s: F8, p: F8) -> None:
+    """Take target k into its running mean and scale; r is its residual."""
+    if p[RESCALE] > 0.0 and s[SAMPLES] >= 1.0:
+        ratio = min(r * r / S, lift.LARGEST)  # a square that overflows would stay for ever
+        outputs[2, k] += (ratio - outputs[2, k]) / min(s[SAMPLES], MEMORY)
+    outputs[0, k] += w
+    if p[CENTRE] > 0.0:
+        share = w / outputs[0, k]
+        outputs[1, k] += y * share - outputs[1, k] * share
 
 
 @part
@@ -236,7 +307,7 @@ def correct(m: F8, outputs: F8, work: F8, u: F8, shrink: float, S: float) -> Non
     """m <- shrink m + (A f / S) e', e the innovations; targets and m'f stand in work. O(K D)."""
     for k in range(m.shape[0]):
         if outputs[0, k] > 0.0:
-            e = (work[_Y, k] - outputs[1, k] - shrink * work[_NU, k]) / S
+            e = (work[Y_ROW, k] - outputs[1, k] - shrink * work[NU_ROW, k]) / S
             for i in range(u.shape[0]):
                 m[k, i] = shrink * m[k, i] + u[i] * e
 
@@ -288,7 +359,7 @@ def condition_standard(f: F8, noise: float, state: State, fixed: Fixed) -> None:
     m, A, outputs, s = state
     p, work = fixed
     D = A.shape[0]
-    u, z = work[_U, :D], work[_Z, :D]
+    u, z = work[U_ROW, :D], work[Z_ROW, :D]
     g, loss = drift(s)
     g2, floor = 1.0 - loss, loss * p[S_W]
     S = noise
@@ -309,11 +380,13 @@ def condition_standard(f: F8, noise: float, state: State, fixed: Fixed) -> None:
 
 
 @kernel
-def walk_standard(rows: Rows, state: State, fixed: Fixed, out: Out, targets: bool | None) -> None:
+def walk_standard(
+    rows: Rows, state: State, fixed: Fixed, out: Out, targets: bool | None, draws: F8 | None
+) -> None:
     """Walk a block row by row: predict, then learn."""
     for t in range(rows[0].shape[0]):
-        symmetric_product(state[1], rows[0][t], fixed[1][_U])
-        noise = settle(t, rows, state, fixed, out, targets)
+        symmetric_product(state[1], rows[0][t], fixed[1][U_ROW])
+        noise = settle(t, rows, state, fixed, out, targets, draws)
         if noise > 0.0:
             condition_standard(rows[0][t], noise, state, fixed)
 
@@ -349,7 +422,7 @@ def condition_joseph(f: F8, noise: float, state: State, fixed: Fixed) -> None:
     m, A, outputs, s = state
     p, work = fixed
     D = A.shape[0]
-    u, k, b = work[_U, :D], work[_Z, :D], work[_EXTRA, :D]
+    u, k, b = work[U_ROW, :D], work[Z_ROW, :D], work[EXTRA_ROW, :D]
     g, loss = drift(s)
     g2, floor = 1.0 - loss, loss * p[S_W]
     S = noise
@@ -375,11 +448,13 @@ def condition_joseph(f: F8, noise: float, state: State, fixed: Fixed) -> None:
 
 
 @kernel
-def walk_joseph(rows: Rows, state: State, fixed: Fixed, out: Out, targets: bool | None) -> None:
+def walk_joseph(
+    rows: Rows, state: State, fixed: Fixed, out: Out, targets: bool | None, draws: F8 | None
+) -> None:
     """As walk_standard, in Joseph's form."""
     for t in range(rows[0].shape[0]):
-        symmetric_product(state[1], rows[0][t], fixed[1][_U])
-        noise = settle(t, rows, state, fixed, out, targets)
+        symmetric_product(state[1], rows[0][t], fixed[1][U_ROW])
+        noise = settle(t, rows, state, fixed, out, targets, draws)
         if noise > 0.0:
             condition_joseph(rows[0][t], noise, state, fixed)
 
@@ -461,14 +536,14 @@ def condition_sqrt(f: F8, noise: float, state: State, fixed: Fixed) -> None:
     m, R, outputs, s = state
     p, work = fixed
     D = R.shape[0]
-    u, v = work[_U, :D], work[_EXTRA, :D]
+    u, v = work[U_ROW, :D], work[EXTRA_ROW, :D]
     shrink = 1.0
     s[GAP] += 1.0
     if s[SAMPLES] % p[QR_EVERY] == 0.0:
         loss = -math.expm1(-s[DELTA] * s[GAP])
         if loss > 0.0:
             g = math.sqrt(1.0 - loss)
-            root_drift(R, work[_EXTRA + 1 :, :D], g, math.sqrt(loss * p[S_W]))
+            root_drift(R, work[EXTRA_ROW + 1 :, :D], g, math.sqrt(loss * p[S_W]))
             root_product(R, f, v, u)
             shrink = g if p[DECAY_MEAN] > 0.0 else 1.0
         s[GAP] = 0.0
@@ -477,11 +552,13 @@ def condition_sqrt(f: F8, noise: float, state: State, fixed: Fixed) -> None:
 
 
 @kernel
-def walk_sqrt(rows: Rows, state: State, fixed: Fixed, out: Out, targets: bool | None) -> None:
+def walk_sqrt(
+    rows: Rows, state: State, fixed: Fixed, out: Out, targets: bool | None, draws: F8 | None
+) -> None:
     """As walk_standard, with the square root of A in its place."""
     for t in range(rows[0].shape[0]):
-        root_product(state[1], rows[0][t], fixed[1][_EXTRA], fixed[1][_U])
-        noise = settle(t, rows, state, fixed, out, targets)
+        root_product(state[1], rows[0][t], fixed[1][EXTRA_ROW], fixed[1][U_ROW])
+        noise = settle(t, rows, state, fixed, out, targets, draws)
         if noise > 0.0:
             condition_sqrt(rows[0][t], noise, state, fixed)
 

@@ -23,6 +23,8 @@ from streamlearn.operators.hedge_mlp import HedgeMLPRegressor as HedgeMLPRegress
 from streamlearn.operators.impute import Imputer as Imputer
 from streamlearn.operators.kalman import KalmanClassifier as KalmanClassifier
 from streamlearn.operators.kalman import KalmanRegressor as KalmanRegressor
+from streamlearn.operators.kalman_bank import KalmanBankClassifier as KalmanBankClassifier
+from streamlearn.operators.kalman_bank import KalmanBankRegressor as KalmanBankRegressor
 from streamlearn.operators.scale import BalancedNormalizer as BalancedNormalizer
 from streamlearn.operators.scale import Normalizer as Normalizer
 from streamlearn.operators.scale import UnitNorm as UnitNorm

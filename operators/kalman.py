@@ -1,55 +1,47 @@
 """Kalman heads: linear learners whose weights drift, and that learn how much to forget."""
 
-import logging
 import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 
-from streamlearn.block import F8, I8, LEARN, Block, Columns, Features
+from streamlearn.block import F8, I8, Block, Features
 from streamlearn.contracts import State
-from streamlearn.jit import kalman, lift
-from streamlearn.jit.random_features import random_weights
+from streamlearn.jit import kalman, kalman_chunk, kalman_each, lift, monte_carlo
+from streamlearn.jit.counter import key_of
 from streamlearn.operators import _checks
-from streamlearn.operators._base import Classifier, Operator, Regressor
+from streamlearn.operators._lifted import Lifted, LiftedClassifier, LiftedRegressor, Out, Rows
 
-_log = logging.getLogger(__name__)
 _FORMS = {  # kernels by form of the covariance; kept here, as River measures what an operator keeps
     "standard": kalman.walk_standard,
     "joseph": kalman.walk_joseph,
     "sqrt": kalman.walk_sqrt,
 }
 _OBJECTIVES = ("softmax", "gaussian")
-_REFUSED = 1e12  # sigma_w2 |f|^2 / sigma2 beyond it leaves no correct digit in the covariance
-_MAX_CLASSES = 100_000  # a label beyond it is no class code
+_EVALUATORS = ("mean_field", "monte_carlo")
+_GROUPS = ("shared", "each")
+_CHUNK = 128  # rows that are learnt at once: their matrix, B wide, is to cost less than the rows
 
 
-class _KalmanHead(Operator):
+class _KalmanHead(Lifted):
     """What both heads share: the drifting Gaussian model, its state, and the call of the kernel.
 
-    The state is five arrays. Two of them have room for classes that may come; what their properties
+    The state is six arrays. Some of them have room for classes that may come; what their properties
     give is cut to the classes known, so that it does not depend on how the stream was cut.
     """
 
     _arrays: ClassVar[tuple[str, ...]] = (
-        "means_", "covariance_", "inputs_", "outputs_", "scalars_",
+        "means_", "covariance_", "inputs_", "outputs_", "scalars_", "heads_",
     )  # fmt: skip
-    _classify: ClassVar[bool] = False
-    recalls_input = True
+    _draws: F8 | None = None  # scratch of the Monte Carlo evaluator
 
-    sigma_w2: float
-    sigma2: float
     delta0: float
     lr_delta: float
     delta_max: float
-    feature_norm2: float
+    groups: str
     form: str
-    decay_mean: bool
     qr_every: int
-    random_features: int
-    random_scale: float
-    seed: int
 
     # -- construction ------------------------------------------------------------------------------
 
@@ -60,6 +52,7 @@ class _KalmanHead(Operator):
         yield {"random_features": 7, "seed": 3}
         yield {"form": "joseph", "delta0": 0.01}
         yield {"form": "sqrt", "decay_mean": False}
+        yield {"groups": "each", "delta0": 0.01}
 
     def _set_parameters(self, given: dict[str, Any]) -> None:
         """Check and keep the parameters that both heads have."""
@@ -69,44 +62,46 @@ class _KalmanHead(Operator):
         for name in ("delta0", "lr_delta", "delta_max", "feature_norm2"):
             setattr(self, name, _checks.not_negative(owner, name, given[name]))
         _checks.between(owner, "delta0", self.delta0, 0.0, self.delta_max)
+        self.groups = _checks.choice(owner, "groups", given["groups"], _GROUPS)
         self.form = _checks.choice(owner, "form", given["form"], _FORMS)
+        if self.groups == "each" and self.form != "standard":
+            raise ValueError(
+                f"{owner}: form must be standard with groups='each', got {self.form!r}"
+            )
         self.decay_mean = _checks.truth(owner, "decay_mean", given["decay_mean"])
         self.qr_every = _checks.whole(owner, "qr_every", given["qr_every"], 1)
         self.random_features = _checks.whole(owner, "random_features", given["random_features"], 0)
         self.seed = _checks.whole(owner, "seed", given["seed"], 0)
 
     def _begin(self, **more: float) -> None:
-        """The settings as the vector that the kernel takes, and the empty state."""
-        settings = {
-            kalman.S_W: self.sigma_w2, kalman.S2: self.sigma2, kalman.LR_DELTA: self.lr_delta,
-            kalman.DELTA_MAX: self.delta_max, lift.NORM2: self.feature_norm2,
-            lift.LIMIT: _REFUSED * self.sigma2 / self.sigma_w2,
-            kalman.DECAY_MEAN: self.decay_mean, kalman.QR_EVERY: self.qr_every,
-        } | {getattr(kalman, name): value for name, value in more.items()}  # fmt: skip
-        self._settings = np.array([float(settings.get(i, 0.0)) for i in range(kalman.N_SETTINGS)])
+        """The settings, and the empty state."""
+        self._settle(
+            LR_DELTA=self.lr_delta, DELTA_MAX=self.delta_max, QR_EVERY=self.qr_every, **more
+        )
         self._clear()
 
     def _clear(self) -> None:
         """The state of an operator that has not even seen a feature."""
-        self.scalars_ = np.zeros(kalman.N_SCALARS)
+        self._empty()
         self.scalars_[kalman.DELTA] = self.delta0
-        self.inputs_ = np.zeros((2, 0))
-        self.covariance_ = np.zeros((0, 0))
         self._means, self._outputs = np.zeros((0, 0)), np.zeros((3, 0))
-        self._random = self._work = np.zeros((0, 0))
-        self._lifted = np.zeros((0, 0)), np.zeros(0, dtype=np.int64)
-        self._warned = False
+        self._heads = np.zeros((0, kalman.N_SCALARS))
+        self._covariance = np.zeros((0, 0, 0) if self._apart else (0, 0))
         self.grow(Features(()))
+        self._add_heads(self._first)
         self._widen(0 if self._classify else 1)
 
     # -- state -------------------------------------------------------------------------------------
 
     @property
-    def _n_outputs(self) -> int:
-        """Columns of means and outputs that are state; any more are room."""
-        if self._classify:
-            return int(self.scalars_[kalman.CLASSES])
-        return self._means.shape[0]
+    def _apart(self) -> bool:
+        """Whether every output has a covariance and a delta of its own."""
+        return self.groups == "each"
+
+    @property
+    def _first(self) -> int:
+        """The head of output 0; before it, the one that stands for classes not known yet."""
+        return int(self._apart and self._classify)
 
     @property
     def means_(self) -> F8:
@@ -118,6 +113,26 @@ class _KalmanHead(Operator):
         self._means = np.ascontiguousarray(value)
 
     @property
+    def covariance_(self) -> F8:
+        """(D, D) covariance of the weights of an output; (H, D, D) with groups="each"."""
+        return (
+            self._covariance[: self._n_outputs + self._first] if self._apart else self._covariance
+        )
+
+    @covariance_.setter
+    def covariance_(self, value: F8) -> None:
+        self._covariance = np.ascontiguousarray(value)
+
+    @property
+    def heads_(self) -> F8:
+        """(H, 9): with groups="each" the scalars of every head, of which delta is its own."""
+        return self._heads[: self._n_outputs + self._first]
+
+    @heads_.setter
+    def heads_(self, value: F8) -> None:
+        self._heads = np.ascontiguousarray(value)
+
+    @property
     def outputs_(self) -> F8:
         """(3, K): rows learnt (a target: weight), running mean, running variance scale."""
         return self._outputs[:, : self._n_outputs]
@@ -127,43 +142,48 @@ class _KalmanHead(Operator):
         self._outputs = np.ascontiguousarray(value)
 
     @property
+    def deltas_(self) -> F8:
+        """(K,) learned drift rates of the outputs; all the same unless groups="each"."""
+        if not self._apart:
+            return np.full(self._n_outputs, self.delta_)
+        own: F8 = self.heads_[self._first :, kalman.DELTA].copy()
+        return own
+
+    @property
     def delta_(self) -> float:
-        """The learned drift rate: a label later, weights keep exp(-delta / 2) of themselves."""
-        return float(self.scalars_[kalman.DELTA])
+        """The learned drift rate: a label later, weights keep exp(-delta / 2) of themselves.
 
-    @property
-    def gap_(self) -> int:
-        """Time updates that are due: labels that did not come since the last update."""
-        return int(self.scalars_[kalman.GAP])
-
-    @property
-    def n_samples_(self) -> int:
-        """Labelled rows learnt."""
-        return int(self.scalars_[kalman.SAMPLES])
-
-    @property
-    def n_rejected(self) -> int:
-        """Rows with LEARN that were refused.
-
-        For an infinite feature or target, a label that is no class code, or, with
-        `feature_norm2=0`, features too large for the covariance to keep a correct digit.
+        With groups="each" see `deltas_`; this one then stays at delta0.
         """
-        return int(self.scalars_[lift.REJECTED] + self.scalars_[lift.REFUSED])
-
-    @property
-    def n_imputed(self) -> int:
-        """Missing values in rows with OBSERVE, filled with the running mean of their feature."""
-        return int(self.scalars_[lift.IMPUTED])
+        return float(self.scalars_[kalman.DELTA])
 
     def grow(self, features: Features) -> None:
         """Make room for features: mean 0, variance sigma_w2; exact for one that was always 0."""
-        d, h = len(features), self.random_features
-        self.inputs_ = _checks.padded(self.inputs_, (2, d))
-        self._means = _checks.padded(self._means, (self._means.shape[0], 1 + h + d))
+        D = self._open_inputs(features)
+        self._means = _checks.padded(self._means, (self._means.shape[0], D))
         prior = math.sqrt(self.sigma_w2) if self.form == "sqrt" else self.sigma_w2
-        self.covariance_ = _checks.padded(self.covariance_, (1 + h + d, 1 + h + d), diagonal=prior)
-        self._work = np.zeros((0, 0))  # too small for the new width
-        self._random = random_weights(self.seed, features.names if h else (), h, self.random_scale)
+        if self._apart:
+            new = np.zeros((self._covariance.shape[0], D, D))
+            for k in self._alive():
+                new[k] = _checks.padded(self._covariance[k], (D, D), diagonal=prior)
+            self._covariance = new
+        else:
+            self._covariance = _checks.padded(self._covariance, (D, D), diagonal=prior)
+
+    @property
+    def _room(self) -> int:
+        return self._means.shape[0]
+
+    @property
+    def _width(self) -> int:
+        return self._means.shape[1]
+
+    def _alive(self) -> list[int]:
+        """Heads with a covariance: all but those of classes not known yet, which are room."""
+        n = self._covariance.shape[0]
+        if not self._first:
+            return list(range(n))
+        return [h for h in range(n) if h == 0 or self._outputs[0, h - 1] > 0.0]
 
     def load(self, state: State) -> None:
         """Take over a state that `state` gave; the operator must have the same parameters."""
@@ -172,14 +192,32 @@ class _KalmanHead(Operator):
 
     def _widen(self, K: int) -> None:
         """Room for K classes or targets, and scratch to fit."""
-        D, room = self.covariance_.shape[0], self._means.shape[0]
+        D, room = self._means.shape[1], self._means.shape[0]
         if room >= K and self._work.shape[1] >= max(D, room):
             return
         if room < K:
             self._means = _checks.padded(self._means, (K, D))
             self._outputs = _checks.padded(self._outputs, (3, K))
             self._outputs[2, room:] = 1.0  # a variance scale
-        self._work = np.zeros((kalman.work_rows(self.form, D), max(D, K, room)))
+        wide = max(D, K, room)
+        self._work = np.zeros((kalman.work_rows(self.form, D), wide))
+        if self._draws is not None:
+            self._draws = np.zeros((monte_carlo.ROWS, wide))
+        if self._apart:
+            H = max(K, room) + self._first
+            self._add_heads(H)
+            self._table = np.zeros((H, D)), np.zeros((kalman_each.TABLE_ROWS, H))
+
+    def _add_heads(self, H: int) -> None:
+        """Room for H heads: of targets and of classes not known yet with the prior, else empty."""
+        had, D = self._covariance.shape[0], self._means.shape[1]
+        if not self._apart or had >= H:
+            return
+        self._covariance = _checks.padded(self._covariance, (H, D, D))
+        self._heads = _checks.padded(self._heads, (H, kalman.N_SCALARS))
+        if had == 0 or not self._classify:
+            self._heads[had:, kalman.DELTA] = self.delta0
+            self._covariance[had:] = self.sigma_w2 * np.eye(D)
 
     def inflate(self, factor: float) -> None:
         """Widen the covariance after a drift: what the data told counts 1 / factor as much.
@@ -191,98 +229,101 @@ class _KalmanHead(Operator):
         if _checks.number(owner, "factor", factor) < 1.0:
             raise ValueError(f"{owner}: factor must be >= 1, got {factor!r}")
         widen = kalman.inflate_root if self.form == "sqrt" else kalman.inflate_covariance
-        widen(self.covariance_, float(factor), self.sigma_w2)
+        for A in self._covariances():
+            widen(A, float(factor), self.sigma_w2)
+
+    def _covariances(self) -> list[F8]:
+        """The covariance matrices, or roots, that are in use."""
+        return [self._covariance[h] for h in self._alive()] if self._apart else [self._covariance]
 
     # -- the walk ----------------------------------------------------------------------------------
 
-    def _walk_block(self, block: Block, K: int, wide: int) -> tuple[F8, F8]:
-        """Call the kernels with room for K classes or targets: answers (n, K) and (n, wide)."""
-        self._widen(K)
-        n = block.n
-        y = block.y if block.y.ndim == 2 else block.y[:, None]
-        rows = (_plain(block.X), _plain(y), _plain(block.weight), _plain(block.mode))
-        F, codes = self._lifted
-        if F.shape != (n, self.covariance_.shape[0]):
-            F, codes = np.empty((n, self.covariance_.shape[0])), np.empty(n, dtype=np.int64)
-            if n == 1:  # kept where two allocations cost as much as the walk, not beyond
-                self._lifted = F, codes
-        room = self._means.shape[0] if self._classify else 0
-        lifted = lift.lift_random if self.random_features else lift.lift_linear
-        bad = lifted(
-            rows, self.inputs_, self.scalars_, self._settings, self._random, F, codes, room
-        )
-        if bad >= 0:
-            raise ValueError(
-                f"{type(self).__name__}: weight must be >= 0 and finite, got {block.weight[bad]} "
-                f"in row {bad} of the block"
+    def _walk(self, rows: Rows, out: Out) -> None:
+        targets = None if self._classify else True
+        if self._apart:
+            kalman_each.walk_each(
+                rows,
+                (self._means, self._covariance, self._outputs, self.scalars_, self._heads),
+                (self._settings, self._work, *self._table),
+                out,
+                targets,
+                self._draws,
             )
-        answer, side = np.empty((n, self._means.shape[0])), np.empty((n, wide))
+            return
         _FORMS[self.form](
-            (F, codes, *rows[1:]),
-            (self._means, self.covariance_, self._outputs, self.scalars_),
+            rows,
+            (self._means, self._covariance, self._outputs, self.scalars_),
             (self._settings, self._work),
-            (answer, side),
-            None if self._classify else True,
+            out,
+            targets,
+            self._draws,
         )
-        if not self._warned and self._n_troubles() > 0.0:
-            self._warn()
-        return answer, side
 
-    def seen(self, block: Block, rows: I8) -> F8:
-        """The features of these rows with their gaps filled."""
-        X: F8 = block.X[rows]
-        if not np.isnan(X).any():
-            return X
-        self._admit(block)
-        seen: F8 = self._seen(block, self._n_wanted(block))["log:X"][rows]
-        return seen
+    def learn_chunk(self, block: Block) -> None:
+        """Learn the rows of a block that LEARN as one moment: a warm start from a batch.
 
-    def _n_wanted(self, block: Block) -> int:
-        """Classes or targets that there must be room for to walk this block."""
-        raise NotImplementedError(f"{type(self).__name__} has no _n_wanted")
-
-    def _seen(self, block: Block, K: int) -> Columns:
-        """The features with every gap filled as it is at scoring: a late label teaches on these.
-
-        Rows that are empty or not taken stay as they are, to be passed over again.
+        One time update, then all rows at once in matrix form: with delta 0 equal to learning them
+        row by row, and several times faster where there are many features. delta and alpha stay.
+        Unlike `run`, what is learnt depends on how the rows are grouped, as drift passes between
+        chunks only. Cost: O(B D^2) for B rows; with form="sqrt" O((B + D) D^2).
         """
-        X, missing = _plain(block.X), np.isnan(block.X)
-        if not missing.any():
-            return {"log:X": X}
-        self._widen(K)
-        F = np.empty((block.n, self.covariance_.shape[0]))
-        codes = np.empty(block.n, dtype=np.int64)
-        y = block.y if block.y.ndim == 2 else block.y[:, None]
-        rows = (X, _plain(y), _plain(block.weight), _plain(block.mode))
-        room = self._means.shape[0] if self._classify else 0
-        lifted = lift.lift_random if self.random_features else lift.lift_linear
-        inputs, scalars = self.inputs_.copy(), self.scalars_.copy()
-        if lifted(rows, inputs, scalars, self._settings, self._random, F, codes, room) >= 0:
-            return {"log:X": X}  # a bad weight, which the walk reports
-        filled = np.empty_like(X)
-        lift.fill_gaps(rows, self.inputs_.copy(), codes, filled)
-        kept = missing.all(axis=1) | (codes == lift.SKIP)
-        return {"log:X": np.where(kept[:, None], X, filled)}
+        self._admit(block)
+        F, codes, y, weight, _ = self._lift(block, self._n_wanted(block))
+        taught = (codes >= 0) | (codes == lift.TARGET)
+        if not taught.any():
+            return
+        Y, w = self._chunk_targets(codes[taught], y[taught], weight[taught])
+        noise = self.sigma2 / np.minimum(w, kalman.HEAVIEST)
+        self._drift_chunk()
+        squares = np.zeros(self._means.shape[0])
+        for at in range(0, len(Y), _CHUNK):
+            piece = slice(at, at + _CHUNK)
+            squares += self._condition_chunk(F[taught][piece], Y[piece], noise[piece])
+        self._count_chunk(squares, len(Y))
+
+    def _chunk_targets(self, codes: I8, y: F8, weight: F8) -> tuple[F8, F8]:
+        """Targets (B, K) as the means are to give them, and weights; labels are counted."""
+        raise NotImplementedError(f"{type(self).__name__} has no _chunk_targets")
+
+    def _drift_chunk(self) -> None:
+        """All time updates that are due."""
+        drifted = kalman_chunk.drift_root if self.form == "sqrt" else kalman_chunk.drift_covariance
+        steps = self.gap_ + 1
+        heads = self._alive() if self._apart else [0]
+        for h, A in zip(heads, self._covariances(), strict=True):
+            delta = self._heads[h, kalman.DELTA] if self._apart else self.delta_
+            loss = -math.expm1(-delta * steps)
+            drifted(A, loss, self.sigma_w2)
+            if self.decay_mean and h >= self._first:
+                own = slice(h - self._first, h - self._first + 1) if self._apart else slice(None)
+                self._means[own] *= math.sqrt(1.0 - loss)
+        self.scalars_[kalman.GAP] = 0.0
+
+    def _condition_chunk(self, F: F8, Y: F8, noise: F8) -> F8:
+        """Condition all heads; the sums of squared standardised innovations by output, (K,)."""
+        told = (
+            kalman_chunk.condition_root
+            if self.form == "sqrt"
+            else kalman_chunk.condition_covariance
+        )
+        if not self._apart:
+            return told(self._means, self._covariance, F, Y, noise)
+        squares = np.zeros(self._means.shape[0])
+        for h in self._alive():
+            own = slice(max(h - self._first, 0), h - self._first + 1)
+            squares[own] = told(self._means[own], self._covariance[h], F, Y[:, own], noise)
+        return squares
+
+    def _count_chunk(self, squares: F8, B: int) -> None:
+        """Count B labelled rows."""
+        self.scalars_[kalman.SAMPLES] += B
 
     def _n_troubles(self) -> float:
-        return float(self.scalars_[lift.REFUSED] + self.scalars_[kalman.REPAIRED])
-
-    def _warn(self) -> None:
-        """Say once that rows are refused, or that the covariance had to be repaired."""
-        self._warned = True
-        _log.warning(
-            "%s: refused %d rows whose features are too large (put Normalizer() before it, or set "
-            "feature_norm2), repaired the covariance %d times",
-            type(self).__name__, self.scalars_[lift.REFUSED], self.scalars_[kalman.REPAIRED],
-        )  # fmt: skip
+        repaired = self.scalars_[kalman.REPAIRED] + self._heads[:, kalman.REPAIRED].sum()
+        return float(self.scalars_[lift.REFUSED] + repaired)
 
 
-def _plain(array: Any) -> Any:
-    """The array, or a copy if it is read-only or strided: one compiled kernel serves all."""
-    return array if array.flags.carray else array.copy()
-
-
-class KalmanClassifier(_KalmanHead, Classifier):
+class KalmanClassifier(_KalmanHead, LiftedClassifier):
     """Linear classifier whose weights drift, with calibrated probabilities and learned forgetting.
 
     Model: one-hot label y_n = W_n' f_n + noise, noise ~ N(0, sigma2 I). Each column of W drifts as
@@ -304,22 +345,31 @@ class KalmanClassifier(_KalmanHead, Classifier):
         form: of the covariance: "standard", "joseph" or "sqrt" (Potter; definite whatever comes).
         decay_mean: whether the means shrink by gamma too; the filter is exact only if they do.
         qr_every: with "sqrt", labels between two time updates, >= 1; 1 is exact, each costs O(D^3).
+        groups: "shared", one covariance and one delta for all classes, or "each", its own for every
+            class (form "standard" only): a class can be forgotten alone, at K + 1 times the cost.
+        evaluator: of probabilities: "mean_field", or "monte_carlo", the mean of softmaxes of draws.
+        samples: draws a row with "monte_carlo", even, >= 2; half of them mirror the others.
+        balance: whether classes weigh alike: a row counts N / (C n_c) times its weight, n_c of the
+            N rows learnt and of the C classes known.
         random_features: number of tanh features, >= 0; 0 is linear.
         random_scale: standard deviation of their weights and biases, > 0.
         seed: of the random features, which are drawn by feature name.
     State:
         means_: (K, D) float64, D = 1 + random_features + d; K = 1 + largest class code learnt.
-        covariance_: (D, D) float64, shared by all classes; with "sqrt" the factor R of R'R.
+        covariance_: (D, D) float64, shared by all classes; with "sqrt" the factor R of R'R; with
+            groups="each" (1 + K, D, D), first that of a class not known yet.
         inputs_: (2, d) float64, weight seen and running mean of each feature, learnt on OBSERVE
             rows.
         outputs_: (3, K) float64, rows learnt of each class, then zeros and ones.
         scalars_: (9,) float64, delta, log alpha, gap and counters, in the order of
             `streamlearn.jit.kalman`.
+        heads_: (1 + K, 9) float64 with groups="each", else (0, 9): delta of every head.
     A missing feature is imputed by its running mean from before the row. A LEARN row without a
     label, with weight 0 or without any feature adds a due time update (`gap_`). Rows with an
     infinity are refused (`n_rejected`). A class exists from the first row that teaches it, with a
     column of zeros, which is exact.
-    Cost: O(D^2 + K D) time an event, no allocation in the kernel; O(D^2 + K D) memory.
+    Cost: O(D^2 + K D) time an event, no allocation in the kernel; O(D^2 + K D) memory. With
+    groups="each" O(K D^2) of both; "monte_carlo" adds O(samples K) time.
     Raises: ValueError for a parameter out of range, and for a negative or infinite weight.
     Reference: Titsias, Galashov, Rannen-Triki, Pascanu, Teh and Bornschein (2023), Kalman Filter
     for Online Classification of Non-Stationary Data, arXiv 2306.08448.
@@ -329,8 +379,6 @@ class KalmanClassifier(_KalmanHead, Classifier):
     >>> model.predict_one({"a": 0.5})
     'odd'
     """
-
-    _classify = True
 
     def __init__(
         self,
@@ -349,6 +397,10 @@ class KalmanClassifier(_KalmanHead, Classifier):
         random_features: int = 0,
         random_scale: float = 2.0,
         seed: int = 0,
+        groups: str = "shared",
+        evaluator: str = "mean_field",
+        samples: int = 100,
+        balance: bool = False,
     ) -> None:
         self._set_parameters(locals())
         owner = type(self).__name__
@@ -357,7 +409,17 @@ class KalmanClassifier(_KalmanHead, Classifier):
         )
         self.alpha0 = _checks.between(owner, "alpha0", alpha0, 0.1, 100.0)
         self.lr_alpha = _checks.not_negative(owner, "lr_alpha", lr_alpha)
-        self._begin(LR_ALPHA=self.lr_alpha, SOFTMAX=self.delta_objective == "softmax")
+        self.evaluator = _checks.choice(owner, "evaluator", evaluator, _EVALUATORS)
+        self.samples = _checks.whole(owner, "samples", samples, 2)
+        if self.samples % 2:
+            raise ValueError(f"{owner}: samples must be even, got {samples!r}")
+        self.balance = _checks.truth(owner, "balance", balance)
+        if self.evaluator == "monte_carlo":
+            self._draws = np.zeros((monte_carlo.ROWS, 0))
+        self._begin(
+            LR_ALPHA=self.lr_alpha, SOFTMAX=self.delta_objective == "softmax", BALANCE=self.balance,
+            PAIRS=self.samples // 2, KEY=key_of(self.seed, "draws") >> 12,
+        )  # fmt: skip
 
     def _clear(self) -> None:
         super()._clear()
@@ -368,30 +430,30 @@ class KalmanClassifier(_KalmanHead, Classifier):
         """The learned scale of the logits."""
         return math.exp(self.scalars_[kalman.LOG_ALPHA])
 
-    def _run(self, block: Block) -> Columns:
-        K = self._n_wanted(block)
-        seen = self._seen(block, K) if block.log_wanted else {}
-        answer, side = self._walk_block(block, K, 1)
-        known = self._n_outputs
-        if known < answer.shape[1]:
-            answer = np.ascontiguousarray(answer[:, :known])
-        return {"prediction": side[:, 0], "proba": answer} | seen
+    @classmethod
+    def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
+        """What River's checks and the conformance suite build."""
+        yield from super()._unit_test_params()
+        yield {"evaluator": "monte_carlo", "samples": 10, "balance": True}
+        yield {"groups": "each", "evaluator": "monte_carlo", "samples": 4}
+        yield {"groups": "each", "delta_objective": "gaussian", "delta0": 0.01}
 
-    def _n_wanted(self, block: Block) -> int:
-        """Classes that may be known after this block."""
-        if block.y.ndim != 1:
-            raise ValueError(
-                f"{type(self).__name__}: y must be one target a row, (n,), "
-                f"got shape {block.y.shape}"
-            )
-        known = self._n_outputs
-        if block.labels is not None and len(block.labels) <= known:
-            return known
-        codes = block.y[block.y < _MAX_CLASSES]
-        return max(known, 1 + int(codes.max(initial=-1.0)))
+    def _chunk_targets(self, codes: I8, y: F8, weight: F8) -> tuple[F8, F8]:
+        n, K = codes.size, self._means.shape[0]
+        for c in np.unique(codes[self._outputs[0, codes] == 0.0]).tolist() if self._apart else ():
+            self._covariance[c + 1], self._heads[c + 1] = self._covariance[0], self._heads[0]
+        self._outputs[0] += np.bincount(codes, minlength=K)
+        known = max(float(self._n_outputs), 1.0 + codes.max())
+        self.scalars_[kalman.CLASSES] = known
+        if self.balance:
+            seen = self._outputs[0]
+            weight = weight * seen.sum() / (np.count_nonzero(seen) * seen[codes])
+        Y = np.zeros((n, K))
+        Y[np.arange(n), codes] = 1.0
+        return Y, weight
 
 
-class KalmanRegressor(_KalmanHead, Regressor):
+class KalmanRegressor(_KalmanHead, LiftedRegressor):
     """Linear regression whose weights drift, with predictive variances and learned forgetting.
 
     Model, state and arguments as `KalmanClassifier`, without the softmax; y is (n,) or (n, q).
@@ -403,7 +465,10 @@ class KalmanRegressor(_KalmanHead, Regressor):
         centre_targets: subtract the running mean of a target, as drifting weights shrink to 0.
         scale_targets: estimate the scale of a target from its standardised residuals (memory 1000
             labels), so that delta and `variance` do not depend on its unit; the means never do.
-    State: outputs_ (3, q) holds weight learnt, running mean and variance scale of each target.
+        groups: "shared", one covariance and one delta for all targets, or "each", its own for every
+            target (form "standard" only), at q times the cost.
+    State: outputs_ (3, q) holds weight learnt, running mean and variance scale of each target; with
+    groups="each" covariance_ is (q, D, D) and heads_ (q, 9).
     A row with any target missing counts as unlabelled; a target beyond 1e300 as infinite.
     Cost: O(D^2 + q D) time an event, no allocation in the kernel; O(D^2 + q D) memory.
     Raises: ValueError for a parameter out of range, a bad weight, a changed number of targets.
@@ -431,6 +496,7 @@ class KalmanRegressor(_KalmanHead, Regressor):
         random_features: int = 0,
         random_scale: float = 2.0,
         seed: int = 0,
+        groups: str = "shared",
     ) -> None:
         self._set_parameters(locals())
         owner = type(self).__name__
@@ -438,22 +504,17 @@ class KalmanRegressor(_KalmanHead, Regressor):
         self.scale_targets = _checks.truth(owner, "scale_targets", scale_targets)
         self._begin(CENTRE=self.centre_targets, RESCALE=self.scale_targets)
 
-    def _run(self, block: Block) -> Columns:
-        q = self._n_wanted(block)
-        seen = self._seen(block, q) if block.log_wanted else {}
-        answer, side = self._walk_block(block, q, q)
-        if block.y.ndim == 1 and q == 1:
-            return {"prediction": answer[:, 0], "variance": side[:, 0]} | seen
-        return {"prediction": answer, "variance": side} | seen
+    def _chunk_targets(self, codes: I8, y: F8, weight: F8) -> tuple[F8, F8]:
+        total = self._outputs[0] + weight.sum()
+        if self.centre_targets:
+            centred = y - self._outputs[1]
+            self._outputs[1] += (weight / total[0]) @ centred
+        self._outputs[0] = total
+        return y - self._outputs[1], weight
 
-    def _n_wanted(self, block: Block) -> int:
-        """Number of targets: given by the first block with more than one column, and fixed by the
-        first label.
-        """
-        known = self._n_outputs
-        q = 1 if block.y.ndim == 1 else block.y.shape[1]
-        if q == known or (q > known and self.n_samples_ == 0):
-            return q
-        if block.y.ndim == 1 and not (block.mode & LEARN).any():
-            return known  # asked only: y says nothing
-        raise ValueError(f"{type(self).__name__}: y must have {known} columns, got {q}")
+    def _count_chunk(self, squares: F8, B: int) -> None:
+        if self.scale_targets:
+            n = min(self.scalars_[kalman.SAMPLES], kalman.MEMORY)
+            ratio = np.minimum(squares, lift.LARGEST)
+            self._outputs[2] = (n * self._outputs[2] + ratio) / (n + B)
+        super()._count_chunk(squares, B)
