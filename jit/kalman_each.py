@@ -52,14 +52,28 @@ Fixed = tuple[F8, F8, F8, F8]
 
 
 @part
+def alive(h: int, outputs: F8, first: int) -> bool:
+    """Whether head h is in use: all but those of classes that are not known yet."""
+    return bool(first == 0 or h == 0 or outputs[0, h - 1] > 0.0)
+
+
+@part
+def tell(state: State, first: int) -> None:
+    """Every head knows the gap and the number of labels, which all of them share."""
+    _, A, outputs, s, heads = state
+    for h in range(A.shape[0]):
+        if alive(h, outputs, first):
+            heads[h, GAP], heads[h, SAMPLES] = s[GAP], s[SAMPLES]
+
+
+@part
 def look(f: F8, state: State, fixed: Fixed, first: int) -> None:
     """gamma, v, a - b, m'f and the mean of every head. O(H D^2)."""
-    m, A, outputs, s, heads = state
+    m, A, outputs, _, heads = state
     p, _, seen, table = fixed
     for h in range(A.shape[0]):
-        if h >= first and outputs[0, h - first] == 0.0 and first > 0:
+        if not alive(h, outputs, first):
             continue
-        heads[h, GAP], heads[h, SAMPLES] = s[GAP], s[SAMPLES]
         symmetric_product(A[h], f, seen[h])
         g, loss = drift(heads[h])
         v, a_b = latent(f, seen[h], p[S_W], loss)
@@ -177,7 +191,7 @@ def settle_classes(
             density_slope(h, table[_Y_H, h] - table[_MU_H, h], 1.0, p, table)
         elif h == 0:
             table[_SLOPE, h] = 0.0
-        if h == 0 or outputs[0, h - 1] > 0.0:
+        if alive(h, outputs, 1):
             step_delta(heads[h], p, table[_G, h], table[_SLOPE, h])
     s[LOG_ALPHA] = step(s[LOG_ALPHA], slope_alpha, p[LR_ALPHA], LOG_ALPHA_MIN, LOG_ALPHA_MAX)
 
@@ -207,19 +221,17 @@ def settle_targets(t: int, c: int, rows: Rows, state: State, fixed: Fixed, out: 
 @part
 def condition_each(f: F8, noise: float, state: State, fixed: Fixed, first: int) -> None:
     """Time and measurement update of every head. O(H D^2)."""
-    m, A, outputs, s, heads = state
+    m, A, outputs, _, heads = state
     p, work, seen, table = fixed
     for h in range(A.shape[0]):
-        k = h - first
-        if k >= 0 and outputs[0, k] == 0.0:
+        if not alive(h, outputs, first):
             continue
+        k = h - first
         for i in range(f.shape[0]):
             work[U_ROW, i] = seen[h, i]
         work[NU_ROW, 0], work[Y_ROW, 0] = table[_NU_H, h], table[_Y_H, h]
-        heads[h, SAMPLES] = s[SAMPLES]
         own = slice(max(k, 0), k + 1)
         condition_standard(f, noise, (m[own], A[h], outputs[:, own], heads[h]), (p, work))
-    s[GAP] = 0.0
 
 
 @kernel
@@ -240,5 +252,7 @@ def walk_each(
         else:
             settle_targets(t, c, rows, state, fixed, out)
         noise = count(c, mode[t], weight[t], state[2], state[3], fixed[0], targets)
+        tell(state, first)
         if noise > 0.0:
             condition_each(F[t], noise, state, fixed, first)
+            state[3][GAP] = 0.0

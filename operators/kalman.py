@@ -280,6 +280,10 @@ class _KalmanHead(Lifted):
             piece = slice(at, at + _CHUNK)
             squares += self._condition_chunk(F[taught][piece], Y[piece], noise[piece])
         self._count_chunk(squares, len(Y))
+        for h in self._alive() if self._apart else ():
+            self._heads[h, [kalman.GAP, kalman.SAMPLES]] = self.scalars_[
+                [kalman.GAP, kalman.SAMPLES]
+            ]
 
     def _chunk_targets(self, codes: I8, y: F8, weight: F8) -> tuple[F8, F8]:
         """Targets (B, K) as the means are to give them, and weights; labels are counted."""
