@@ -214,7 +214,7 @@ class KalmanBankClassifier(_KalmanBank, LiftedClassifier):
     def __init__(
         self,
         deltas: Sequence[float] = _DELTAS,
-        discount: float = 0.95,
+        discount: float = 0.99,
         sigma_w2: float = 1.0,
         sigma2: float = 0.1,
         alpha0: float = 1.0,
@@ -258,13 +258,13 @@ class KalmanBankRegressor(_KalmanBank, LiftedRegressor):
     >>> for i in range(100):
     ...     model.learn_one({"a": float(i % 2) - 0.5}, 7.0 + i % 2)
     >>> round(model.predict_one({"a": 0.5}), 2)
-    8.0
+    7.99
     """
 
     def __init__(
         self,
         deltas: Sequence[float] = _DELTAS,
-        discount: float = 0.95,
+        discount: float = 0.99,
         sigma_w2: float = 1.0,
         sigma2: float = 0.1,
         feature_norm2: float = 0.0,

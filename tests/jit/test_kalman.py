@@ -45,6 +45,7 @@ def test_row_products_are_products(D: int) -> None:
     assert_allclose(out, M @ x, rtol=1e-12, atol=1e-13)
 
 
+# acceptance 6, in float32
 @pytest.mark.jit
 def test_potter_in_float32_stays_definite_where_the_plain_form_does_not() -> None:
     """10,000 ill-conditioned steps at feature scale 1000, as in section 5 of the specification."""

@@ -69,6 +69,7 @@ def test_any_cut_gives_the_same_bits(settings: dict[str, Any], seed: int, cuts: 
         assert_array_equal(array, other.arrays[name])
 
 
+# acceptance 10, first half
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_save_and_load_in_mid_stream_changes_no_bit(settings: dict[str, Any]) -> None:
     stream = hard_stream(5)
@@ -91,6 +92,7 @@ def test_state_does_not_know_how_much_room_a_declared_class_table_took() -> None
     assert model.state().arrays["means_"].shape == (2, 2)
 
 
+# acceptance 8
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_answers_do_not_know_the_label_nor_whether_it_is_learnt(settings: dict[str, Any]) -> None:
     rng = np.random.default_rng(1)
@@ -118,6 +120,7 @@ def test_a_gap_in_the_class_codes_has_probability_zero() -> None:
     assert out["proba"][2].sum() == pytest.approx(1.0)
 
 
+# acceptance 10, second half
 @pytest.mark.jit
 def test_permuted_classes_give_permuted_answers() -> None:
     rng = np.random.default_rng(2)
@@ -308,6 +311,7 @@ def test_random_features_follow_abrupt_drift(shared_data: Path, name: str, least
     assert np.median(reached) >= least
 
 
+# acceptance 9
 @pytest.mark.jit
 def test_without_forgetting_the_drift_is_lost(shared_data: Path) -> None:
     stream = real(shared_data, "lobo_sine_abrupt")
@@ -316,6 +320,7 @@ def test_without_forgetting_the_drift_is_lost(shared_data: Path) -> None:
     assert accuracy(stream, lr_delta=0.0, **settings) <= 0.55
 
 
+# acceptance 6
 @pytest.mark.jit
 @pytest.mark.parametrize("form", ["standard", "joseph", "sqrt"])
 def test_covariance_stays_symmetric_definite_and_below_the_prior(form: str) -> None:
@@ -421,6 +426,7 @@ def test_the_heaviest_weights_leave_the_state_finite(form: str) -> None:
     assert all(np.isfinite(array).all() for array in model.state().arrays.values())
 
 
+# acceptance 11
 @pytest.mark.jit
 def test_the_unit_of_the_features_does_not_matter_behind_a_normalizer() -> None:
     """Kilometres or millimetres: less than 0.2 points of accuracy apart."""

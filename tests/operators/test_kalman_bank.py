@@ -164,11 +164,12 @@ def test_an_outlier_loses_no_member_for_good() -> None:
 
 
 @pytest.mark.jit
-def test_hostile_features_leave_every_covariance_definite() -> None:
+@pytest.mark.parametrize("blocks", [4, pytest.param(400, marks=pytest.mark.soak)])
+def test_hostile_features_leave_every_covariance_definite(blocks: int) -> None:
     """Acceptance 6: collinear, constant, scales 1e-6 to 1e6; symmetric, 0 < eig <= sigma_w2."""
     rng = np.random.default_rng(8)
     model = KalmanBankClassifier(sigma_w2=2.0)
-    for _ in range(4):
+    for _ in range(blocks):
         X = rng.normal(size=(25_000, 5)) @ np.diag([1, 1e-6, 1e6, 1, 1])
         X[:, 3], X[:, 4] = X[:, 0], 7.0
         model.run(rows(X, rng.integers(0, 3, 25_000).astype(float), K=3))
