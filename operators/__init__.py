@@ -20,6 +20,9 @@ from streamlearn.operators.encode import OneHotEncoder as OneHotEncoder
 from streamlearn.operators.encode import OrdinalEncoder as OrdinalEncoder
 from streamlearn.operators.hedge_mlp import HedgeMLPClassifier as HedgeMLPClassifier
 from streamlearn.operators.hedge_mlp import HedgeMLPRegressor as HedgeMLPRegressor
+from streamlearn.operators.error_memory import ErrorMemory as ErrorMemory
+from streamlearn.operators.error_memory import ErrorMemoryClassifier as ErrorMemoryClassifier
+from streamlearn.operators.error_memory import ErrorMemoryRegressor as ErrorMemoryRegressor
 from streamlearn.operators.impute import Imputer as Imputer
 from streamlearn.operators.kalman import KalmanClassifier as KalmanClassifier
 from streamlearn.operators.kalman import KalmanRegressor as KalmanRegressor
