@@ -3,7 +3,7 @@
 Letters: z (d,) key of a row; K arrays of 2^L cells, or one ring of S rows; C outputs. A cell, and a
 row of the ring, is (cnt, sy_0, sb_0, sy_1, sb_1, …): weight, sums of labels, sums of answers.
 b (C,) is the model's answer, r (2 C,) = (ybar_0, bbar_0, …) what was read, NaN first: nothing.
-Cells hold their sums divided by g = rho^writes, so that time decays all of them in one product; g
+Cells and total hold their sums divided by g = rho^writes, so that time decays all of them in one product; g
 is folded into them before it gets too small.
 """
 
@@ -17,10 +17,10 @@ from streamlearn.jit.scale import deviation, moved, z_score
 
 F4 = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
-WRITES, SCALE, OUTPUTS, KEYS, REJECTED, IMPUTED, SKIPPED = range(7)  # places in s
-N_SCALARS = 7
-RHO, N_MIN, WARM, TAU, SIGMA, ETA, ALPHA, BALANCE, CLASSES = range(9)  # places in the settings p
-N_SETTINGS = 9
+WRITES, SCALE, TOTAL, OUTPUTS, KEYS, REJECTED, IMPUTED, SKIPPED = range(8)  # places in s
+N_SCALARS = 8
+RHO, N_MIN, WARM, TAU, SIGMA, ETA, ALPHA, BALANCE, CLASSES, SOFTMAX = range(10)  # places in p
+N_SETTINGS = 10
 COUNT, MU, V = range(3)  # rows of the scaler M (3, d)
 SEEN, ERROR = range(2)  # rows of outputs (2, C): weight learnt, mean squared error of the model
 EMPTY, BAD, REJECT = -1, -2, -3  # no key, an infinite one; a label that cannot be one
@@ -124,17 +124,28 @@ def hash_key(z: F8, W: F4, h: F8, c: I8) -> None:
 
 
 @part
-def read_sketch(cells: F8, c: I8, g: float, n_min: float, r: F8) -> None:
-    """r <- means of labels and answers over the cells c (K,), each by its count. O(K C)."""
-    total = 0.0
+def weigh_cell(n: float, s: F8, p: F8) -> float:
+    """What a cell of count n weighs in a mean: n, or, of its mean, exp(n / (total tau))."""
+    if n * s[SCALE] < FADED:
+        return 0.0
+    return math.exp(n / (s[TOTAL] * p[TAU])) / n if p[SOFTMAX] else 1.0
+
+
+@part
+def read_sketch(cells: F8, c: I8, s: F8, p: F8, r: F8) -> None:
+    """r <- means of labels and answers over the cells c (K,); NaN first: too little. O(K C)."""
+    count = total = 0.0
     for i in range(r.shape[0]):
         r[i] = 0.0
     for k in range(c.shape[0]):
-        if cells[k, c[k], 0] * g >= FADED:
-            total += cells[k, c[k], 0]
+        n = cells[k, c[k], 0]
+        a = weigh_cell(n, s, p)
+        if a > 0.0:
+            count += n
+            total += a * n
             for i in range(r.shape[0]):
-                r[i] += cells[k, c[k], 1 + i]
-    if total == 0.0 or total * g < n_min:
+                r[i] += a * cells[k, c[k], 1 + i]
+    if total == 0.0 or count * s[SCALE] < p[N_MIN]:
         r[0] = math.nan
         return
     for i in range(r.shape[0]):
@@ -150,6 +161,7 @@ def write_sketch(cells: F8, c: I8, y: F8, b: F8, w: float, s: F8, rho: float) ->
         for i in range(y.shape[0]):
             cells[k, c[k], 1 + 2 * i] += share * y[i]
             cells[k, c[k], 2 + 2 * i] += share * b[i]
+    s[TOTAL] += share
     s[WRITES] += 1.0
     s[SCALE] *= rho
     if s[SCALE] < _FOLD:
@@ -165,6 +177,7 @@ def fold(cells: F8, s: F8) -> None:
             factor = g if cells[k, c, 0] * g >= FADED else 0.0
             for i in range(cells.shape[2]):
                 cells[k, c, i] *= factor
+    s[TOTAL] *= g
     s[SCALE] = 1.0
 
 
@@ -462,7 +475,7 @@ def walk_sketch(
         if asks or (learns and source[t] == t):
             said[1][t, 0] = math.nan
             if ready(found, s, p[WARM]) and usable(said[0][t]):
-                read_sketch(cells, c, s[SCALE], p[N_MIN], said[1][t])
+                read_sketch(cells, c, s, p, said[1][t])
         if asks:
             answer(t, said, gate, p[CLASSES], Q, out)
         moved_on = False

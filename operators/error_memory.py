@@ -19,6 +19,7 @@ from streamlearn.operators.foreign import as_stage
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
 
 SKETCH, NEIGHBOURS = BACKENDS = ("sketch", "neighbours")
+COUNT, SOFTMAX = WEIGHTINGS = ("count", "softmax")
 CANDIDATES = ((0.0, 0.0), (1.0, 0.4), (1.0, 0.9), (0.0, 0.5), (0.0, 1.0))  # (gamma, lam)
 _MAX_BITS = 24  # 2^24 cells an array
 _MAX_CLASSES = 100_000  # a label beyond it is no class code
@@ -41,7 +42,8 @@ class _ErrorMemory(Operator):
         yield {"arrays": 4, "bits": 3}
         yield {"model": baseline(), "arrays": 3, "bits": 2, "rho": 1e-5, **small}
         yield {"backend": NEIGHBOURS, "neighbours": 3, "capacity": 10, **small}
-        yield {"arrays": 2, "bits": 2, "gamma": 0.0, "lam": 0.5, **small}
+        softmax = {"weighting": SOFTMAX, "gamma": 0.0, "lam": 0.5}
+        yield {"arrays": 2, "bits": 2, **softmax, **small}
 
     def _set_parameters(self, given: dict[str, Any]) -> None:
         """Check and keep the parameters that both families have."""
@@ -51,6 +53,7 @@ class _ErrorMemory(Operator):
         if self.model.task != self.task:
             raise ValueError(f"{owner}: model must do {self.task}, got {type(self.model).__name__}")
         self.backend = _checks.choice(owner, "backend", given["backend"], BACKENDS)
+        self.weighting = _checks.choice(owner, "weighting", given["weighting"], WEIGHTINGS)
         for name in ("arrays", "bits", "neighbours", "capacity"):
             setattr(self, name, _checks.whole(owner, name, given[name], 1))
         for name in ("warm_up", "seed"):
@@ -105,6 +108,7 @@ class _ErrorMemory(Operator):
         self._settings[[jit.RHO, jit.WARM, jit.TAU]] = self.rho, self.warm_up, self.tau
         self._settings[[jit.SIGMA, jit.ETA, jit.ALPHA]] = self.sigma, self.eta, self.alpha
         self._settings[[jit.BALANCE, jit.CLASSES]] = self.balance, self.task == CLASSIFICATION
+        self._settings[jit.SOFTMAX] = self.weighting == SOFTMAX
         self._settings[jit.N_MIN] = math.inf if self.lam == 0.0 else self.n_min
         self.scaler_ = np.zeros((3, 0))
         self.keys_ = np.zeros((0, self.capacity if self.backend == NEIGHBOURS else 0))
@@ -126,7 +130,7 @@ class _ErrorMemory(Operator):
         self._cells = np.zeros((*shape, 1 + 2 * self._outputs.shape[1]))
         self.keys_ = np.zeros(self.keys_.shape)
         self.gate_ = np.full(len(self._grid), 1.0 / len(self._grid))
-        self.scalars_[[jit.WRITES, jit.SCALE]] = 0.0, 1.0
+        self.scalars_[[jit.WRITES, jit.SCALE, jit.TOTAL]] = 0.0, 1.0, 0.0
 
     @property
     def _n_outputs(self) -> int:
@@ -233,9 +237,10 @@ class _ErrorMemory(Operator):
         Raises: ValueError for memories that do not fit together.
         """
         owner = type(self).__name__
-        if type(other) is not type(self) or self.backend != SKETCH or self.rho != 1.0:
+        sketches = type(other) is type(self) and self.backend == other.backend == SKETCH
+        if not sketches or self.rho != 1.0:
             raise ValueError(f"{owner}: to merge takes two sketches with rho=1, got {other!r}")
-        for name in ("backend", "arrays", "bits", "rho", "gamma", "lam", "warm_up", "seed"):
+        for name in ("arrays", "bits", "rho", "gamma", "lam", "warm_up", "seed"):
             mine, its = getattr(self, name), getattr(other, name)
             if mine != its:
                 raise ValueError(f"{owner}: {name} must be {mine!r} in both to merge, got {its!r}")
@@ -401,11 +406,13 @@ class ErrorMemoryClassifier(_ErrorMemory, Classifier):
         backend: "sketch" (constant cost and size), or "neighbours" (exact search in a ring).
         arrays: of the sketch, K >= 1; more make the mean smoother and cost in proportion.
         bits: L in [1, 24], an array has 2^L cells; more make neighbourhoods smaller.
+        weighting: of the cells: "count", the mean over all rows in them, or "softmax", the mean of
+            their means with weights exp(share of all writes / tau), nearly equal (sketch).
         neighbours: rows that are read, >= 1 (neighbours).
         capacity: rows that are kept, >= 1 (neighbours).
         gamma: with lam: 1 pulls to labels of neighbours, 0 corrects their mean error; in [0, 1].
         lam: strength of the compensation in [0, 1]; None lets the gate learn gamma and lam.
-        tau: of the weights exp(cosine / tau), > 0 (neighbours).
+        tau: of the weights exp(cosine / tau) of neighbours, and of the softmax of cells, > 0.
         rho: a write later, what is noted counts rho of itself; in (0, 1], 1 never forgets.
         n_min: weight found in all arrays, or rows in the ring, below which the model's answer
             stands, >= 0.
@@ -422,7 +429,7 @@ class ErrorMemoryClassifier(_ErrorMemory, Classifier):
         keys_: (d, S) float64, unit keys of the ring; of the sketch (d, 0) or (0, 0).
         scaler_: (3, d) float64, values seen, mean, variance of each feature.
         gate_: (G,) float64, weights of the pairs. outputs_: (2, C) float64, weight learnt of each.
-        scalars_: (7,) float64, in the order of `streamlearn.jit.error_memory`.
+        scalars_: (8,) float64, in the order of `streamlearn.jit.error_memory`.
         model: the state of the model.
     A late label is noted with the features, the answer and the reading of the time of scoring.
     A missing feature is at its mean (`n_imputed`); a row without any has no key (`n_skipped`); an
@@ -452,6 +459,7 @@ class ErrorMemoryClassifier(_ErrorMemory, Classifier):
         backend: str = "sketch",
         arrays: int = 70,
         bits: int = 8,
+        weighting: str = "count",
         neighbours: int = 20,
         capacity: int = 1000,
         gamma: float = 1.0,
@@ -509,6 +517,7 @@ class ErrorMemoryRegressor(_ErrorMemory, Regressor):
         backend: str = "sketch",
         arrays: int = 70,
         bits: int = 8,
+        weighting: str = "count",
         neighbours: int = 20,
         capacity: int = 1000,
         gamma: float = 1.0,
