@@ -3,8 +3,8 @@
 Letters: z (d,) key of a row; K arrays of 2^L cells, or one ring of S rows; C outputs. A cell, and a
 row of the ring, is (cnt, sy_0, sb_0, sy_1, sb_1, …): weight, sums of labels, sums of answers.
 b (C,) is the model's answer, r (2 C,) = (ybar_0, bbar_0, …) what was read, NaN first: nothing.
-Cells and total hold their sums divided by g = rho^writes, so that time decays all of them in one product; g
-is folded into them before it gets too small.
+Cells and total hold their sums divided by g = rho^writes: one product decays them all. g is folded
+into them before it gets too small.
 """
 
 import math
@@ -317,7 +317,10 @@ def loss_of(Q: F8, y: F8, outputs: F8, classes: float) -> float:
 
 @part
 def step_gate(w: F8, loss: F8, rate: float, alpha: float) -> None:
-    """w_g <- w_g exp(-rate (loss_g - least)), normalised, and a share alpha for all alike."""
+    """w_g <- w_g exp(-rate (loss_g - least)), normalised, and a share alpha for all alike.
+
+    Without a share all may come to 0: then they begin anew.
+    """
     G = w.shape[0]
     least, total = loss[0], 0.0
     for g in range(G):
@@ -326,7 +329,7 @@ def step_gate(w: F8, loss: F8, rate: float, alpha: float) -> None:
         w[g] *= math.exp(-rate * (loss[g] - least))
         total += w[g]
     for g in range(G):
-        w[g] = (1.0 - alpha) * w[g] / total + alpha / G
+        w[g] = (1.0 - alpha) * w[g] / total + alpha / G if total > 0.0 else 1.0 / G
 
 
 # -- one row ---------------------------------------------------------------------------------------
