@@ -101,18 +101,30 @@ def ready(found: int, s: F8, warm: float) -> bool:
 
 
 @part
+def add_products(z: F8, W: F8 | F4, h: F8) -> None:
+    """h <- h + W'z: each h_i one chain over d, vectorised across i, four coordinates a pass."""
+    d = z.shape[0]
+    for j in range(0, d - 3, 4):
+        for i in range(h.shape[0]):
+            v = h[i] + W[j, i] * z[j]
+            v += W[j + 1, i] * z[j + 1]
+            v += W[j + 2, i] * z[j + 2]
+            h[i] = v + W[j + 3, i] * z[j + 3]
+    for j in range(d - d % 4, d):
+        for i in range(h.shape[0]):
+            h[i] += W[j, i] * z[j]
+
+
+@part
 def hash_key(z: F8, W: F4, h: F8, c: I8) -> None:
     """c (K,) <- the cell of z in each array: bit l of c_k is 1 where W[., l, k]'z > 0. O(K L d).
 
-    W (d, L K) | h (L K,) scratch. Vectorised across projections; each is one chain over d.
+    W (d, L K) | h (L K,) scratch.
     """
     K = c.shape[0]
     for i in range(h.shape[0]):
         h[i] = 0.0
-    for j in range(z.shape[0]):
-        if z[j] != 0.0:
-            for i in range(h.shape[0]):
-                h[i] += W[j, i] * z[j]
+    add_products(z, W, h)
     for k in range(K):
         c[k] = 0
     for bit in range(h.shape[0] // K):
@@ -208,13 +220,11 @@ def nearest(z: F8, keys: F8, writes: int, h: F8, c: I8) -> int:
     S = h.shape[0]
     for i in range(S):
         h[i] = 0.0
-    for j in range(z.shape[0]):
-        if z[j] != 0.0:
-            for i in range(S):
-                h[i] += keys[j, i] * z[j]
+    add_products(z, keys, h)
     found = 0
-    for age in range(min(writes, S)):
-        i = (writes - 1 - age) % S
+    i = writes % S  # one newer than the newest
+    for _ in range(min(writes, S)):
+        i = i - 1 if i > 0 else S - 1
         if found == c.shape[0] and h[i] <= h[c[found - 1]]:
             continue
         at = found if found < c.shape[0] else found - 1

@@ -17,13 +17,13 @@ CANDIDATES: dict[str, dict[str, list[Any]]] = {
         "backend": ["neighbours"],
         "weighting": ["softmax"],
         "bits": [5, 11],
-        "rho": [0.99, 0.995, 0.998, 0.9999],
+        "rho": [0.99, 0.998, 0.9995],
     },
     "ErrorMemoryRegressor": {
         "backend": ["neighbours"],
         "weighting": ["softmax"],
         "bits": [5, 11],
-        "rho": [0.99, 0.995, 0.998, 0.9999],
+        "rho": [0.99, 0.998, 0.9995],
     },
 }
 GRID = np.array([(0.0, 0.0), (1.0, 0.4), (1.0, 0.9), (0.0, 0.5), (0.0, 1.0)])
