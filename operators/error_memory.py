@@ -223,7 +223,8 @@ class _ErrorMemory(Operator):
     @property
     def state_bytes(self) -> int:
         """Bytes of the memory and of the model."""
-        return sum(getattr(self, name).nbytes for name in _KEPT) + self.model.state_bytes
+        own: int = sum(getattr(self, name).nbytes for name in _KEPT)
+        return own + self.model.state_bytes
 
     def load_kernels(self) -> None:
         """Load what the model reaches only later."""

@@ -214,7 +214,7 @@ def judged(y: F8, p: F8) -> tuple[float, float]:
 
 def tables(data: Path) -> Iterator[Table]:
     """Section 6: made streams, so the data folder is not looked at."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, start in (
         ("no drift", 1.0), ("drifted from the start", 0.0), ("drift at one third", 1 / 3)
     ):  # fmt: skip

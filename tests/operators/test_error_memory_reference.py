@@ -297,7 +297,8 @@ def test_a_late_label_is_noted_with_the_answer_and_the_reading_of_then(
             if not np.isnan(x).all():
                 twin.values.append(x)
         else:
-            twin.learn(x, whole.y[event], *then[event], float(whole.weight[event]))
+            b, read = then[event]
+            twin.learn(x, whole.y[event], b, read, float(whole.weight[event]))
     assert_allclose(memory.gate_, twin.gate, rtol=1e-7, atol=1e-12)
     assert memory.n_writes_ == len(twin.rows) > 100
 
