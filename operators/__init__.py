@@ -31,6 +31,8 @@ from streamlearn.operators.kalman_bank import KalmanBankRegressor as KalmanBankR
 from streamlearn.operators.scale import BalancedNormalizer as BalancedNormalizer
 from streamlearn.operators.scale import Normalizer as Normalizer
 from streamlearn.operators.scale import UnitNorm as UnitNorm
+from streamlearn.operators.torch_kalman import TorchKalmanClassifier as TorchKalmanClassifier
+from streamlearn.operators.torch_kalman import TorchKalmanRegressor as TorchKalmanRegressor
 
 
 def exported() -> dict[str, type[_Operator]]:

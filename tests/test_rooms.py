@@ -22,6 +22,7 @@ MAY_IMPORT = {  # beside the standard library; a name stands for all below it
 }
 ELSEWHERE = {  # the only files that may import more, and what
     "jit/_compile.py": ("numba",),
+    "operators/_torch.py": ("torch",),
 }
 MAX_LINES = 60
 
