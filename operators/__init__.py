@@ -23,6 +23,8 @@ from streamlearn.operators.hedge_mlp import HedgeMLPRegressor as HedgeMLPRegress
 from streamlearn.operators.error_memory import ErrorMemory as ErrorMemory
 from streamlearn.operators.error_memory import ErrorMemoryClassifier as ErrorMemoryClassifier
 from streamlearn.operators.error_memory import ErrorMemoryRegressor as ErrorMemoryRegressor
+from streamlearn.operators.implicit import ImplicitLinearClassifier as ImplicitLinearClassifier
+from streamlearn.operators.implicit import ImplicitLinearRegressor as ImplicitLinearRegressor
 from streamlearn.operators.impute import Imputer as Imputer
 from streamlearn.operators.kalman import KalmanClassifier as KalmanClassifier
 from streamlearn.operators.kalman import KalmanRegressor as KalmanRegressor

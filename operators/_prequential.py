@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from streamlearn.block import F8, LEARN, OBSERVE, PREDICT, Block, Columns, Logged
+from streamlearn.block import F8, LEARN, OBSERVE, PREDICT, Block, Columns, Csr, Logged
 from streamlearn.jit.prequential import absolute_errors, zero_one_errors
 from streamlearn.operators._base import CLASSIFICATION, Operator
 
@@ -43,14 +43,19 @@ def recalled(block: Block, logged: Logged, takes_nan: bool) -> Block:
     A feature that did not exist then is missing where the stage takes NaN, else 0.
     """
     block = block.replace(logged=logged)
+    if "sparse" in logged.columns:
+        rows = np.flatnonzero(logged.held["sparse"])
+        none = Csr(np.zeros(0), np.zeros(0, np.int64), np.zeros(block.n + 1, np.int64), 0)
+        sparse = none if block.sparse is None else block.sparse
+        block = block.replace(sparse=sparse.replaced(rows, logged.columns["sparse"][rows]))
     if "X" not in logged.columns:
         return block
-    X, seen, rows = block.X.copy(), logged.columns["X"], logged.held["X"]
+    X, seen, there = block.X.copy(), logged.columns["X"], logged.held["X"]
     known = min(seen.shape[1], X.shape[1])  # beyond it, what was logged is fill
-    X[rows] = np.nan
-    X[rows, :known] = seen[rows, :known]
+    X[there] = np.nan
+    X[there, :known] = seen[there, :known]
     if not takes_nan:
-        X[rows] = np.nan_to_num(X[rows], nan=0.0)
+        X[there] = np.nan_to_num(X[there], nan=0.0)
     return block.replace(X=X)
 
 
@@ -61,6 +66,10 @@ def met(block: Block, stage: Operator) -> Block:
     rows, scored = block.logged.met
     X, seen = block.X.copy(), stage.seen(block, scored)
     X[rows] = seen if stage.takes_nan else np.nan_to_num(seen, nan=0.0)
+    if block.sparse is not None:
+        order = np.arange(block.n)
+        order[rows] = scored
+        block = block.replace(sparse=block.sparse.take(order))
     return block.replace(X=X)
 
 

@@ -129,6 +129,34 @@ class Csr(NamedTuple):
         pointers = self.indptr[start : stop + 1] - first
         return Csr(self.values[first:last], self.columns[first:last], pointers, self.width)
 
+    def take(self, rows: I8) -> "Csr":
+        """These rows, in this order."""
+        lengths = np.diff(self.indptr)[rows]
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        at = np.arange(ends[-1]) + np.repeat(self.indptr[rows] - ends[:-1], lengths)
+        return Csr(self.values[at], self.columns[at], ends.astype(np.int64), self.width)
+
+    def packed(self) -> NDArray[Any]:
+        """Each row as one array, its columns and then their values: (n,) objects, for the log."""
+        bounds = zip(self.indptr[:-1].tolist(), self.indptr[1:].tolist(), strict=True)
+        pairs = ((self.columns[a:b], self.values[a:b]) for a, b in bounds)
+        whole = (np.concatenate(pair, dtype=np.float64) for pair in pairs)
+        return np.fromiter(whole, dtype=object, count=self.indptr.shape[0] - 1)
+
+    def replaced(self, rows: I8, packed: Sequence[F8]) -> "Csr":
+        """With others, as `packed` gives them, in place of these rows (m,)."""
+        halves = [np.split(row, 2) for row in packed]
+        lengths = [values.shape[0] for _, values in halves]
+        values = np.concatenate([self.values, *(values for _, values in halves)])
+        told = np.concatenate([np.zeros(0), *(columns for columns, _ in halves)])
+        columns = np.concatenate([self.columns, told.astype(np.int64)])
+        ends = np.concatenate([self.indptr, self.indptr[-1] + np.cumsum(lengths, dtype=np.int64)])
+        n = self.indptr.shape[0] - 1
+        order = np.arange(n)
+        order[rows] = n + np.arange(rows.shape[0])
+        width = max(self.width, int(told.max(initial=-1.0)) + 1)
+        return Csr(values, columns, ends, width).take(order)
+
     def dense(self) -> F8:
         """The same rows as a dense (n, width) array."""
         n = self.indptr.shape[0] - 1

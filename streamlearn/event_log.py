@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from streamlearn.block import B1, EXPIRED, I8, LEARN, OBSERVE, SCORED, Block, Columns, Logged
 from streamlearn.contracts import State
 from streamlearn.errors import UserError
-from streamlearn.event_segments import HERE, Held, Segment, corner, fill_of, joined, widened
+from streamlearn.event_segments import HERE, Held, Segment, corner, fill_of, flat, joined, unflat, widened
 from streamlearn.spill import Spill
 
 _SHIFT = 10
@@ -333,8 +333,9 @@ class EventLog:
             if size > self.memory // 8:
                 break
         whole = joined(self._closed[number] for number in numbers)
-        columns = {f"values/{name}": column for name, column in whole.columns.items()}
-        columns |= {f"held/{name}": rows for name, rows in whole.held.items()}
+        columns = {f"held/{name}": rows for name, rows in whole.held.items()}
+        for name, column in whole.columns.items():
+            columns |= flat(name, column)
         name, mapped = self._spill.write(columns | {"at": whole.at})
         self._bytes -= size
         self._adopt(_from_file(name, mapped), numbers)
@@ -391,7 +392,8 @@ class EventLog:
 
         at: (n,) int64, numbers of the puts. keys: (n,) int64, or `ids` in the table where a key is
         no integer. held/… (m,) and values/… (k, …): of the m events that are in memory, which
-        logged a column, and what these k did. files: names of those that hold the others; none
+        logged a column, and what these k did (end to end, with lengths/… (k,), where rows vary in
+        length). files: names of those that hold the others; none
         where whole is true, or the folder is a temporary one.
         """
         order = sorted(self._at.items(), key=lambda pair: pair[1])
@@ -408,7 +410,7 @@ class EventLog:
             table["ids"] = keys
         for name, column in own.columns.items():
             arrays[f"held/{name}"] = own.held[name]
-            arrays[f"values/{name}"] = column[own.held[name]]
+            arrays |= flat(name, column[own.held[name]])
         return State(arrays, table)
 
     def load(self, state: State) -> None:
@@ -453,7 +455,7 @@ class EventLog:
         columns: Columns = {}
         held: Held = {}
         for name in state.table["names"]:
-            values, flags = state.arrays[f"values/{name}"], state.arrays[f"held/{name}"] != 0
+            values, flags = unflat(name, state.arrays), state.arrays[f"held/{name}"] != 0
             column = np.full((at.size, *values.shape[1:]), fill_of(name, values), values.dtype)
             column[flags] = values
             columns[name], held[name] = column, flags
@@ -494,6 +496,6 @@ def _wide_enough(name: str, known: NDArray[Any], shape: tuple[int, ...]) -> NDAr
 
 def _from_file(name: str, mapped: Columns) -> Segment:
     """A spilled file as a segment whose columns are maps."""
-    columns = {k[7:]: column for k, column in mapped.items() if k.startswith("values/")}
+    columns = {k[7:]: unflat(k[7:], mapped) for k in mapped if k.startswith("values/")}
     held = {k[5:]: rows for k, rows in mapped.items() if k.startswith("held/")}
     return Segment(np.array(mapped["at"]), columns, held, None, name)

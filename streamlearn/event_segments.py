@@ -50,7 +50,7 @@ class Segment:
         if self.file is not None:
             return own
         flags = sum(rows.nbytes for rows in self.held.values())
-        return own + flags + sum(column.nbytes for column in self.columns.values())
+        return own + flags + sum(map(_nbytes, self.columns.values()))
 
     # -- appending, while it is open ---------------------------------------------------------------
 
@@ -126,8 +126,11 @@ class Segment:
         """Bytes that each row counts for: its values, whatever the width of their neighbours."""
         total = np.full(self.n, 16, dtype=np.int64)
         for name, column in self.columns.items():
-            wide = column.ndim == 2 and column.dtype.kind == "f"
-            length = _lengths(name, column) if wide else np.full(self.n, column[:1].size)
+            length = np.full(self.n, column[:1].size)
+            if column.dtype.kind == "O":
+                length = np.array([0 if row is None else row.size for row in column], np.int64)
+            elif column.ndim == 2 and column.dtype.kind == "f":
+                length = _lengths(name, column)
             total += np.where(self.held[name], 16 + 8 * length, 0)
         return total
 
@@ -165,8 +168,38 @@ def joined(segments: Iterable[Segment]) -> Segment:
     return Segment(at, columns, held)
 
 
-def fill_of(name: str, column: NDArray[Any]) -> float:
-    """What a place says that nothing was logged for: probability 0, a missing number."""
+def flat(name: str, column: NDArray[Any]) -> Columns:
+    """A column as plain arrays: where its rows are arrays of their own, end to end, with lengths.
+
+    The names are those under which `unflat` finds it; rows that are None count as empty.
+    """
+    if column.dtype.kind != "O":
+        return {f"values/{name}": column}
+    rows = [np.zeros(0) if row is None else row for row in column]
+    lengths = np.array([row.size for row in rows], dtype=np.int64)
+    return {f"values/{name}": np.concatenate([np.zeros(0), *rows]), f"lengths/{name}": lengths}
+
+
+def unflat(name: str, arrays: Columns) -> NDArray[Any]:
+    """The inverse of `flat`; rows of varying length are views."""
+    values, lengths = arrays[f"values/{name}"], arrays.get(f"lengths/{name}")
+    if lengths is None:
+        return values
+    ends = np.cumsum(lengths).tolist()
+    bounds = zip([0, *ends], ends, strict=False)
+    return np.fromiter((values[a:b] for a, b in bounds), dtype=object, count=len(ends))
+
+
+def _nbytes(column: NDArray[Any]) -> int:
+    if column.dtype.kind != "O":
+        return column.nbytes
+    return column.nbytes + sum(row.nbytes for row in column if row is not None)
+
+
+def fill_of(name: str, column: NDArray[Any]) -> float | None:
+    """What a place says that nothing was logged for: probability 0, a missing number, no row."""
+    if column.dtype.kind == "O":
+        return None
     return 0.0 if name.endswith("proba") or column.dtype.kind != "f" else np.nan
 
 
@@ -209,7 +242,7 @@ def _lengths(name: str, column: NDArray[Any]) -> I8:
     return np.where(says.any(axis=1), last, 0)
 
 
-def _longer(column: NDArray[Any], room: int, fill: float) -> NDArray[Any]:
+def _longer(column: NDArray[Any], room: int, fill: float | None) -> NDArray[Any]:
     out = np.full((room, *column.shape[1:]), fill, column.dtype)
     out[: column.shape[0]] = column
     return out

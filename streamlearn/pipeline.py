@@ -274,6 +274,8 @@ class Pipeline(Operator):
         plain = {name: column for name, column in outputs.items() if not name.startswith("log:")}
         logs = {f"log:{k}/{name[4:]}": column for name, column in inner.items()}
         logs.setdefault(f"log:{k}/X", block.X)  # a stage that fills gaps says what it saw
+        if block.sparse is not None and stage.takes_sparse:
+            logs[f"log:{k}/sparse"] = block.sparse.packed()
         said = {f"log:{k}/{name}": column for name, column in plain.items()}
         return plain | said | logs  # of a transformer, X in and X out: it learns on what came in
 

@@ -793,6 +793,7 @@ class LateTwin:
     def __init__(self, operator: Operator) -> None:
         self.operator = operator
         self.kept: dict[int, Columns] = {}
+        self.sparse: dict[int, Csr | None] = {}
 
     def run(self, row: Block) -> Columns:
         """Outputs of one row, without what is there to be logged."""
@@ -803,6 +804,7 @@ class LateTwin:
             outputs = self.operator.run(row.replace(log_wanted=True))
             said = {k.removeprefix("log:"): v for k, v in outputs.items()}
             self.kept[number] = {"X": row.X, **said} | _of_logs(outputs)
+            self.sparse[number] = row.sparse
             if isinstance(self.operator, Transformer):
                 self.kept[number]["X"] = row.X  # it learns on what came in
             return {k: v for k, v in outputs.items() if not k.startswith("log:")}
@@ -814,7 +816,7 @@ class LateTwin:
             here = {k: np.ones(1, dtype=np.bool_) for k in kept}
             row = row.replace(logged=Logged(kept, here))
             if self.operator.needs_label and not isinstance(self.operator, Pipeline):
-                row = row.replace(X=self._then(kept["X"], row.d))
+                row = row.replace(X=self._then(kept["X"], row.d), sparse=self.sparse[number])
         return self.operator.run(row)
 
     def _then(self, seen: F8, d: int) -> F8:
