@@ -319,14 +319,14 @@ class Densifier(Transformer, base.Transformer):
 
     For operators that take no sparse input. The columns come behind those that the block had when
     sparse ones first came, and stay there; a block without them has zeros. Without any the block
-    is passed on untouched.
+    is passed on untouched. Where there are more than `max_width`, column j is added to column
+    j modulo max_width: what is hashed is then hashed into fewer buckets.
     Args:
-        max_width: the widest that may be made dense, >= 1: 8 bytes a column and event.
+        max_width: the widest that it becomes, >= 1: 8 bytes a column and event.
     State:
-        width: number of sparse columns, 0 before the first; at: where they stand.
+        width: number of its columns, 0 before the first; at: where they stand.
     Cost: O(d + width) time an event.
-    Raises: ValueError for a parameter out of range, for sparse columns that are too many or that
-        change in number.
+    Raises: ValueError for a parameter out of range, for sparse columns that change in number.
     >>> encoder = Densifier()
     >>> encoder.learn_one({"size": 3.0})
     >>> encoder.transform_one({"size": 4.0})
@@ -361,19 +361,18 @@ class Densifier(Transformer, base.Transformer):
             self._meet_sparse(block.sparse.width, block.d)
         if self.width == 0:
             return {"X": block.X}
-        text = np.zeros((block.n, self.width)) if block.sparse is None else block.sparse.dense()
+        text = np.zeros((block.n, self.width))
+        if block.sparse is not None:
+            sparse = block.sparse
+            text = sparse._replace(columns=sparse.columns % self.width, width=self.width).dense()
         return {"X": np.hstack([block.X[:, : self.at], text, block.X[:, self.at :]])}
 
     def _meet_sparse(self, width: int, d: int) -> None:
+        width = min(width, self.max_width)
         if width == self.width:
             return
         if self.width:
             raise ValueError(
                 f"Densifier: the number of sparse columns must stay {self.width}, got {width}"
-            )
-        if width > self.max_width:
-            raise ValueError(
-                f"Densifier: sparse columns must be at most {self.max_width}, got {width}; hash "
-                f"text into fewer buckets, or raise max_width (8 bytes a column and event)"
             )
         self.width, self.at = width, d

@@ -24,7 +24,8 @@ Assignments = Mapping[str, Any] | Iterable[str] | None
 
 DEFAULT_MODEL = "KalmanHead"
 AROUND = ("Imputer", "OneHotEncoder", "Normalizer", "ADWIN")  # the model stands before the last
-AROUND_SPARSE = ("Imputer", "OneHotEncoder", "Densifier", "Normalizer", "ADWIN")  # text and words
+AROUND_SPARSE = ("Imputer", "OneHotEncoder", "Densifier", "Normalizer", "ADWIN")  # text and words,
+# for a model that takes no sparse columns
 
 Rows = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -263,6 +264,11 @@ def assembled(stages: Sequence[Any], path: str) -> "Pipeline":
         raise UserError(f"{path}: {str(error).removeprefix('Pipeline: ')}") from None
 
 
+def around(model: Any, sparse: bool) -> tuple[str, ...]:
+    """The stages around a model (an operator or its class), for data with sparse columns or none."""
+    return AROUND_SPARSE if sparse and not getattr(model, "takes_sparse", False) else AROUND
+
+
 def default_pipeline(
     model: str = DEFAULT_MODEL,
     task: str | None = None,
@@ -275,11 +281,10 @@ def default_pipeline(
         model: any name that `registry.find` takes.
         task: picks the member of a family.
         arguments: of the operator.
-        sparse: whether the data have text or bags of words, which are then made dense.
+        sparse: whether the data have text or bags of words, made dense for a model that takes none.
 
     Raises: UserError for an unknown name, an unknown argument or a value that is refused.
     """
-    *before, after = [registry.build(name, {}) for name in (AROUND_SPARSE if sparse else AROUND)]
     try:
         predictor = registry.build(model, arguments or {}, task, "--set")
     except UserError as error:
@@ -288,6 +293,7 @@ def default_pipeline(
         ) from None
     if registry.task_of(predictor) is None:
         raise UserError(f"--model: {model!r} must be a classifier or a regressor")
+    *before, after = [registry.build(name, {}) for name in around(predictor, sparse)]
     return assembled([*before, predictor, after], "--model")
 
 
@@ -306,8 +312,9 @@ def starter(
     """
     schema = Schema.infer(data, target, listed(features), listed(ignore), task)
     check_target(schema)
-    found = registry.find(model, schema.task).__name__
-    *before, after = AROUND_SPARSE if schema.sparse_width else AROUND
+    kind = registry.find(model, schema.task)
+    found = kind.__name__
+    *before, after = around(kind, schema.sparse_width > 0)
     table = {
         "source": data,
         "schema": schema.to_config(),

@@ -9,7 +9,17 @@ from numpy.typing import NDArray
 from streamlearn.block import B1, EXPIRED, I8, LEARN, OBSERVE, SCORED, Block, Columns, Logged
 from streamlearn.contracts import State
 from streamlearn.errors import UserError
-from streamlearn.event_segments import HERE, Held, Segment, corner, fill_of, flat, joined, unflat, widened
+from streamlearn.event_segments import (
+    HERE,
+    Held,
+    Segment,
+    corner,
+    fill_of,
+    flat,
+    joined,
+    unflat,
+    widened,
+)
 from streamlearn.spill import Spill
 
 _SHIFT = 10

@@ -18,7 +18,7 @@ Part = Literal[
 Unit = Literal["s", "ms", "us", "ns"]
 Task = Literal["classification", "regression"]
 PARTS: tuple[Part, ...] = ("hour_cyclic", "weekday_cyclic")
-BUCKETS = 1024
+BUCKETS = 65_536
 _ROLES = ("target", "weight", "id", "key", "time", "group", "label_time")
 
 

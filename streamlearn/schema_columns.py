@@ -7,9 +7,7 @@ value; what they do not know goes there.
 
 import json
 import math
-import re
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from streamlearn import schema_cells as cells
 from streamlearn.block import F8, I8, LABELLED, NO_TIME, SCORED, Block, Csr, Vocabulary
+from streamlearn.schema_bags import bags, side_by_side
 from streamlearn.schema_cells import Misfit
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ Column = Any  # list of values, pyarrow.Array, or None
 Misfits = dict[int, str]  # row of the columns -> the first reason against it
 _PLAIN = {float, int, bool, type(None)}
 _FLOAT64 = pa.float64()
-_WORD = re.compile(r"\w+")
 
 
 def raw_record(record: Mapping[str, Any]) -> bytes:
@@ -270,56 +268,6 @@ def identities(
     return out
 
 
-# -- text and bags of words ------------------------------------------------------------------------
-
-
-def _bag(value: Any, kind: str, missing: frozenset[str]) -> Iterator[tuple[Any, float]]:
-    """Tokens and their counts."""
-    if cells.is_missing(value):
-        return
-    if kind == "text":
-        text = cells.category(value, missing)
-        yield from ((word, 1.0) for word in _WORD.findall((text or "").lower()))
-    elif isinstance(value, Mapping):
-        yield from ((token, cells.number(count, missing)) for token, count in value.items())
-    elif isinstance(value, (list, tuple)):
-        yield from ((token, 1.0) for token in value)
-    elif isinstance(value, str):
-        yield from ((token, 1.0) for token in value.split() if value not in missing)
-    else:
-        raise Misfit(f"must be a list of tokens or a table of counts, got {cells.shown(value)}")
-
-
-def _bucket(token: Any, buckets: int) -> int:
-    if isinstance(token, int) and 0 <= token < buckets:
-        return int(token)
-    return zlib.crc32(str(token).encode("utf-8", "surrogatepass")) % buckets
-
-
-def bag(value: Any, feature: "Feature", missing: frozenset[str]) -> dict[int, float]:
-    """One value as counts per bucket; a count that is missing is 0."""
-    counts: dict[int, float] = {}
-    for token, count in _bag(value, feature.kind, missing):
-        if not math.isnan(count):
-            column = _bucket(token, feature.buckets)
-            counts[column] = counts.get(column, 0.0) + count
-    return counts
-
-
-def _sparse(bags: list[tuple[int, list[dict[int, float]]]], width: int, n: int) -> Csr:
-    """Bags of several features, each at its offset, as sorted sparse rows."""
-    values: list[float] = []
-    columns: list[int] = []
-    pointers = np.zeros(n + 1, dtype=np.int64)
-    for i in range(n):
-        for offset, rows in bags:
-            for column in sorted(rows[i]):
-                columns.append(offset + column)
-                values.append(rows[i][column])
-        pointers[i + 1] = len(values)
-    return Csr(np.array(values, np.float64), np.array(columns, np.int64), pointers, width)
-
-
 # -- a chunk of columns ----------------------------------------------------------------------------
 
 
@@ -337,7 +285,7 @@ class Decoded:
         self.weight: F8 = np.ones(n)
         self.mode = np.full(n, SCORED, dtype=np.uint8)
         self.categories: dict[str, Coded] = {}
-        self.bags: list[tuple[int, list[dict[int, float]]]] = []
+        self.bags: list[Csr] = []
         self.sparse: Csr | None = None
         self.ids: NDArray[Any] | None = None
         self.keys: NDArray[Any] | None = None
@@ -351,7 +299,7 @@ class Decoded:
         self.X, self.weight = self.X[rows], self.weight[rows]
         self.y = self.y.keep(rows) if isinstance(self.y, Coded) else self.y[rows]
         self.categories = {name: c.keep(rows) for name, c in self.categories.items()}
-        self.bags = [(offset, [bags[i] for i in rows]) for offset, bags in self.bags]
+        self.bags = [found.take(rows) for found in self.bags]
         for name in _SIDE:
             column = getattr(self, name)
             setattr(self, name, None if column is None else column[rows])
@@ -361,7 +309,7 @@ class Decoded:
         known = self.y.codes >= 0 if isinstance(self.y, Coded) else ~np.isnan(self.y)
         self.mode = np.where(known, np.uint8(LABELLED), np.uint8(SCORED))
         if self.bags:
-            self.sparse = _sparse(self.bags, self.schema.sparse_width, self.n)
+            self.sparse = side_by_side(self.bags)
 
     def take(self, start: int, stop: int) -> Block:
         """Rows start to stop as a block; take rows once and in order: vocabularies grow here."""
@@ -399,10 +347,8 @@ def decode_columns(
         if columns.get(name) is None:
             absent[name] = [None] * n
     columns = {**columns, **absent} if absent else columns
-    offset = 0
     for name, feature in schema.features.items():
-        _feature(decoded, name, feature, columns[name], offset, misfits)
-        offset += feature.buckets if feature.kind in ("text", "words") else 0
+        _feature(decoded, name, feature, columns[name], misfits)
     for role, name in schema.roles().items():
         _role(decoded, role, name, columns[name], misfits)
     if misfits:
@@ -412,7 +358,7 @@ def decode_columns(
 
 
 def _feature(
-    decoded: Decoded, name: str, feature: "Feature", column: Column, offset: int, misfits: Misfits
+    decoded: Decoded, name: str, feature: "Feature", column: Column, misfits: Misfits
 ) -> None:
     """Fill the columns of one feature."""
     missing, X, at = decoded.missing, decoded.X, decoded.features.index
@@ -430,8 +376,11 @@ def _feature(
         for (target, _), values in zip(feature.columns(name), parts, strict=True):
             X[:, at(target)] = values
     else:
-        cell = partial(bag, feature=feature, missing=missing)
-        decoded.bags.append((offset, _by_cell(column, cell, {}, misfits, owner)))
+
+        def note(row: int, reason: Misfit) -> None:
+            misfits.setdefault(row, f"{owner} {reason}")
+
+        decoded.bags.append(bags(column, feature, missing, note))
 
 
 def _role(decoded: Decoded, role: str, name: str, column: Column, misfits: Misfits) -> None:

@@ -344,9 +344,9 @@ def _document(
         for name, value in arguments.items():
             configs.assign(table, name, value)
         return table
-    around = configs.AROUND_SPARSE if schema.sparse_width else configs.AROUND
-    *before, after = around
-    found = model if "." in model else registry.find(model, schema.task).__name__
+    kind = model if "." in model else registry.find(model, schema.task)
+    found = kind if isinstance(kind, str) else kind.__name__
+    *before, after = configs.around(kind, schema.sparse_width > 0)
     stage = {found: dict(arguments)} if arguments else found
     table = {"schema": schema.to_config(), "pipeline": [*before, stage, after]}
     return {"source": str(data)} | table if isinstance(data, (str, Path)) else table

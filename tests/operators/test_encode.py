@@ -305,9 +305,18 @@ def test_densifier_keeps_the_places_of_its_columns_at_a_reset() -> None:
     assert_array_equal(densifier.run(both)["X"], [[1.0, 7.0, 2.0]])
 
 
-def test_densifier_says_what_is_too_wide() -> None:
-    with pytest.raises(ValueError, match=r"^Densifier: sparse columns must be at most 8, got 65;"):
-        Densifier(max_width=8).run(sparse_block(65))
+def test_densifier_folds_what_is_too_wide() -> None:
+    """Column j goes to j modulo max_width, so that a count that was hashed stays hashed."""
+    wide = sparse_block(65)
+    assert wide.sparse is not None
+    plain = wide.sparse.dense()
+    expected = np.zeros((plain.shape[0], 8))
+    for j in range(65):
+        expected[:, j % 8] += plain[:, j]
+    assert_array_equal(Densifier(max_width=8).run(wide)["X"][:, wide.d :], expected)
+
+
+def test_densifier_says_when_the_number_of_columns_changes() -> None:
     stage = Densifier()
     stage.run(sparse_block(3))
     with pytest.raises(ValueError, match=r"^Densifier: the number .* must stay 3, got 4$"):
