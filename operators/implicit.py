@@ -215,8 +215,8 @@ class ImplicitLinearClassifier(_Implicit, Classifier):
 
     Model: scores z_k = w_k . x, with w_k = th_k / L_k. A label moves th_k by -a_k x, where a is the
     gradient of the loss in the scores *after* the step, so a step never jumps over its own minimum,
-    whatever the features and the learning rate. Probabilities are a softmax of alpha z with a
-    learned scale alpha. Takes sparse columns (`Block.sparse`: hashed text, bags of words) beside
+    whatever the features and the learning rate. Probabilities are a softmax of z times a
+    learned scale. Takes sparse columns (`Block.sparse`: hashed text, bags of words) beside
     dense ones; a feature that is missing counts as 0.
     Args:
         loss: "softmax", "logistic" or "hinge" (the last two one class against the rest).
@@ -224,11 +224,13 @@ class ImplicitLinearClassifier(_Implicit, Classifier):
         beta: start of G, > 0.
         rate: what G sums the squared steps of: "coordinate" (each weight for itself), "scalar"
             (all weights of a class), "constant" (none).
-        rho: what is forgotten a label, in [0, 0.5]: th shrinks by 1 - rho, G by its square.
+        rho: what is forgotten a label, in [0, 0.5]: th shrinks by 1 - rho, G by its square, so about
+            1 / rho labels are remembered; 0 for a stream that does not drift.
         l1: weights are 0 where |th| <= l1 (FTRL), >= 0.
         step: "implicit", or "truncated" (the explicit step, cut at the loss's infimum).
         intercept: whether there is a constant feature.
-        lr_alpha: step of the log of the scale alpha a label, >= 0; 0 keeps it at 1.
+        lr_alpha: rate of the scale of the scores, in [0, 1]: it is learnt over about 1 / lr_alpha
+            labels by natural gradients; 0 keeps it at 1.
         balance: weigh rows by N / (K n_c), so that all classes count alike.
     State:
         dense_: (1 + d, 2, K) float64, th and G of intercept and dense features; with one-vs-rest
@@ -236,7 +238,8 @@ class ImplicitLinearClassifier(_Implicit, Classifier):
             class starts as if it had been known, and absent, from the first row on.
         sparse_: (m, 2, K) float64, the same of the sparse columns up to the last learnt.
         outputs_: (4, K) float64, weight learnt of each class, unused, unused, G of "scalar".
-        scalars_: (8,) float64, counters, log alpha and the common factor of th, in the order of
+        scalars_: (9,) float64, counters, log of the scale of the scores, its information, and the
+            common factor of th, in the order of
             `streamlearn.jit.implicit`.
     Rows with an infinity, or whose score overflows, are refused and get no answer (`n_rejected`).
     Cost: O(K (d + non-zeros)) time an event, no allocation in the kernel; 16 K (d + m) bytes.
@@ -266,19 +269,23 @@ class ImplicitLinearClassifier(_Implicit, Classifier):
         alpha: float = 1.0,
         beta: float = 1.0,
         rate: str = "coordinate",
-        rho: float = 0.0,
+        rho: float = 3e-4,
         l1: float = 0.0,
         step: str = "implicit",
         intercept: bool = True,
-        lr_alpha: float = 0.02,
+        lr_alpha: float = 0.01,
         balance: bool = False,
     ) -> None:
         self._set_parameters(locals())
         owner = type(self).__name__
         self.loss = _checks.choice(owner, "loss", loss, _CLASS_LOSSES)
-        self.lr_alpha = _checks.not_negative(owner, "lr_alpha", lr_alpha)
+        self.lr_alpha = _checks.between(owner, "lr_alpha", lr_alpha, 0.0, 1.0)
         self.balance = _checks.truth(owner, "balance", balance)
         self._begin(LOSS=_CLASS_LOSSES[loss], LR_ALPHA=self.lr_alpha, BALANCE=self.balance)
+
+    def _clear(self) -> None:
+        super()._clear()
+        self.scalars_[implicit.FISHER] = 1.0
 
     @property
     def _first(self) -> int:
@@ -351,7 +358,7 @@ class ImplicitLinearRegressor(_Implicit, Regressor):
         alpha: float = 1.0,
         beta: float = 1.0,
         rate: str = "coordinate",
-        rho: float = 0.0,
+        rho: float = 0.003,
         l1: float = 0.0,
         step: str = "implicit",
         intercept: bool = True,
