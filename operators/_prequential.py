@@ -47,7 +47,7 @@ def recalled(block: Block, logged: Logged, takes_nan: bool) -> Block:
         rows = np.flatnonzero(logged.held["sparse"])
         none = Csr(np.zeros(0), np.zeros(0, np.int64), np.zeros(block.n + 1, np.int64), 0)
         sparse = none if block.sparse is None else block.sparse
-        block = block.replace(sparse=sparse.replaced(rows, logged.columns["sparse"][rows]))
+        block = block.replace(sparse=sparse.replaced(rows, list(logged.columns["sparse"][rows])))
     if "X" not in logged.columns:
         return block
     X, seen, there = block.X.copy(), logged.columns["X"], logged.held["X"]

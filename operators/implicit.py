@@ -196,7 +196,7 @@ class _Implicit(Operator):
         out = np.empty((block.n, K)), np.empty((block.n, 1))
         walk = implicit.walk_classes if self._classify else implicit.walk_targets
         state = (self._dense, self._sparse, self._outputs, self.scalars_)
-        bad = walk(rows, state, self._settings, self._work, out)  # type: ignore[arg-type]
+        bad = walk(rows, state, self._settings, self._work, out)
         if bad >= 0:
             raise ValueError(
                 f"{type(self).__name__}: weight must be >= 0 and finite, got {block.weight[bad]} "
@@ -220,11 +220,11 @@ class ImplicitLinearClassifier(_Implicit, Classifier):
     dense ones; a feature that is missing counts as 0.
     Args:
         loss: "softmax", "logistic" or "hinge" (the last two one class against the rest).
-        alpha: regulariser weight, L = alpha sqrt(beta + G), > 0; half of it, twice the step.
+        alpha: regulariser weight, L = alpha sqrt(beta + G), > 0: half of it doubles the rate.
         beta: start of G, > 0.
         rate: what G sums the squared steps of: "coordinate" (each weight for itself), "scalar"
             (all weights of a class), "constant" (none).
-        rho: what is forgotten a label, in [0, 0.5]: th shrinks by 1 - rho, G by its square, so about
+        rho: what is forgotten a label, in [0, 0.5]: th shrinks by 1 - rho, G by its square: about
             1 / rho labels are remembered; 0 for a stream that does not drift.
         l1: weights are 0 where |th| <= l1 (FTRL), >= 0.
         step: "implicit", or "truncated" (the explicit step, cut at the loss's infimum).
@@ -324,7 +324,8 @@ class ImplicitLinearRegressor(_Implicit, Regressor):
     weights of its own.
     Args:
         loss: "squared", "absolute", "quantile", "huber" or "poisson" (counts >= 0, through exp).
-        quantile: level of "quantile", in (0, 1).
+        quantile: level of "quantile", in (0, 1). A step that stops at the target counts less than a
+            gradient would: for exact coverage keep steps small (rho 0, or a larger alpha).
         huber: where "huber" becomes linear, > 0, in deviations of the target if it is scaled.
         scale_targets: learn (y - mean) / deviation, both running over about `memory` rows; with
             "poisson" log(mean) is added to the score. Else the size of a step hangs on the unit.
@@ -358,7 +359,7 @@ class ImplicitLinearRegressor(_Implicit, Regressor):
         alpha: float = 1.0,
         beta: float = 1.0,
         rate: str = "coordinate",
-        rho: float = 0.003,
+        rho: float = 3e-4,
         l1: float = 0.0,
         step: str = "implicit",
         intercept: bool = True,

@@ -265,7 +265,7 @@ def assembled(stages: Sequence[Any], path: str) -> "Pipeline":
 
 
 def around(model: Any, sparse: bool) -> tuple[str, ...]:
-    """The stages around a model (an operator or its class), for data with sparse columns or none."""
+    """The stages around a model, an operator or its class; sparse: for text or bags of words."""
     return AROUND_SPARSE if sparse and not getattr(model, "takes_sparse", False) else AROUND
 
 

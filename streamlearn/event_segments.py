@@ -193,7 +193,8 @@ def unflat(name: str, arrays: Columns) -> NDArray[Any]:
 def _nbytes(column: NDArray[Any]) -> int:
     if column.dtype.kind != "O":
         return column.nbytes
-    return column.nbytes + sum(row.nbytes for row in column if row is not None)
+    rows: list[Any] = [row for row in column if row is not None]
+    return int(column.nbytes) + sum(int(row.nbytes) for row in rows)
 
 
 def fill_of(name: str, column: NDArray[Any]) -> float | None:

@@ -188,5 +188,5 @@ def side_by_side(parts: list[Csr]) -> Csr:
     order = np.argsort(rows, kind="stable")
     shifted = [part.columns + offset for part, offset in zip(parts, offsets, strict=False)]
     columns, values = np.concatenate(shifted), np.concatenate([part.values for part in parts])
-    ends = np.sum([part.indptr for part in parts], axis=0, dtype=np.int64)
+    ends: I8 = np.array([part.indptr for part in parts]).sum(axis=0)
     return Csr(values[order], columns[order], ends, offsets[-1])

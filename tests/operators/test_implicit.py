@@ -224,7 +224,7 @@ def test_quantiles_cover_what_they_say() -> None:
     X = rng.normal(size=(20_000, 2))
     y = 1000.0 + 50.0 * X[:, 0] + 20.0 * rng.normal(size=20_000)
     for level in (0.1, 0.5, 0.9):
-        model = ImplicitLinearRegressor(loss="quantile", quantile=level)
+        model = ImplicitLinearRegressor(loss="quantile", quantile=level, rho=0.0)
         out = model.run(labelled(X, y))["prediction"]
         assert (y < out)[2000:].mean() == pytest.approx(level, abs=0.03)
 
@@ -234,7 +234,7 @@ def test_counts_are_learnt_through_the_exponential() -> None:
     rng = np.random.default_rng(3)
     X = rng.normal(size=(20_000, 2))
     rate = np.exp(3.0 + 0.5 * X[:, 0])
-    model = ImplicitLinearRegressor(loss="poisson")
+    model = ImplicitLinearRegressor(loss="poisson", rho=0.0)
     out = model.run(labelled(X, rng.poisson(rate).astype(float)))["prediction"]
     assert np.median(np.abs(out / rate - 1.0)[10_000:]) < 0.05
     before = model.n_rejected
@@ -268,17 +268,17 @@ def test_balance_raises_the_recall_of_a_rare_class() -> None:
 
 @pytest.mark.jit
 def test_forgetting_follows_a_change_and_never_underflows() -> None:
-    """rho 0.5 multiplies its factor in every 333 rows; 0.02 forgets a turned concept."""
+    """rho 0.5 multiplies its factor in every 333 rows; 0.003 keeps up with a plane that turns."""
     rng = np.random.default_rng(6)
-    X = rng.normal(size=(6000, 3))
-    y = ((X[:, 0] > 0) == (np.arange(6000) < 3000)).astype(float)
+    X, turn = rng.normal(size=(20_000, 2)), np.arange(20_000) / 1500.0
+    y = (X[:, 0] * np.cos(turn) + X[:, 1] * np.sin(turn) > 0).astype(float)
     right = {}
-    for rho in (0.0, 0.02, 0.5):
+    for rho in (0.0, 0.003, 0.5):
         model = ImplicitLinearClassifier(rho=rho)
         out = model.run(dense_rows(X, y))
-        right[rho] = (out["prediction"] == y)[3300:].mean()
+        right[rho] = (out["prediction"] == y)[5000:].mean()
         assert np.isfinite(model.weights()[0]).all()
-    assert right[0.02] > max(0.97, right[0.0])
+    assert right[0.003] > right[0.0] + 0.005
 
 
 def test_several_targets_each_have_their_weights() -> None:
@@ -305,8 +305,9 @@ def test_spam_from_the_command_line_default(shared_data: Path) -> None:
     data = shared_data / "spam_assassin_sparse.parquet"
     result = replay(data, target="spam", model="ImplicitLinear", limit=3000)
     assert "Densifier" not in result.model
-    assert result.metrics["accuracy"] > 0.95
-    assert result.metrics["log_loss"] < 0.15
+    accuracy, log_loss = result.metrics["accuracy"], result.metrics["log_loss"]
+    assert accuracy is not None and accuracy > 0.95  # noqa: PT018
+    assert log_loss is not None and log_loss < 0.15  # noqa: PT018
 
 
 @pytest.mark.parametrize(

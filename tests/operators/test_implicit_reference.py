@@ -41,7 +41,7 @@ def made(loss: str, **more: Any) -> Model:
         return ImplicitLinearClassifier(
             loss=loss, intercept=False, lr_alpha=0.0, **{"rho": 0.0} | more
         )
-    level = {"quantile": 0.3, "huber": 0.5}
+    level: dict[str, Any] = {"quantile": 0.3, "huber": 0.5}
     return ImplicitLinearRegressor(
         loss=loss, scale_targets=False, intercept=False, rho=0.0,
         **({loss: level[loss]} if loss in level else {}), **more,
