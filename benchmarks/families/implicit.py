@@ -79,7 +79,7 @@ def tables(data: Path) -> Iterator[Table]:
 
 def _by_non_zeros() -> Table:
     rng = np.random.default_rng(0)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for width in (10_000, 1_000_000):
         for filled in (10, 100, 1000):
             n = 2000
@@ -135,7 +135,7 @@ def _spam(path: Path) -> Table:
             logistic.learn_one(x, label)
             seconds[1] += time.process_time() - start
             theirs.append((p > 0.5, -np.log(max(p, 1e-15))))
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (name, f"{found[0]:.4f}", f"{found[1]:.4f}", f"{spent / len(ours) * 1e6:.1f}")
         for name, found, spent in (
             ("ImplicitLinear", np.mean(ours, axis=0), seconds[0]),
