@@ -12,7 +12,8 @@ A walker takes tuples of arrays, float64 and C-contiguous unless said:
               no rows where there is no such expert
     mixture = logu (M, K) | lscale (M,) | bias (M,) | net (3, n_net): weights and Adam's moments
     queue   = answers (H, K, M, H) | issued (3, H, M, H) | spread (4, M, H)
-    fixed   = settings p | kinds (K,) int64 | work (WORK, max(D1, D2, M H, net)) scratch
+    fixed   = settings p | kinds (K,) int64 | turns (D2,) int64, the order in which diagonal elements
+              of P2's inverse get their ridge back | work (WORK, max(D1, D2, M H, net)) scratch
     out     = forecast, lower, upper (n, H, M)
 The queue's slot of row t is t % H.
 """
@@ -56,7 +57,7 @@ Series = tuple[F8, U1, F8]
 Ridges = tuple[F8, F8, F8, F8]
 Mixture = tuple[F8, F8, F8, F8]
 Queue = tuple[F8, F8, F8]
-Fixed = tuple[F8, I8, F8]
+Fixed = tuple[F8, I8, I8, F8]
 Out = tuple[F8, F8, F8]
 
 
@@ -278,7 +279,7 @@ def learn_experts(r: int, w: float, series: Series, ridges: Ridges, fixed: Fixed
     """The lesson of the window that ended at row r, for each ridge; whether there was one."""
     ring, _, m = series
     P1, B1, P2, B2 = ridges
-    p, _, work = fixed
+    p, _, turns, work = fixed
     D1, D2, H, M = B1.shape[0], B2.shape[0], B1.shape[1], ring.shape[1]
     L, C, f = int(p[LAGS]), int(p[CROSS_LAGS]), p[FORGET]
     x, g, y, e = work[_X], work[_G], work[_Y], work[_E]
@@ -300,7 +301,7 @@ def learn_experts(r: int, w: float, series: Series, ridges: Ridges, fixed: Fixed
     if not first and D2 > 0:
         state_of_all(ring, r, m, H, C, x)
         learn_ridge(P2, B2, x[:D2], y[: M * H], f, w, g, e)
-        leak_ridge(P2, B2, f, p[RIDGE] * p[LEAKY], int(s[LESSONS]), g)
+        leak_ridge(P2, B2, f, p[RIDGE] * p[LEAKY], turns[int(s[LESSONS]) % D2], g)
         guard(P2, p[RIDGE], s)
     return not first
 
@@ -368,7 +369,7 @@ def losses(r: int, j: int, series: Series, answers: F8, loss: F8) -> None:
 def learn_mixture(r: int, series: Series, mixture: Mixture, queue: Queue, fixed: Fixed) -> None:
     """Long-term weights of each channel, from the forecasts that were made at row r."""
     logu, lscale = mixture[0], mixture[1]
-    p, kinds, work = fixed
+    p, kinds, _, work = fixed
     M, K, H = logu.shape[0], kinds.shape[0], queue[0].shape[3]
     loss, y = work[_O, :K], work[_Y, :H]
     for j in range(M):
@@ -489,7 +490,7 @@ def learn_net(
 ) -> None:
     """New biases from the window of row r and its outcome; one step of the net they share."""
     logu, _, bias, net = mixture
-    p, kinds, work = fixed
+    p, kinds, _, work = fixed
     answers, m = queue[0], series[2]
     M, K, H, n = logu.shape[0], kinds.shape[0], queue[0].shape[3], net.shape[1]
     u, y = work[_O, :K], work[_Y, :H]
@@ -546,7 +547,7 @@ def track(series: Series, queue: Queue, fixed: Fixed, r: int) -> None:
 def answer_ridges(series: Series, ridges: Ridges, queue: Queue, fixed: Fixed, r: int) -> None:
     """Each expert's forecast from row r, the last one, into the queue."""
     ring, _, m = series
-    p, kinds, work = fixed
+    p, kinds, _, work = fixed
     answers = queue[0]
     M, H, slot = ring.shape[1], answers.shape[3], r % answers.shape[0]
     D2 = ridges[3].shape[0]
@@ -585,7 +586,7 @@ def issue(mixture: Mixture, queue: Queue, fixed: Fixed, r: int) -> None:
     """The mixture of the experts' forecasts from row r, and its interval, into the queue."""
     logu, _, bias, _ = mixture
     answers, issued, spread = queue
-    p, kinds, work = fixed
+    p, kinds, _, work = fixed
     M, K, H, slot = logu.shape[0], kinds.shape[0], spread.shape[2], r % answers.shape[0]
     u = work[_O, :K]
     for j in range(M):

@@ -25,6 +25,7 @@ from streamlearn.operators.error_memory import ErrorMemoryClassifier as ErrorMem
 from streamlearn.operators.error_memory import ErrorMemoryRegressor as ErrorMemoryRegressor
 from streamlearn.operators.implicit import ImplicitLinearClassifier as ImplicitLinearClassifier
 from streamlearn.operators.implicit import ImplicitLinearRegressor as ImplicitLinearRegressor
+from streamlearn.operators.forecaster import OnlineForecaster as OnlineForecaster
 from streamlearn.operators.impute import Imputer as Imputer
 from streamlearn.operators.kalman import KalmanClassifier as KalmanClassifier
 from streamlearn.operators.kalman import KalmanRegressor as KalmanRegressor

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from streamlearn.block import F8, Block, Columns, Features
+from streamlearn.block import F8, I8, Block, Columns, Features
 from streamlearn.contracts import State
 from streamlearn.jit import forecast as jit
 from streamlearn.jit.counter import key_of, uniforms
@@ -213,8 +213,16 @@ class OnlineForecaster(Operator):
             D2 = 1 + M * (self.cross_lags + 1)
             self.P2_ = _checks.padded(self.P2_, (D2, D2), diagonal=1.0 / self.ridge)
         self.B2_ = _checks.padded(self.B2_, (D2, M * H))
+        self._turns = self._leaks(features, D2)
         net = max(self.net_.shape[1], 4 * jit.HIDDEN if self.correction else 0, (K + 1) * H)
         self._work = np.zeros((jit.WORK, max(self.lags + 1, D2, M * H, net)))
+
+    def _leaks(self, features: Features, D2: int) -> I8:
+        """Coordinates of `cross_variable` by the names of the channels: their order is no matter."""
+        named = sorted(range(len(features)), key=lambda j: str(features.names[j]))
+        each = self.cross_lags + 1
+        turns = [0, *(1 + j * each + i for j in named for i in range(each))]
+        return np.array(turns[:D2], dtype=np.int64)
 
     def _run(self, block: Block) -> Columns:
         shape = (block.n, self.horizon, len(self._features))
@@ -225,7 +233,7 @@ class OnlineForecaster(Operator):
             (self.P1_, self.B1_, self.P2_, self.B2_),
             (self.logu_, self.lscale_, self.bias_, self.net_),
             (self.answers_, self.issued_, self.spread_),
-            (self._settings, self._kinds, self._work),
+            (self._settings, self._kinds, self._turns, self._work),
             self.scalars_,
             out,
         )

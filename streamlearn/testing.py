@@ -678,17 +678,17 @@ def check_feature_order(make: Make, stream: Stream, rtol: float = 1e-6, atol: fl
     )
     one, other = make(), make()
     expected, got = run_in_cuts(one, stream.blocks()), run_in_cuts(other, turned.blocks())
-    if "X" in expected:
-        names = [operator.output_features(operator._features).names for operator in (one, other)]
-        expected["X"] = _by_name(expected["X"], names[0])
-        got["X"] = _by_name(got["X"], names[1])
+    names = [operator.output_features(operator._features).names for operator in (one, other)]
+    for name in [name for name, column in expected.items() if name == "X" or column.ndim == 3]:
+        expected[name] = _by_name(expected[name], names[0])
+        got[name] = _by_name(got[name], names[1])
     for name, column in expected.items():
         what = f"{type(one).__name__}: {name} depends on the order of features"
         np.testing.assert_allclose(got[name], column, rtol, atol, equal_nan=True, err_msg=what)
 
 
 def _by_name(X: F8, names: Sequence[str]) -> F8:
-    return X[:, np.argsort([str(name) for name in names])]
+    return X[..., np.argsort([str(name) for name in names])]
 
 
 def check_blocks_are_not_written(make: Make, stream: Stream) -> None:
