@@ -10,7 +10,8 @@ A walker takes tuples of arrays, float64 and C-contiguous unless said:
     series  = ring (W, M), gaps carried on | there (W, M) uint8 | moments (5, M)
     ridges  = P1 (L + 1, L + 1) | B1 (L + 1, H) | P2 (D2, D2) | B2 (D2, M H); D2 = 1 + M (C + 1);
               no rows where there is no such expert
-    mixture = logu (M, K) | lscale (M,) | bias (M,) | net (3, n_net): weights and Adam's moments
+    mixture = logu (M, K) | lscale (M,) | bias (M,)
+    net     = (3, n_net), weights and Adam's moments, or None
     queue   = answers (H, K, M, H) | issued (3, H, M, H) | spread (4, M, H)
     fixed   = settings p | kinds (K,) int64 | turns (D2,) int64, the order in which diagonal elements
               of P2's inverse get their ridge back | work (WORK, max(D1, D2, M H, net)) scratch
@@ -55,7 +56,7 @@ _STEP = 0.02  # of the quantiles, a residual
 Rows = tuple[F8, F8, U1]
 Series = tuple[F8, U1, F8]
 Ridges = tuple[F8, F8, F8, F8]
-Mixture = tuple[F8, F8, F8, F8]
+Mixture = tuple[F8, F8, F8]
 Queue = tuple[F8, F8, F8]
 Fixed = tuple[F8, I8, I8, F8]
 Out = tuple[F8, F8, F8]
@@ -275,35 +276,60 @@ def is_ready(m: F8, j: int, ago: int, L: float) -> bool:
 
 
 @part
-def learn_experts(r: int, w: float, series: Series, ridges: Ridges, fixed: Fixed, s: F8) -> bool:
-    """The lesson of the window that ended at row r, for each ridge; whether there was one."""
-    ring, _, m = series
-    P1, B1, P2, B2 = ridges
-    p, _, turns, work = fixed
-    D1, D2, H, M = B1.shape[0], B2.shape[0], B1.shape[1], ring.shape[1]
-    L, C, f = int(p[LAGS]), int(p[CROSS_LAGS]), p[FORGET]
-    x, g, y, e = work[_X], work[_G], work[_Y], work[_E]
-    first = True
-    for j in range(M):
+def read_lessons(r: int, series: Series, p: F8, H: int, y: F8) -> int:
+    """y (M H) <- targets of the windows that ended at row r, NaN for a channel without a lesson.
+
+    Returns how many channels have one.
+    """
+    found = 0
+    for j in range(series[0].shape[1]):
         own = y[j * H : (j + 1) * H]
-        known = read_targets(series, r, j, H, own)
-        if known == 0 or not is_ready(m, j, H, p[LAGS]):
+        if is_ready(series[2], j, H, p[LAGS]) and read_targets(series, r, j, H, own) > 0:
+            found += 1
+        else:
             for h in range(H):
                 own[h] = math.nan
+    return found
+
+
+@part
+def has_lesson(y: F8, j: int, H: int) -> bool:
+    """Whether any target of channel j is there."""
+    for h in range(j * H, (j + 1) * H):
+        if y[h] == y[h]:
+            return True
+    return False
+
+
+@part
+def learn_experts(r: int, w: float, series: Series, ridges: Ridges, fixed: Fixed, s: F8) -> None:
+    """The lessons of the window that ended at row r: one a channel, then one of all channels.
+
+    They stand in work. One loop over both ridges, so that their code is compiled once.
+    """
+    ring, _, m = series
+    p, _, turns, work = fixed
+    H, M = ridges[1].shape[1], ring.shape[1]
+    x, g, y, e = work[_X], work[_G], work[_Y], work[_E]
+    for k in range(2):
+        P, B = ridges[2 * k], ridges[2 * k + 1]
+        D, q = B.shape
+        if D == 0:
             continue
-        if D1 > 0:
-            lags(ring, r, j, L, m[SD, j], x)
-            learn_ridge(P1, B1, x[:D1], own, f if first else 1.0, w, g, e)
-        first = False
-    if not first and D1 > 0:
-        leak_ridge(P1, B1, f, p[RIDGE] * p[LEAKY], int(s[LESSONS]), g)
-        guard(P1, p[RIDGE], s)
-    if not first and D2 > 0:
-        state_of_all(ring, r, m, H, C, x)
-        learn_ridge(P2, B2, x[:D2], y[: M * H], f, w, g, e)
-        leak_ridge(P2, B2, f, p[RIDGE] * p[LEAKY], turns[int(s[LESSONS]) % D2], g)
-        guard(P2, p[RIDGE], s)
-    return not first
+        f = p[FORGET]
+        for j in range(M if k == 0 else 1):
+            if k == 0 and not has_lesson(y, j, H):
+                continue
+            if k == 0:
+                lags(ring, r, j, int(p[LAGS]), m[SD, j], x)
+            else:
+                state_of_all(ring, r, m, H, int(p[CROSS_LAGS]), x)
+            learn_ridge(P, B, x[:D], y[j * q : (j + 1) * q], f, w, g, e)
+            f = 1.0
+        turn = int(s[LESSONS])
+        turn = turn % D if k == 0 else turns[turn % D]
+        leak_ridge(P, B, p[FORGET], p[RIDGE] * p[LEAKY], turn, g)
+        guard(P, p[RIDGE], s)
 
 
 @kernel
@@ -341,12 +367,13 @@ def weigh(logu: F8, b: float, u: F8) -> None:
     for k in range(K):
         u[k] = math.exp(logu[k] + (b if k == 0 else 0.0) - top)
         total += u[k]
-    cut = 0.0
+    best, others = 0, 0.0
     for k in range(K):
         u[k] = max(u[k] / total, _LEAST)
-        cut += u[k]
+        best = k if u[k] > u[best] else best
     for k in range(K):
-        u[k] /= cut
+        others += u[k] if k != best else 0.0
+    u[best] = 1.0 - others
 
 
 @part
@@ -371,10 +398,9 @@ def learn_mixture(r: int, series: Series, mixture: Mixture, queue: Queue, fixed:
     logu, lscale = mixture[0], mixture[1]
     p, kinds, _, work = fixed
     M, K, H = logu.shape[0], kinds.shape[0], queue[0].shape[3]
-    loss, y = work[_O, :K], work[_Y, :H]
+    loss = work[_O, :K]
     for j in range(M):
-        ready = is_ready(series[2], j, H, p[LAGS])
-        if not ready or read_targets(series, r, j, H, y) == 0:
+        if not has_lesson(work[_Y], j, H):
             continue
         losses(r, j, series, queue[0], loss)
         if p[RESCALE] > 0.0:
@@ -486,20 +512,20 @@ def bias_slope(r: int, j: int, m: F8, answers: F8, u: F8, y: F8) -> float:
 
 @part
 def learn_net(
-    r: int, series: Series, mixture: Mixture, queue: Queue, fixed: Fixed, s: F8
+    r: int, series: Series, mixture: Mixture, net: F8, queue: Queue, fixed: Fixed, s: F8
 ) -> None:
     """New biases from the window of row r and its outcome; one step of the net they share."""
-    logu, _, bias, net = mixture
+    logu, _, bias = mixture
     p, kinds, _, work = fixed
     answers, m = queue[0], series[2]
     M, K, H, n = logu.shape[0], kinds.shape[0], queue[0].shape[3], net.shape[1]
-    u, y = work[_O, :K], work[_Y, :H]
+    u, y = work[_O, :K], work[_E, :H]
     x, grad, act = work[_R, : (K + 1) * H], work[_GRAD, :n], work[_ACT, : 4 * HIDDEN]
     for i in range(n):
         grad[i] = 0.0
     any_ready = False
     for j in range(M):
-        if not is_ready(m, j, H, p[LAGS]) or read_targets(series, r, j, H, y) < H:
+        if not has_lesson(work[_Y], j, H) or read_targets(series, r, j, H, y) < H:
             continue
         weigh(logu[j], 0.0, u)
         net_input(r, j, series, answers, u, x, y)
@@ -584,7 +610,7 @@ def put_answer(kind: int, j: int, r: int, series: Series, p: F8, o: F8, answer: 
 @part
 def issue(mixture: Mixture, queue: Queue, fixed: Fixed, r: int) -> None:
     """The mixture of the experts' forecasts from row r, and its interval, into the queue."""
-    logu, _, bias, _ = mixture
+    logu, _, bias = mixture
     answers, issued, spread = queue
     p, kinds, _, work = fixed
     M, K, H, slot = logu.shape[0], kinds.shape[0], spread.shape[2], r % answers.shape[0]
@@ -618,39 +644,38 @@ def tell(t: int, queue: Queue, s: F8, out: Out) -> None:
 # -- the walk ------------------------------------------------------------------------------------
 
 
-@part
-def take(
-    t: int, rows: Rows, series: Series, ridges: Ridges, mixture: Mixture, queue: Queue,
-    fixed: Fixed, s: F8,
-) -> None:  # fmt: skip
-    """Row t: into the ring; then the lesson that it completes; then the forecast from it."""
-    X, weight, _ = rows
-    H = queue[0].shape[0]
-    push(t, X, series, s, fixed[0][WARM_UP])
-    r = int(s[ROWS]) - 1
-    track(series, queue, fixed, r)
-    if r >= H and weight[t] > 0.0:
-        if learn_experts(r - H, weight[t], series, ridges, fixed, s):
-            s[LESSONS] += 1.0
-            learn_mixture(r - H, series, mixture, queue, fixed)
-            if mixture[3].shape[1] > 0:
-                learn_net(r - H, series, mixture, queue, fixed, s)
-    answer_ridges(series, ridges, queue, fixed, r)
-    issue(mixture, queue, fixed, r)
-
-
 @kernel
 def walk(
-    rows: Rows, series: Series, ridges: Ridges, mixture: Mixture, queue: Queue, fixed: Fixed,
-    s: F8, out: Out,
+    rows: Rows, series: Series, model: tuple[Ridges, Mixture], net: F8 | None, queue: Queue,
+    fixed: Fixed, s: F8, out: Out,
 ) -> int:  # fmt: skip
-    """Walk a block row by row. Returns -1, or the row whose weight is bad: nothing is changed."""
-    for t in range(rows[1].shape[0]):
-        if not 0.0 <= rows[1][t] < math.inf:
+    """Walk a block row by row: take it in; learn the lesson that it completes; forecast from it.
+
+    Without a net its code is not compiled. Returns -1, or the row whose weight is bad: then nothing
+    was changed.
+    """
+    X, weight, mode = rows
+    ridges, mixture = model
+    H = queue[0].shape[0]
+    for t in range(X.shape[0]):
+        if not 0.0 <= weight[t] < math.inf:
             return t
-    for t in range(rows[0].shape[0]):
-        if rows[2][t] & _OBSERVE:
-            take(t, rows, series, ridges, mixture, queue, fixed, s)
-        if rows[2][t] & _PREDICT:
+    for t in range(X.shape[0]):
+        if mode[t] & _OBSERVE:
+            push(t, X, series, s, fixed[0][WARM_UP])
+            r = int(s[ROWS]) - 1
+            track(series, queue, fixed, r)
+            lessons = 0
+            if r >= H and weight[t] > 0.0:
+                lessons = read_lessons(r - H, series, fixed[0], H, fixed[3][_Y])
+            if lessons > 0:
+                learn_experts(r - H, weight[t], series, ridges, fixed, s)
+                s[LESSONS] += 1.0
+                learn_mixture(r - H, series, mixture, queue, fixed)
+                if net is not None:
+                    learn_net(r - H, series, mixture, net, queue, fixed, s)
+            answer_ridges(series, ridges, queue, fixed, r)
+            issue(mixture, queue, fixed, r)
+        if mode[t] & _PREDICT:
             tell(t, queue, s, out)
     return -1

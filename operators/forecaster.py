@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from streamlearn.block import F8, I8, Block, Columns, Features
+from streamlearn.block import F8, I8, SCORED, Block, Columns, Features
 from streamlearn.contracts import State
 from streamlearn.jit import forecast as jit
 from streamlearn.jit.counter import key_of, uniforms
@@ -230,8 +230,8 @@ class OnlineForecaster(Operator):
         bad = jit.walk(
             (_plain(block.X), _plain(block.weight), _plain(block.mode)),
             (self.ring_, self.there_, self.moments_),
-            (self.P1_, self.B1_, self.P2_, self.B2_),
-            (self.logu_, self.lscale_, self.bias_, self.net_),
+            ((self.P1_, self.B1_, self.P2_, self.B2_), (self.logu_, self.lscale_, self.bias_)),
+            self.net_ if self.correction else None,
             (self.answers_, self.issued_, self.spread_),
             (self._settings, self._kinds, self._turns, self._work),
             self.scalars_,
@@ -243,6 +243,14 @@ class OnlineForecaster(Operator):
                 f"in row {bad} of the block"
             )
         return dict(zip(("forecast", "lower", "upper"), out, strict=True))
+
+    def load_kernels(self) -> None:
+        """Walk one invented row through a clone."""
+        block = Block(
+            np.zeros((1, 1)), np.zeros(1), np.ones(1), np.full(1, SCORED, dtype=np.uint8),
+            Features(["invented"]),
+        )  # fmt: skip
+        self.clone().run(block)
 
     def load(self, state: State) -> None:
         """Take over a state that `state` gave; the operator must have the same parameters."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from streamlearn.config import Config as Config
     from streamlearn.config import load_config as load_config
     from streamlearn.errors import UserError as UserError
+    from streamlearn.forecasting import Forecast as Forecast
+    from streamlearn.forecasting import forecast as forecast
     from streamlearn.operators import *  # noqa: F403  # the list is kept there
     from streamlearn.pipeline import Pipeline as Pipeline
     from streamlearn.pipeline import load as load
@@ -35,6 +37,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Comparison": "comparison",
     "Config": "config",
+    "Forecast": "forecasting",
     "Pipeline": "pipeline",
     "Ranking": "comparison",
     "Result": "result",
@@ -43,6 +46,7 @@ _HOME = {
     "UserError": "errors",
     "compare": "comparison",
     "compare_many": "comparison",
+    "forecast": "forecasting",
     "load": "pipeline",
     "load_config": "config",
     "replay": "runner",

@@ -298,6 +298,72 @@ def tune(
 
 
 @app.command()
+def forecast(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Recorded series, a row a moment: a file or folder.")
+    ],
+    target: Annotated[
+        str, typer.Option(help="Columns to forecast, as a,b,c; all: every number.", metavar="A,B|all")
+    ] = "all",
+    horizon: Annotated[int, typer.Option(help="Rows ahead.", min=1)] = 1,
+    season: Annotated[
+        int | None,
+        typer.Option(help="Rows of a period; 0 for none, looked for if absent.", min=0),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option("--features", help="Further columns that inform, as a,b,c.", metavar="A,B"),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Argument of OnlineForecaster (lags=168); repeatable.", metavar="NAME=VALUE"
+        ),
+    ] = None,
+    train: Annotated[
+        float, typer.Option(help="Rows, or share of them, whose deviations scale the errors.")
+    ] = 0.2,
+    start: Annotated[
+        float, typer.Option(help="Row, or share of the rows, from which on targets count.")
+    ] = 0.25,
+    time: TimeColumn = None,
+    limit: Limit = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", help="File for the forecasts: .csv, .jsonl, .parquet.", metavar="FILE"
+        ),
+    ] = None,
+    json: JsonFile = None,
+    report: ReportFile = None,
+) -> None:
+    """Forecast recorded series, and say how good it was.
+
+    After every row the next ones are forecast with intervals; each is learnt once it has come.
+    Beside the model stand the last value and the value of one season ago.
+    """
+    from streamlearn import forecasting
+    from streamlearn.display_forecast import print_forecast
+
+    found = forecasting.forecast(
+        data,
+        target,
+        horizon,
+        season=season,
+        features=features,
+        set=assignments,
+        train=train,
+        start=start,
+        time=time,
+        limit=limit,
+        output=output,
+        json=json,
+        report=report,
+    )
+    print_forecast(found)
+
+
+@app.command()
 def operators(
     name: Annotated[str | None, typer.Argument(help="Show one in full.")] = None,
 ) -> None:

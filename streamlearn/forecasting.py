@@ -319,6 +319,7 @@ def evaluate(
     columns = np.array([series.names.index(name) for name in targets], dtype=np.int64)
     mean, scale = _scale(series.values[:rows, columns])
     plan = _Plan(columns, H, period, rows, first, mean, scale)
+    operator.load_kernels()
     began = clock.perf_counter()
     with user_errors("data: "), _writer(output, targets) as write:
         tally, last = _walk(series, operator, plan, write)
@@ -337,7 +338,7 @@ def _as_rows(name: str, given: float, n: int) -> int:
     """A share of the rows, or rows as they are."""
     if isinstance(given, bool) or not isinstance(given, (int, float)) or not given > 0:
         raise UserError(f"{name}: must be a share of the rows or a number of rows, got {given!r}")
-    if isinstance(given, float) and given < 1.0:
+    if given < 1:
         return round(given * n)
     if given != int(given):
         raise UserError(f"{name}: must be a share below 1 or a whole number of rows, got {given!r}")
@@ -408,6 +409,8 @@ def _walk(
             scored = {name: column[whole] for name, column in mine.items()}
             tally.add(made[whole], scored, series.values[:, plan.columns], carried)
     names = [series.names[j] for j in plan.columns]
+    ends = range(n - H + 1, n)  # rows after the last that was scored one step ahead
+    tally.recording["tail"] = [[row, float(series.values[row, plan.columns[0]])] for row in ends]
     return tally, _next(names, told)
 
 

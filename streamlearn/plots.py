@@ -136,6 +136,34 @@ def over_time(
     return p
 
 
+def with_band(
+    lines: Sequence[Line], band: tuple[Sequence[float], Numbers, Numbers], *, unit: str,
+    height: int = 320,
+) -> Any:  # fmt: skip
+    """Lines over a stretch of the stream, and a band (events, lower, upper) below the first."""
+    low, high = _span([*(line.values for line in lines), band[1], band[2]])
+    pad = 0.06 * (high - low)
+    ends = [x for line in lines for x in line.rows]
+    p = _plot(height, _range(min(ends), max(ends)), _range(low - pad, high + pad))
+    source = models.ColumnDataSource(
+        {"x": list(band[0]), "low": _gaps(band[1]), "high": _gaps(band[2])}
+    )
+    area = models.VArea(x="x", y1="low", y2="high", fill_alpha=0.18)
+    p.add_glyph(source, _paint(area, fill_color=lines[0].role))
+    for line in lines:
+        drawn = models.ColumnDataSource(
+            {"x": list(line.rows), "y": _gaps(line.values), "name": [line.name] * len(line.rows)}
+        )
+        stroke = models.Line(
+            x="x", y="y", line_width=line.width, line_dash=line.dash, line_alpha=line.alpha,
+            line_join="round",
+        )  # fmt: skip
+        shown = p.add_glyph(drawn, _paint(stroke, line_color=line.role))
+        _hover(p, shown, [("", "@name"), ("row", "@x{0,0}"), (unit, "@y{0.0000}")])
+    _axes(p, "row", unit, "0,0.[000]")
+    return p
+
+
 def shares_over_time(rows: Sequence[int], shares: Mapping[str, Numbers], height: int = 240) -> Any:
     """How often each of some classes came, by bin of events, stacked to 1."""
     p = _plot(height, _range(0, max(rows, default=1)), _range(0.0, 1.0))
