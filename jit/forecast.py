@@ -13,8 +13,8 @@ A walker takes tuples of arrays, float64 and C-contiguous unless said:
     mixture = logu (M, K) | lscale (M,) | bias (M,)
     net     = (3, n_net), weights and Adam's moments, or None
     queue   = answers (H, K, M, H) | issued (3, H, M, H) | spread (4, M, H)
-    fixed   = settings p | kinds (K,) int64 | turns (D2,) int64, the order in which diagonal elements
-              of P2's inverse get their ridge back | work (WORK, max(D1, D2, M H, net)) scratch
+    fixed   = settings p | kinds (K,) int64 | turns (D2,) int64, the order in which the diagonal of
+              P2's inverse gets its ridge back | work (WORK, max(D1, D2, M H, net)) scratch
     out     = forecast, lower, upper (n, H, M)
 The queue's slot of row t is t % H.
 """
@@ -295,10 +295,10 @@ def read_lessons(r: int, series: Series, p: F8, H: int, y: F8) -> int:
 @part
 def has_lesson(y: F8, j: int, H: int) -> bool:
     """Whether any target of channel j is there."""
+    found = False
     for h in range(j * H, (j + 1) * H):
-        if y[h] == y[h]:
-            return True
-    return False
+        found = found or y[h] == y[h]
+    return found
 
 
 @part
@@ -355,7 +355,7 @@ def egd_step(logu: F8, loss: F8, eta: float, a: float) -> None:
 
 @part
 def weigh(logu: F8, b: float, u: F8) -> None:
-    """u <- weights of a forecast: those of long term, the first's logit moved by b; none below 1e-4.
+    """u <- weights of a forecast: the long-term ones, the first's logit moved by b; least 1e-4.
 
     For two experts u_1 = sigmoid(logit u_1 + b). u (K,).
     """
@@ -476,9 +476,7 @@ def adam(net: F8, grad: F8, lr: float, step: float) -> None:
 
 
 @part
-def net_input(
-    r: int, j: int, series: Series, answers: F8, u: F8, x: F8, steps: F8
-) -> None:
+def net_input(r: int, j: int, series: Series, answers: F8, u: F8, x: F8, steps: F8) -> None:
     """x <- u_k y_k of each expert, then y, all in deviations from the mean, within +-10.
 
     steps <- y as it is, (H,). The window of row r must be known as a whole.
@@ -598,7 +596,7 @@ def put_answer(kind: int, j: int, r: int, series: Series, p: F8, o: F8, answer: 
     W = ring.shape[0]
     last = ring[r % W, j] if m[AGE, j] > 0.0 else math.nan
     S = int(p[SEASON])
-    learnt = (kind == CROSS_TIME or kind == CROSS_VARIABLE) and is_ready(m, j, 0, p[LAGS])
+    learnt = kind <= CROSS_VARIABLE and is_ready(m, j, 0, p[LAGS])
     for h in range(answer.shape[0]):
         answer[h] = last
         if learnt:

@@ -60,11 +60,13 @@ class OnlineForecaster(Operator):
         there_: (W, M) uint8, 0 where there was a gap.
         moments_: (5, M) float64: count, mean, sum of squares, deviation, age.
         P1_, B1_: (lags + 1)^2 and (lags + 1, H) float64, inverse and weights of `cross_time`.
-        P2_, B2_: (D2, D2), (D2, M H) float64, those of `cross_variable`, D2 = 1 + M (cross_lags + 1).
+        P2_, B2_: (D2, D2), (D2, M H) float64, those of `cross_variable`;
+            D2 = 1 + M (cross_lags + 1).
         logu_: (M, K) float64, log weights. lscale_, bias_: (M,) float64.
         net_: (3, n) float64, the network and Adam's moments; n = 0 without `correction`.
         answers_: (H, K, M, H) float64, the experts' forecasts that wait for their targets.
-        issued_: (3, H, M, H) float64, forecasts, lower and upper bounds. spread_: (4, M, H) float64.
+        issued_: (3, H, M, H) float64, forecasts, lower and upper bounds.
+        spread_: (4, M, H) float64, of the residuals: count, mean size, quantiles below and above.
         scalars_: (6,) float64, counters in the order of `streamlearn.jit.forecast`.
     A missing value is carried on in the inputs and left out of every loss; counted in `n_imputed`.
     An infinite value, or one beyond 1e300, is missing too; such rows are counted in `n_rejected`.
@@ -218,7 +220,7 @@ class OnlineForecaster(Operator):
         self._work = np.zeros((jit.WORK, max(self.lags + 1, D2, M * H, net)))
 
     def _leaks(self, features: Features, D2: int) -> I8:
-        """Coordinates of `cross_variable` by the names of the channels: their order is no matter."""
+        """Coordinates of `cross_variable` by names of channels: their order is no matter."""
         named = sorted(range(len(features)), key=lambda j: str(features.names[j]))
         each = self.cross_lags + 1
         turns = [0, *(1 + j * each + i for j in named for i in range(each))]
@@ -293,7 +295,9 @@ class OnlineForecaster(Operator):
         """
         return self._steps("forecast", horizon)
 
-    def forecast_intervals(self, horizon: int | None = None) -> list[dict[Any, tuple[float, float]]]:
+    def forecast_intervals(
+        self, horizon: int | None = None
+    ) -> list[dict[Any, tuple[float, float]]]:
         """Lower and upper bounds of the next rows, as `forecast`; NaN until an error is known."""
         low, high = self._steps("lower", horizon), self._steps("upper", horizon)
         return [{name: (a[name], b[name]) for name in a} for a, b in zip(low, high, strict=True)]

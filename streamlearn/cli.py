@@ -300,10 +300,12 @@ def tune(
 @app.command()
 def forecast(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Recorded series, a row a moment: a file or folder.")
+        str,
+        typer.Argument(metavar="DATA", help="Recorded series, a row a moment: a file or folder."),
     ],
     target: Annotated[
-        str, typer.Option(help="Columns to forecast, as a,b,c; all: every number.", metavar="A,B|all")
+        str,
+        typer.Option(help="Columns to forecast, as a,b,c; all: every number.", metavar="A,B|all"),
     ] = "all",
     horizon: Annotated[int, typer.Option(help="Rows ahead.", min=1)] = 1,
     season: Annotated[
@@ -317,7 +319,9 @@ def forecast(
     assignments: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Argument of OnlineForecaster (lags=168); repeatable.", metavar="NAME=VALUE"
+            "--set",
+            help="Argument of OnlineForecaster (lags=168); repeatable.",
+            metavar="NAME=VALUE",
         ),
     ] = None,
     train: Annotated[

@@ -1,4 +1,4 @@
-"""What the command line shows of forecasts: the model beside its baselines, by series, what is next."""
+"""What the command line shows of forecasts: model and baselines, by series, what comes next."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,12 +26,11 @@ def print_forecast(found: Forecast, console: Console | None = None) -> None:
 
 def facts(found: Forecast) -> list[str]:
     """Lines below the tables."""
-    at = f"{found.rows_per_second:,.0f} rows/s"
+    windows = f"{counted(found.windows, 'window')} of {counted(found.horizon, 'row')}"
     lines = [
-        f"{counted(found.windows, 'window')} of {counted(found.horizon, 'row')} from row "
-        f"{found.start:,} on; errors in standard deviations of rows 0 to {found.train - 1:,}; {at}, "
-        f"state {size(found.state_bytes)}",
+        f"{windows} from row {found.start:,} on; errors in deviations of the first {found.train:,}",
         f"intervals: {percent(found.coverage)} of the values within, wanted {percent(found.level)}",
+        f"{found.rows_per_second:,.0f} rows/s, state {size(found.state_bytes)}",
     ]
     if found.season:
         how = "found in the first rows" if found.season_guessed else "as given"
@@ -46,7 +45,11 @@ def facts(found: Forecast) -> list[str]:
 def who(name: str, found: Forecast) -> str:
     """The name of a row of the table."""
     if name == SEASONAL:
-        return f"{counted(found.season, 'row')} ago" if found.horizon <= found.season else "a season ago"
+        return (
+            f"{counted(found.season, 'row')} ago"
+            if found.horizon <= found.season
+            else "a season ago"
+        )
     return name
 
 

@@ -1,9 +1,9 @@
 """Forecasts judged on recorded series, without a leak: every target is learnt after it has come.
 
-The protocol ("rolling delayed"): a forecast of the next H rows is made after every row; the
-windows that begin from row `start` on are scored; a window teaches when its last row is there. Errors
-are in standard deviations of the first `train` rows, so that channels can be averaged, and in units
-of their own by channel; beside the model stand the last value and the value of one season ago.
+The protocol ("rolling delayed"): a forecast of the next H rows is made after every row; windows
+that begin from row `start` on are scored; a window teaches when its last row is there. Errors are
+in standard deviations of the first `train` rows, so that channels can be averaged, and in units of
+their own by channel; beside the model stand the last value and the value of one season ago.
 """
 
 import json as json_text
@@ -24,10 +24,9 @@ from streamlearn.contracts import Json
 from streamlearn.durable import disk_errors
 from streamlearn.errors import UserError
 from streamlearn.job import check_outputs, name_of, user_errors
-from streamlearn.operators.forecaster import FORECASTING, OnlineForecaster
+from streamlearn.operators.forecaster import OnlineForecaster
 from streamlearn.result import versions
 from streamlearn.schema import Schema, among
-from streamlearn.wording import counted
 
 _log = logging.getLogger(__name__)
 ALL = "all"
@@ -43,17 +42,17 @@ _MOST_GAPS = 0.1  # of the rows: where more are missing, the series is not meant
 class Forecast:
     """How well several series were forecast, and what comes next.
 
-    targets: the series that were scored. horizon: rows ahead. season: rows of a period, 0 where none
-    was given or found; season_guessed: whether it was found. rows: of the data, filled gaps
-    included; train: those that scale the errors; start: the first target row that counts.
+    targets: the series that were scored. horizon: rows ahead. season: rows of a period, 0 where
+    none was given or found; season_guessed: whether it was found. rows: of the data, filled gaps
+    (`filled`) included; train: those that scale the errors; start: the first target row.
     windows: forecasts that were scored. level: nominal coverage.
     scores: by who (model, last value, seasonal): mse and mae in deviations of the train rows.
     steps: the same by step ahead, lists of length horizon, and coverage of the model.
-    channels: by series: mse and mae in deviations by who, mae_raw in its own unit by who, skill (1 -
-    mse / mse of the last value), coverage and width (in its own unit) of the intervals.
+    channels: by series: mse and mae in deviations by who, mae_raw in its own unit by who, skill
+    (1 - mse / mse of the last value), coverage and width (in its own unit) of the intervals.
     coverage, width: of the intervals, over all; width in deviations.
     next: what follows the last row: step, and by series forecast, lower, upper.
-    recording: what the report draws. forecaster: the operator, which has learnt. Neither of the last
+    recording: what the report draws. forecaster: the operator, which has learnt. Neither of these
     two is in the JSON.
     """
 
@@ -92,7 +91,9 @@ class Forecast:
         return json_text.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def __repr__(self) -> str:
-        lines = [f"Forecast: {', '.join(self.targets)}, {self.horizon} ahead, {self.windows:,} windows"]
+        lines = [
+            f"Forecast: {', '.join(self.targets)}, {self.horizon} ahead, {self.windows:,} windows"
+        ]
         for who, found in self.scores.items():
             shown = ", ".join(f"{k} {v:.4f}" for k, v in found.items() if v is not None)
             lines.append(f"  {who:<11} {shown}")
@@ -145,7 +146,7 @@ def forecast(
     `forecast("power.csv", "load,price", horizon=24)` as the command line does it.
 
     Args:
-        data: as for `replay`: a path, an Arrow table, a pandas or polars frame, an iterable of dicts.
+        data: as for `replay`: a path, an Arrow table, a pandas or polars frame, a list of dicts.
         target: columns to forecast, a list or names with commas between; "all": every number.
         horizon: rows ahead, >= 1.
         season: rows of a period, for the seasonal baseline; 0 for none; looked for if None.
@@ -172,7 +173,9 @@ def forecast(
         check_path(report)
     series, targets = read_series(data, target, features, time, limit)
     operator = _operator(model, horizon, set)
-    found = evaluate(series, targets, operator, season=season, train=train, start=start, output=output)
+    found = evaluate(
+        series, targets, operator, season=season, train=train, start=start, output=output
+    )
     result = Forecast(**{**vars(found), "name": name_of(data)})
     if json is not None:
         with disk_errors(json):
@@ -227,9 +230,7 @@ def read_series(
     _check_columns(targets, more, present, numbers)
     times = [name for name, f in guessed.features.items() if f.kind == TIME]
     when = time if time is not None else times[0] if len(times) == 1 else None
-    source, schema = connectors.as_source(
-        data, features=[*targets, *more], time=when, limit=limit
-    )
+    source, schema = connectors.as_source(data, features=[*targets, *more], time=when, limit=limit)
     series = _gathered(source, schema)
     return _regular(series, named_by_user=time is not None), targets
 
@@ -321,7 +322,7 @@ def evaluate(
     plan = _Plan(columns, H, period, rows, first, mean, scale)
     operator.load_kernels()
     began = clock.perf_counter()
-    with user_errors("data: "), _writer(output, targets) as write:
+    with user_errors("data: "), _Output(output, targets) as write:
         tally, last = _walk(series, operator, plan, write)
     seconds = clock.perf_counter() - began
     return Forecast(
@@ -497,7 +498,10 @@ class Tally:
         """Means of the errors, over all, by step and by channel."""
         count, judged = self._count, self._judged
         scores = {
-            who: {"mse": _ratio(self._squared[who], count), "mae": _ratio(self._absolute[who], count)}
+            who: {
+                "mse": _ratio(self._squared[who], count),
+                "mae": _ratio(self._absolute[who], count),
+            }
             for who in self._who
         }
         steps: dict[str, dict[str, Json]] = {
@@ -557,14 +561,14 @@ def _format_of(path: str | Path) -> str:
     return formats[suffix]
 
 
-class _writer:
+class _Output:
     """Writes forecasts as they are made; without a path, nowhere."""
 
     def __init__(self, path: str | Path | None, targets: Sequence[str]) -> None:
         self._path, self._targets = path, list(targets)
         self._file: Any = None
 
-    def __enter__(self) -> "_writer":
+    def __enter__(self) -> "_Output":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -595,7 +599,7 @@ class _JsonLines:
     """JSON Lines, with the interface of Arrow's writers."""
 
     def __init__(self, path: str | Path) -> None:
-        self._file = Path(path).open("w", encoding="utf-8")
+        self._file = Path(path).open("w", encoding="utf-8")  # noqa: SIM115  # closed by close
 
     def write_table(self, table: Any) -> None:
         """A line a row."""

@@ -59,9 +59,7 @@ def _header(found: Forecast, heading: str) -> str:
 def _summary(found: Forecast) -> str:
     values = [(name, score["mse"]) for name, score in found.scores.items()]
     most = max((v for _, v in values if v is not None), default=1.0) or 1.0
-    rows = [
-        (who(name, found), plain(v), (v or 0.0) / most, name == MODEL) for name, v in values
-    ]
+    rows = [(who(name, found), plain(v), (v or 0.0) / most, name == MODEL) for name, v in values]
     text = (
         "Mean squared error over all series and steps, in squared standard deviations of the first "
         "rows; shorter is better. Every forecast was made before any of its rows had been learnt."
@@ -119,7 +117,9 @@ def _next_table(found: Forecast) -> str:
         for name in found.targets
     ]
     head = ["", *(f"+{s['step']}" for s in steps)]
-    return table(head, rows, f"Forecasts after the last row, with {percent(found.level)} intervals.")
+    return table(
+        head, rows, f"Forecasts after the last row, with {percent(found.level)} intervals."
+    )
 
 
 def _past(page: Page, found: Forecast) -> str:
@@ -138,8 +138,10 @@ def _past(page: Page, found: Forecast) -> str:
         keys.append(Key(f"{H} rows ahead", "s1", "dashed"))
     band = rows, _gaps(kept["low"]), _gaps(kept["high"])
     drawn = plots.with_band(lines, band, unit=name)
-    caption = f"{name} over the last {counted(len(rows), 'row')} that were scored, as it was forecast "
-    caption += f"one row before and {counted(H, 'row')} before; the band is the interval one row before."
+    caption = (
+        f"{name} over the last {counted(len(rows), 'row')} that were scored, as it was forecast "
+        f"one row before and {counted(H, 'row')} before; the band is the interval one row before."
+    )
     return page.figure(drawn, caption, keys, always=True)
 
 
@@ -176,7 +178,8 @@ def _steps(page: Page, found: Forecast) -> str:
 
 def _series(found: Forecast) -> str:
     others = [name for name in found.scores if name != MODEL]
-    head = ["", "MSE", *(f"MSE, {who(name, found)}" for name in others), "MAE in its unit", "within"]
+    beside = [f"MSE, {who(name, found)}" for name in others]
+    head = ["", "MSE", *beside, "MAE in its unit", "within"]
     rows = [
         [
             name,

@@ -1,7 +1,7 @@
-"""A slow forecaster in plain numpy, written from the equations: matrices are solved, not updated.
+"""A slow forecaster in plain numpy, from the equations: matrices are solved, not updated.
 
-`overlap` is the protocol that leaks: a window teaches right after it was made, with targets that are
-still to come. It exists to show that the tests see a leak.
+`overlap` is the protocol that leaks: a window teaches right after it was made, with targets that
+are still to come. It exists to show that the tests see a leak.
 """
 
 import math
