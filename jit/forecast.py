@@ -437,7 +437,7 @@ def net_run(net: F8, x: F8, act: F8) -> float:
     out = net[start + HIDDEN]
     for i in range(HIDDEN):
         out += net[start + i] * act[HIDDEN + i]
-    return out
+    return float(out)
 
 
 @kernel

@@ -488,11 +488,11 @@ class Tally:
         kept = made >= self._n - self._plan.horizon - _KEPT
         rows = self.recording
         rows["row"] += (made[kept] + 1).tolist()
-        rows["actual"] += truth[kept, 0].tolist()
-        rows["near"] += told["forecast"][kept, 0].tolist()
-        rows["far"] += told["forecast"][kept, -1].tolist()
-        rows["low"] += told["lower"][kept, 0].tolist()
-        rows["high"] += told["upper"][kept, 0].tolist()
+        rows["actual"] += truth[kept, 0, 0].tolist()
+        rows["near"] += told["forecast"][kept, 0, 0].tolist()
+        rows["far"] += told["forecast"][kept, -1, 0].tolist()
+        rows["low"] += told["lower"][kept, 0, 0].tolist()
+        rows["high"] += told["upper"][kept, 0, 0].tolist()
 
     def result(self, targets: Sequence[str], plan: _Plan) -> dict[str, Any]:
         """Means of the errors, over all, by step and by channel."""

@@ -17,7 +17,8 @@ class NaiveRidge:
     """R and B of a ridge that forgets and gets its diagonal back one element at a time."""
 
     def __init__(self, D: int, q: int, ridge: float, f: float, leaky: bool) -> None:
-        self.R, self.B = ridge * np.eye(D), np.zeros((D, q))
+        self.R: F8 = ridge * np.eye(D)
+        self.B: F8 = np.zeros((D, q))
         self.ridge, self.f, self.leaky, self.turn = ridge, f, leaky, 0
 
     def learn(self, x: F8, y: F8, f: float) -> None:
@@ -107,7 +108,7 @@ class NaiveForecaster:
         self.one.leak()
         self.all.learn(self._state(s, Z, V), targets.ravel(), self.f)
         self.all.leak()
-        for j in np.flatnonzero(~np.isnan(targets).all(axis=1)):
+        for j in np.flatnonzero(~np.isnan(targets).all(axis=1)).tolist():
             self._weigh(s, j, Z)
 
     def _weigh(self, s: int, j: int, Z: F8) -> None:

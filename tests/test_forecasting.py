@@ -29,14 +29,15 @@ from streamlearn.operators.forecaster import OnlineForecaster
 from streamlearn.testing import block_of
 
 F8 = NDArray[np.float64]
-SMALL = {"lags": 6, "cross_lags": 2, "warm_up": 50}
+SMALL: dict[str, Any] = {"lags": 6, "cross_lags": 2, "warm_up": 50}
 SPEC: dict[str, Any] = {"warm_up": 0, "share": 0.0, "scale_loss": False, "leaky": False}
 
 
 def waves(n: int = 400, M: int = 2, seed: int = 0) -> F8:
     rng = np.random.default_rng(seed)
     t = np.arange(n)[:, None]
-    return 5.0 * np.sin(2.0 * np.pi * t / 12.0 + np.arange(M)) + rng.normal(size=(n, M)) + 50.0
+    wave: F8 = 5.0 * np.sin(2.0 * np.pi * t / 12.0 + np.arange(M)) + rng.normal(size=(n, M)) + 50.0
+    return wave
 
 
 def frame(X: F8) -> pd.DataFrame:
@@ -256,7 +257,7 @@ def test_mistakes_are_told(arguments: dict[str, Any], message: str) -> None:
 
 def test_times_that_step_back_are_told_where_they_are_named() -> None:
     table = frame(waves())
-    table.loc[5, "time"] = table.loc[2, "time"]
+    table["time"] = table["time"].iloc[[0, 1, 2, 3, 4, 2, *range(6, len(table))]].to_numpy()
     assert forecast(table, "load0", 1, set=SMALL).filled == 0
     with pytest.raises(UserError, match=r"^time: must be there and rise from row to row"):
         forecast(table, "load0", 1, set=SMALL, time="time")

@@ -23,7 +23,8 @@ def waves(n: int, M: int = 2, seed: int = 0) -> F8:
     rng = np.random.default_rng(seed)
     t = np.arange(n)[:, None]
     base = np.sin(2.0 * np.pi * (t / 12.0 + rng.random(M))) * (1.0 + np.arange(M))
-    return base + 0.1 * rng.normal(size=(n, M)) + np.where(t > n // 2, 3.0, 0.0)
+    wave: F8 = base + 0.1 * rng.normal(size=(n, M)) + np.where(t > n // 2, 3.0, 0.0)
+    return wave
 
 
 def run(model: OnlineForecaster, X: F8, mode: int = SCORED) -> dict[str, F8]:
