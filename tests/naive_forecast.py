@@ -25,7 +25,7 @@ class NaiveRidge:
         old = f * self.R
         self.R = old + np.outer(x, x)
         y = np.where(np.isnan(y), x @ self.B, y)  # what is answered by itself teaches nothing
-        self.B = np.linalg.solve(self.R, old @ self.B + np.outer(x, y))
+        self.B = np.asarray(np.linalg.solve(self.R, old @ self.B + np.outer(x, y)), np.float64)
 
     def leak(self) -> None:
         D = self.R.shape[0]
@@ -34,7 +34,7 @@ class NaiveRidge:
             i = self.turn % D
             new[i, i] += (1.0 - self.f) * self.ridge * D
         self.turn += 1
-        self.B = np.linalg.solve(new, self.R @ self.B)
+        self.B = np.asarray(np.linalg.solve(new, self.R @ self.B), np.float64)
         self.R = new
 
 
