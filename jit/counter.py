@@ -20,7 +20,12 @@ def key_of(seed: int, name: str) -> int:
 
 def bits(key: int, n: int) -> NDArray[np.uint64]:
     """The first n 64-bit words of a key: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
-    z = np.uint64(key) + _GOLDEN * np.arange(1, n + 1, dtype=np.uint64)
+    return bits_at(np.uint64(key), np.arange(n, dtype=np.uint64))
+
+
+def bits_at(key: np.uint64 | NDArray[np.uint64], place: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Words number `place`, from 0, of these keys (uint64; one, or an array to broadcast)."""
+    z = key + _GOLDEN * (place + np.uint64(1))
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
@@ -28,7 +33,12 @@ def bits(key: int, n: int) -> NDArray[np.uint64]:
 
 def uniforms(key: int, n: int) -> F8:
     """The first n uniform draws of a key, in the open interval (0, 1): 52 bits and a half."""
-    return ((bits(key, n) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    return unit(bits(key, n))
+
+
+def unit(words: NDArray[np.uint64]) -> F8:
+    """Words as numbers in the open interval (0, 1): their upper 52 bits and a half."""
+    return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def normals(key: int, n: int) -> F8:

@@ -10,6 +10,10 @@ from streamlearn.operators.adaptive import Adaptive as Adaptive
 from streamlearn.operators.adaptive import AdaptiveClassifier as AdaptiveClassifier
 from streamlearn.operators.adaptive import AdaptiveRegressor as AdaptiveRegressor
 from streamlearn.operators.adwin import ADWIN as ADWIN
+from streamlearn.operators.bagging import ADWINBaggingClassifier as ADWINBaggingClassifier
+from streamlearn.operators.bagging import ADWINBaggingRegressor as ADWINBaggingRegressor
+from streamlearn.operators.bagging import OnlineBaggingClassifier as OnlineBaggingClassifier
+from streamlearn.operators.bagging import OnlineBaggingRegressor as OnlineBaggingRegressor
 from streamlearn.operators.baselines import MajorityClassifier as MajorityClassifier
 from streamlearn.operators.baselines import MeanRegressor as MeanRegressor
 from streamlearn.operators.baselines import NoChangeClassifier as NoChangeClassifier
@@ -26,6 +30,10 @@ from streamlearn.operators.error_memory import ErrorMemoryRegressor as ErrorMemo
 from streamlearn.operators.implicit import ImplicitLinearClassifier as ImplicitLinearClassifier
 from streamlearn.operators.implicit import ImplicitLinearRegressor as ImplicitLinearRegressor
 from streamlearn.operators.forecaster import OnlineForecaster as OnlineForecaster
+from streamlearn.operators.expert_mixture import (
+    ExpertMixtureClassifier as ExpertMixtureClassifier,
+)
+from streamlearn.operators.expert_mixture import ExpertMixtureRegressor as ExpertMixtureRegressor
 from streamlearn.operators.impute import Imputer as Imputer
 from streamlearn.operators.kalman import KalmanClassifier as KalmanClassifier
 from streamlearn.operators.kalman import KalmanRegressor as KalmanRegressor

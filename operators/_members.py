@@ -1,10 +1,10 @@
-"""What wrappers and ensembles do with members: ask them, and keep apart what each one logs."""
+"""What wrappers and ensembles do with members: ask them, keep apart their logs, hear alarms."""
 
 import numpy as np
 
-from streamlearn.block import Block, Columns
+from streamlearn.block import F8, Block, Columns
 from streamlearn.operators import _prequential
-from streamlearn.operators._base import Operator
+from streamlearn.operators._base import Detector, Operator
 
 
 def ask(member: Operator, number: int, block: Block) -> Columns:
@@ -26,3 +26,13 @@ def ask(member: Operator, number: int, block: Block) -> Columns:
         f"log:{prefix}{name[cut:]}" if name.startswith("log:") else name: column
         for name, column in outputs.items()
     }
+
+
+def first_rise(detector: Detector, errors: F8) -> int:
+    """Feed errors up to and including the first that alarms by rising; its index, or -1."""
+    start = 0
+    while (at := detector.first_alarm(errors[start:])) >= 0:
+        if getattr(detector, "rose", True):
+            return start + at
+        start += at + 1
+    return -1

@@ -8,7 +8,7 @@ from streamlearn.block import F8, U1, Block, Columns, Features, concatenate
 from streamlearn.contracts import State, merged
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import Classifier, Detector, Operator, Regressor
-from streamlearn.operators._members import ask
+from streamlearn.operators._members import ask, first_rise
 from streamlearn.operators.adwin import ADWIN
 from streamlearn.operators.foreign import as_stage
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
@@ -117,7 +117,7 @@ class _Adaptive(Operator):
         """1 on each row whose error raised an alarm."""
         alarms = np.zeros(errors.shape[0], dtype=np.uint8)
         start = 0
-        while (at := _first_rise(self.detector, errors[start:])) >= 0:
+        while (at := first_rise(self.detector, errors[start:])) >= 0:
             alarms[start + at] = 1
             start += at + 1
         return alarms
@@ -125,16 +125,16 @@ class _Adaptive(Operator):
     def _listen(self, errors: F8) -> tuple[int, bool, bool]:
         """The first row of an alarm or a warning (-1: none), and which of them it is."""
         if self._early is None:
-            alarm = _first_rise(self.detector, errors)
+            alarm = first_rise(self.detector, errors)
             return alarm, alarm >= 0, False
         heard = self._early.snapshot()
-        warning = _first_rise(self._early, errors)
-        alarm = _first_rise(self.detector, errors if warning < 0 else errors[: warning + 1])
+        warning = first_rise(self._early, errors)
+        alarm = first_rise(self.detector, errors if warning < 0 else errors[: warning + 1])
         if alarm < 0:
             return warning, False, warning >= 0
         if alarm != warning:  # it heard rows that come after the cut
             self._early.restore(heard)
-            _first_rise(self._early, errors[: alarm + 1])
+            first_rise(self._early, errors[: alarm + 1])
         return alarm, True, alarm == warning
 
     def _marks(self, n: int, alarmed: bool, warned: bool) -> Columns:
@@ -303,13 +303,3 @@ def _listener(owner: str, name: str, given: Any) -> Detector:
     if not isinstance(found, Detector):
         raise ValueError(f"{owner}: {name} must be a drift detector, got {type(given).__name__}")
     return found
-
-
-def _first_rise(detector: Detector, errors: F8) -> int:
-    """Feed errors up to and including the first that alarms by rising; its index, or -1."""
-    start = 0
-    while (at := detector.first_alarm(errors[start:])) >= 0:
-        if getattr(detector, "rose", True):
-            return start + at
-        start += at + 1
-    return -1

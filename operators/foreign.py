@@ -192,6 +192,14 @@ class _Foreign(Operator):
         """A stage without an estimator, for `load` alone: the estimator comes out of the pickle."""
         return cls.__new__(cls)
 
+    def clone(
+        self, new_params: dict[str, Any] | None = None, include_attributes: bool = False
+    ) -> Any:
+        """An untrained stage of the same estimator; of a blank one another blank one."""
+        if not hasattr(self, "estimator"):
+            return self.blank()
+        return super().clone(new_params, include_attributes)
+
     def _constructor_arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 

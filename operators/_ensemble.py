@@ -1,0 +1,188 @@
+"""What ensembles share: members that run over a block each on its own, their answers, their states.
+
+A member's late labels find what it logged under its number (`_members.ask`); what it answered is
+logged there too, so that a wrapper learns from the answers of then.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from streamlearn.block import F8, Block, Columns, Features
+from streamlearn.contracts import State, merged
+from streamlearn.operators import _prequential
+from streamlearn.operators._base import Operator
+from streamlearn.operators._members import ask
+
+_HUGE = 1e150  # a number beyond it is no answer
+
+
+class Ensemble(Operator):
+    """An operator made of members that do its task; `_adopt` is called by the constructor."""
+
+    members_: list[Operator]
+    _numbers: list[int]  # of each member, for ever: under it stands what the member has logged
+
+    def _adopt(self, members: Sequence[Operator]) -> None:
+        """Take these members, and be able to do what they can."""
+        for member in members:
+            if member.task != self.task:
+                raise ValueError(
+                    f"{type(self).__name__}: members must do {self.task}, "
+                    f"got {type(member).__name__}"
+                )
+        self.members_ = list(members)
+        self._numbers = list(range(len(members)))
+        self.takes_categories = all(member.takes_categories for member in members)
+        self.takes_nan = all(member.takes_nan for member in members)
+        self.takes_sparse = any(member.takes_sparse for member in members)
+        self.cheap_snapshot = all(member.cheap_snapshot for member in members)
+        self.needs_pickle = any(member.needs_pickle for member in members)
+
+    def grow(self, features: Features) -> None:
+        """Every member makes room."""
+        for member in self.members_:
+            member.meet(features)
+
+    def load_kernels(self) -> None:
+        """Those of the members."""
+        for member in self.members_:
+            member.load_kernels()
+
+    # -- the members' answers ----------------------------------------------------------------------
+
+    def _ask(self, j: int, block: Block) -> tuple[Columns, Columns]:
+        """What member j answers, and what is to be logged of it, its answers among that.
+
+        One that takes no sparse features sees the dense ones alone.
+        """
+        member, number = self.members_[j], self._numbers[j]
+        if block.sparse is not None and not member.takes_sparse:
+            block = block.replace(sparse=None)
+        outputs = ask(member, number, block)
+        if not block.log_wanted:
+            return outputs, {}
+        logs = {name: column for name, column in outputs.items() if name.startswith("log:")}
+        said = {name: column for name, column in outputs.items() if not name.startswith("log:")}
+        return said, logs | {f"log:{number}/{name}": column for name, column in said.items()}
+
+    def _answers(self, block: Block) -> tuple[list[Columns], Columns]:
+        """What all members answer, row by row, and what is to be logged; rows that learn are asked.
+
+        On rows that bring a late label it is what they answered when their event was scored.
+        """
+        asked = _prequential.asked(block)
+        logs: Columns = {}
+        said = []
+        for j, number in enumerate(self._numbers):
+            answers, more = self._ask(j, asked)
+            said.append(_of_then(answers, block, number))
+            logs |= more
+        return said, logs
+
+    # -- state -------------------------------------------------------------------------------------
+
+    def _states(self) -> dict[str, Operator]:
+        """Everything with a state of its own, under its name in the ensemble's."""
+        return {str(j): member for j, member in enumerate(self.members_)}
+
+    def snapshot(self) -> dict[str, Any]:
+        """The ensemble's own arrays, and snapshots of the members."""
+        members = [(member, member.snapshot()) for member in self._states().values()]
+        return super().snapshot() | {"members": members}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go back to a snapshot, which may be restored again."""
+        super().restore({name: value for name, value in snapshot.items() if name != "members"})
+        for member, taken in snapshot["members"]:
+            member.restore(taken)
+
+    def state(self) -> State:
+        """The ensemble's own arrays and counters, and the states of the members."""
+        own = super().state()
+        states = {name: member.state() for name, member in self._states().items()}
+        arrays, table = merged(states, own.table)
+        return State(own.arrays | arrays, table)
+
+    def load(self, state: State) -> None:
+        """Take over what `state` gave; the ensemble must have the same parameters."""
+        super().load(state)
+        for name, member in self._states().items():
+            member.load(state.under(name))
+
+    def reset(self) -> None:
+        """Forget everything learnt; names of features and classes stay."""
+        self._clear()
+        for member in self._states().values():
+            member.reset()
+
+    def _clear(self) -> None:
+        """The ensemble's own state as it was before the first row."""
+        raise NotImplementedError(f"{type(self).__name__} has no _clear")
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the members, and of the ensemble's own arrays."""
+        members = sum(member.state_bytes for member in self._states().values())
+        return super().state_bytes + members
+
+
+def _of_then(answers: Columns, block: Block, number: int) -> Columns:
+    """Answers, on the rows that bring late labels those that were logged when they were given."""
+    if block.logged is None:
+        return answers
+    then = block.logged.under(f"{number}/")
+    return {
+        name: _patched(column, then.columns[name], then.held[name], name)
+        if name in then.columns
+        else column
+        for name, column in answers.items()
+    }
+
+
+def _patched(now: Any, then: Any, rows: Any, name: str) -> Any:
+    """The column of now with these rows of then; classes that one of them lacks have 0."""
+    if now.ndim == 1:
+        return np.where(rows, then, now)
+    wide = max(now.shape[1], then.shape[1])
+    out = np.full((now.shape[0], wide), 0.0 if name == "proba" else np.nan)
+    out[:, : now.shape[1]] = now
+    out[rows] = 0.0 if name == "proba" else np.nan
+    out[rows, : then.shape[1]] = then[rows]
+    return out
+
+
+def probabilities(said: Sequence[Columns], n: int) -> F8:
+    """P (n, J, K), what J classifiers answered; NaN where one did not; a class alone is sure."""
+    given = [answers.get("proba", None) for answers in said]
+    found = [
+        _one_hot(answers["prediction"]) if proba is None else proba
+        for answers, proba in zip(said, given, strict=True)
+    ]
+    P = np.zeros((n, len(said), max((proba.shape[1] for proba in found), default=0)))
+    for j, (answers, proba) in enumerate(zip(said, found, strict=True)):
+        P[:, j, : proba.shape[1]] = proba
+        P[np.isnan(answers["prediction"]), j] = np.nan
+    return P
+
+
+def _one_hot(codes: F8) -> F8:
+    """Probability 1 for each code; rows without one are 0."""
+    K = int(np.nanmax(codes, initial=-1.0)) + 1
+    return np.asarray(codes[:, None] == np.arange(K)[None, :], dtype=np.float64)
+
+
+def numbers(said: Sequence[Columns], shape: tuple[int, int]) -> tuple[F8, F8]:
+    """F and V (n, J, M), what J regressors answered and their variances; NaN where there is none.
+
+    shape: (n, M). A number beyond 1e150 is no answer, for its square is infinite.
+    """
+    n, M = shape
+    F, V = np.full((n, len(said), M), np.nan), np.full((n, len(said), M), np.nan)
+    for j, answers in enumerate(said):
+        F[:, j] = answers["prediction"].reshape(shape)
+        if "variance" in answers:
+            V[:, j] = answers["variance"].reshape(shape)
+    F[~(np.abs(F) < _HUGE)] = np.nan
+    return F, V
