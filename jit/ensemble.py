@@ -38,8 +38,8 @@ _RATE, _B1, _B2, _EPS = 1e-3, 0.9, 0.999, 1e-8  # of Adam
 _REACH = 10.0  # inputs of the short-term network are clipped to it
 _HUGE = 1e150  # a target beyond it counts as infinite, an answer as none: their squares are
 CODES = 100_000.0  # a label beyond it is no class code
-# rows of work: shares, losses, network input, two hidden layers, output, scratch, slopes, gradient
-_V, _L, _R, _H1, _H2, _B, _Z, _G1, _G2, _G, _Y, _ROWS = range(12)
+# rows of work: shares, losses, scratch, slopes of both hidden layers, and of the network
+_V, _L, _Z, _G1, _G2, _H1, _H2, INPUT, ANSWERS, BIAS, GRADIENT, _ROWS = range(12)
 
 Rows = tuple[F8, F8, F8, U1]
 NumberRows = tuple[F8, F8, F8, F8, U1]
@@ -198,7 +198,7 @@ def bias_gradient(net: F8, logu: F8, m: int, target: float, M: int, work: F8) ->
     O(J HIDDEN + HIDDEN^2), allocates nothing.
     """
     J = logu.shape[1]
-    r, h1, h2, b, y, v = work[_R], work[_H1], work[_H2], work[_B], work[_Y], work[_V]
+    r, h1, h2, b, y, v = work[INPUT], work[_H1], work[_H2], work[BIAS], work[ANSWERS], work[_V]
     second = layer(net, 0, r, J + 1, h1, HIDDEN)
     tanh_inplace(h1[:HIDDEN], work[_Z])
     third = layer(net, second, h1, HIDDEN, h2, HIDDEN)
@@ -218,13 +218,13 @@ def bias_gradient(net: F8, logu: F8, m: int, target: float, M: int, work: F8) ->
     for j in range(J):
         slope = 2.0 * (o - target) * v[j] * (y[j] - o) / M if v[j] > 0.0 else 0.0
         work[_Z, j] = min(max(slope, -1.0), 1.0)
-    layer_gradient(net, third, h2, HIDDEN, work[_Z], J, work[_G], g2)
+    layer_gradient(net, third, h2, HIDDEN, work[_Z], J, work[GRADIENT], g2)
     for i in range(HIDDEN):
         g2[i] *= 1.0 - h2[i] * h2[i]
-    layer_gradient(net, second, h1, HIDDEN, g2, HIDDEN, work[_G], g1)
+    layer_gradient(net, second, h1, HIDDEN, g2, HIDDEN, work[GRADIENT], g1)
     for i in range(HIDDEN):
         g1[i] *= 1.0 - h1[i] * h1[i]
-    layer_gradient(net, 0, r, J + 1, g1, HIDDEN, work[_G], work[_Z])
+    layer_gradient(net, 0, r, J + 1, g1, HIDDEN, work[GRADIENT], work[_Z])
     return (o - target) * (o - target) / M
 
 
@@ -248,12 +248,12 @@ def network_input(logu: F8, m: int, target: float, work: F8) -> bool:
     J = logu.shape[1]
     any_awake = False
     for j in range(J):
-        value = work[_Y, j]
+        value = work[ANSWERS, j]
         awake = value == value
         any_awake = any_awake or awake
         scaled = math.exp(logu[m, j]) * value if awake else 0.0
-        work[_R, j] = min(max(scaled, -_REACH), _REACH)
-    work[_R, J] = min(max(target, -_REACH), _REACH)
+        work[INPUT, j] = min(max(scaled, -_REACH), _REACH)
+    work[INPUT, J] = min(max(target, -_REACH), _REACH)
     return any_awake
 
 
@@ -304,12 +304,12 @@ def correct_class(P: F8, c: int, state: State, work: F8) -> None:
     logu, _, b, _, net, s = state
     J = P.shape[0]
     for j in range(J):
-        work[_Y, j] = np.nan if P[j, 0] != P[j, 0] else (P[j, c] if c < P.shape[1] else 0.0)
+        work[ANSWERS, j] = np.nan if P[j, 0] != P[j, 0] else (P[j, c] if c < P.shape[1] else 0.0)
     if network_input(logu, 0, 1.0, work):
         bias_gradient(net, logu, 0, 1.0, 1, work)
         for j in range(J):
-            b[0, j] = work[_B, j]
-        adam(net, work[_G], s)
+            b[0, j] = work[BIAS, j]
+        adam(net, work[GRADIENT], s)
 
 
 @part
@@ -429,12 +429,12 @@ def correct_number(F: F8, m: int, y: float, state: State, work: F8) -> None:
         return
     unit = math.sqrt(target[2, m])
     for j in range(J):
-        work[_Y, j] = (F[j, m] - target[1, m]) / unit
+        work[ANSWERS, j] = (F[j, m] - target[1, m]) / unit
     z = (y - target[1, m]) / unit
     if network_input(logu, m, z, work):
         bias_gradient(net, logu, m, z, M, work)
         for j in range(J):
-            b[m, j] = work[_B, j]
+            b[m, j] = work[BIAS, j]
 
 
 @part
@@ -486,7 +486,7 @@ def mix_regressions(rows: NumberRows, state: State, fixed: Fixed, out: Out) -> N
         if taught:
             s[LEARNT] += 1.0
             if p[CORRECT] > 0.0:
-                adam(net, work[_G], s)
+                adam(net, work[GRADIENT], s)
 
 
 # -- votes -----------------------------------------------------------------------------------------
