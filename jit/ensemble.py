@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from streamlearn.jit._compile import F8, U1, kernel, part
-from streamlearn.jit.open_classes import LOG_ALPHA_MAX, LOG_ALPHA_MIN, balanced, step
+from streamlearn.jit.open_classes import LOG_ALPHA_MAX, LOG_ALPHA_MIN, balanced
 from streamlearn.jit.random_features import tanh_inplace
 
 LOG_ALPHA, LEARNT, STEPS, REJECTED, N_SCALARS = range(5)  # places in s
@@ -28,6 +28,7 @@ HIDDEN = 32  # units of each of the two hidden layers of the short-term network
 _PREDICT, _LEARN = 1, 2
 _MEMORY = 0.01  # rate of the running loss
 _TARGET_MEMORY = 0.001  # rate of a target's running mean and variance
+_PULL = 10.0  # root mean squared errors of the leader that another may move the mixture by
 _CAP = 10.0  # a scaled loss beyond it counts as this
 _WILD = 100.0  # a loss beyond so many times the running one moves that one as this
 _LEAST_PART = 1e-6  # of a target's variance: losses below are as good as none
@@ -37,6 +38,7 @@ _WORST = 1e9  # a loss that is not scaled and beyond it counts as this
 _RATE, _B1, _B2, _EPS = 1e-3, 0.9, 0.999, 1e-8  # of Adam
 _REACH = 10.0  # inputs of the short-term network are clipped to it
 _HUGE = 1e150  # a target beyond it counts as infinite, an answer as none: their squares are
+_STEEPEST = -20.0  # slope of log alpha; a narrower clip makes mixtures of noisy labels too sharp
 CODES = 100_000.0  # a label beyond it is no class code
 # rows of work: shares, losses, scratch, slopes of both hidden layers, and of the network
 _V, _L, _Z, _G1, _G2, _H1, _H2, INPUT, ANSWERS, BIAS, GRADIENT, _ROWS = range(12)
@@ -294,8 +296,8 @@ def step_alpha(s: F8, p: F8, prob: F8, c: int, weight: float) -> None:
     for k in range(K):
         if prob[k] > 0.0:
             slope -= prob[k] * math.log(prob[k])
-    rate = p[LR_ALPHA] * min(weight, 1.0)
-    s[LOG_ALPHA] = step(s[LOG_ALPHA], slope, rate, LOG_ALPHA_MIN, LOG_ALPHA_MAX)
+    move = p[LR_ALPHA] * min(weight, 1.0) * max(slope, _STEEPEST)
+    s[LOG_ALPHA] = min(max(s[LOG_ALPHA] + move, LOG_ALPHA_MIN), LOG_ALPHA_MAX)
 
 
 @part
@@ -364,6 +366,28 @@ def mix_classes(rows: Rows, state: State, fixed: Fixed, out: Out) -> None:
 
 
 # -- numbers ---------------------------------------------------------------------------------------
+
+
+@part
+def leave_out_wild(F: F8, m: int, v: F8, running: F8) -> None:
+    """v_j <- 0 where an expert would pull the mixture 10 root mean squared errors from the leader.
+
+    Without it an expert that diverges takes the mixture along, however small its share. The leader
+    has the largest v_j. O(J).
+    """
+    lead, kept = 0, 0.0
+    for j in range(v.shape[0]):
+        if v[j] > v[lead]:
+            lead = j
+    if running[1, m, lead] == 0.0:
+        return
+    reach = _PULL * math.sqrt(running[0, m, lead])
+    for j in range(v.shape[0]):
+        if j != lead and v[j] > 0.0 and v[j] * abs(F[j, m] - F[lead, m]) > reach:
+            v[j] = 0.0
+        kept += v[j]
+    for j in range(v.shape[0]):
+        v[j] /= kept
 
 
 @part
@@ -475,6 +499,7 @@ def mix_regressions(rows: NumberRows, state: State, fixed: Fixed, out: Out) -> N
             answer[t, m], side[t, m] = np.nan, np.nan
             awake = shares(logu, b, m, F[t, :, m], work[_V])
             if (mode[t] & _PREDICT) != 0 and awake:
+                leave_out_wild(F[t], m, work[_V, :J], running)
                 answer[t, m], side[t, m] = mix_numbers(F[t], V[t], m, work[_V, :J], running)
             if not learns or y[t, m] != y[t, m]:
                 continue

@@ -161,7 +161,7 @@ def test_probabilities_equal_the_plain_loop_after_every_label(settings: Any, see
         assert_allclose(said["proba"][0], sharp, rtol=1e-10)
         assert said["prediction"][0] == mixed.argmax()
         slope = np.log(sharp[y[t]]) - np.sum(sharp * np.log(sharp))
-        alpha += 0.02 * min(w[t], 1.0) * np.clip(slope, -1.0, 1.0)
+        alpha += 0.02 * min(w[t], 1.0) * max(slope, -20.0)
         loss = np.where(awake, -np.log(np.maximum(P[t, :, y[t]], 1e-3)), np.nan)
         twin.step(loss, loss, w[t], 0.01)
         assert_allclose(model.weights_[0], twin.u, rtol=1e-9)
@@ -291,15 +291,15 @@ def test_the_bias_of_a_target_rests_on_its_own_data() -> None:
 
 
 @pytest.mark.jit
-def test_the_correction_follows_what_the_slow_weights_cannot() -> None:
-    """The right expert changes at every row: equal weights forever, a bias that alternates."""
+def test_the_correction_follows_what_slow_weights_cannot() -> None:
+    """The right expert changes every 10 rows: weights stay about equal, the bias goes along."""
     n = 6000
     X = np.tile([1.0, -1.0], (n, 1))
-    y = np.where(np.arange(n) % 2 == 0, 1.0, -1.0)
+    y = np.where((np.arange(n) // 10) % 2 == 0, 1.0, -1.0)
     errors = {}
     for correction in (False, True):
         experts: list[Any] = [Says(0), Says(1)]
-        model = ExpertMixtureRegressor(experts, correction=correction, share=0.1)
+        model = ExpertMixtureRegressor(experts, correction=correction, eta=0.01)
         said = model.run(labelled(X, y))["prediction"]
         errors[correction] = np.mean((said - y)[-1000:] ** 2)
-    assert errors[True] < errors[False]
+    assert errors[True] < 0.6 * errors[False]
