@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,8 +31,8 @@ class _Bagging(Ensemble):
     along, so that it counts as often as its features did.
     """
 
-    _arrays = ()
-    _counters = ("n_events_", "_numbers")
+    _arrays: ClassVar[tuple[str, ...]] = ()
+    _counters: ClassVar[tuple[str, ...]] = ("n_events_", "_numbers")
 
     model: Operator
     n: int
@@ -257,7 +257,7 @@ class OnlineBaggingClassifier(_Bagging, Classifier):
         yield {"model": MajorityClassifier(), "n": 2, "lam": 1.0, "seed": 3}
 
     def __init__(
-        self, model: Operator | None = None, n: int = 10, lam: float = 6.0, seed: int = 0
+        self, model: Operator | Any = None, n: int = 10, lam: float = 6.0, seed: int = 0
     ) -> None:
         self._set_parameters(locals())
 
@@ -283,7 +283,7 @@ class OnlineBaggingRegressor(_Bagging, Regressor):
         yield {"model": MeanRegressor(), "n": 2, "lam": 1.0, "seed": 3}
 
     def __init__(
-        self, model: Operator | None = None, n: int = 10, lam: float = 6.0, seed: int = 0
+        self, model: Operator | Any = None, n: int = 10, lam: float = 6.0, seed: int = 0
     ) -> None:
         self._set_parameters(locals())
 
@@ -317,7 +317,7 @@ class ADWINBaggingClassifier(_ADWINBagging, Classifier):
 
     def __init__(
         self,
-        model: Operator | None = None,
+        model: Operator | Any = None,
         n: int = 10,
         lam: float = 6.0,
         delta: float = 0.002,
@@ -345,7 +345,7 @@ class ADWINBaggingRegressor(_ADWINBagging, Regressor):
 
     def __init__(
         self,
-        model: Operator | None = None,
+        model: Operator | Any = None,
         n: int = 10,
         lam: float = 6.0,
         delta: float = 0.002,

@@ -210,7 +210,7 @@ class ExpertMixtureClassifier(_ExpertMixture, Classifier):
 
     def __init__(
         self,
-        experts: list[Operator] | None = None,
+        experts: list[Operator | Any] | None = None,
         mixing: str = "eg",
         eta: float = 0.5,
         share: float = 0.001,
@@ -266,9 +266,9 @@ class ExpertMixtureRegressor(_ExpertMixture, Regressor):
     an expert is its squared error, with "log_score" the negative log density N(y; answer, its
     variance). An expert that would pull the answer more than ten root mean squared errors of the
     leading one away from that one's is left out of it: else one that diverges would take the
-    mixture along. y is (n,) or (n, q), and every target has weights of its own. Outputs `prediction`
-    and `variance`, the mixture's: sum_j w_j (v_j + (f_j - f)^2). An expert without a variance has
-    its running squared error.
+    mixture along. y is (n,) or (n, q), and every target has weights of its own. Outputs
+    `prediction` and `variance`, the mixture's: sum_j w_j (v_j + (f_j - f)^2). An expert without a
+    variance has its running squared error.
     State: targets_ (3, q) float64: weight seen, running mean and variance of each target; a loss
         below a millionth of the variance is as good as none. M = q in the other shapes.
     A missing target teaches nothing, one beyond 1e150 is refused (`n_rejected`).
@@ -293,7 +293,7 @@ class ExpertMixtureRegressor(_ExpertMixture, Regressor):
 
     def __init__(
         self,
-        experts: list[Operator] | None = None,
+        experts: list[Operator | Any] | None = None,
         mixing: str = "eg",
         eta: float = 0.5,
         share: float = 0.01,
@@ -340,7 +340,8 @@ def _default_classifiers(balance: bool, seed: int) -> list[Operator]:
     Chosen on the tuning streams: heads that learn their memory are best alone, those of a fixed one
     beside them gain some 1 % where the boundary is curved and moves.
     """
-    kind, more = KalmanClassifier, {"balance": True} if balance else {}
+    kind: Any = KalmanClassifier
+    more = {"balance": True} if balance else {}
     curved = more | {"random_features": 100, "seed": seed}
     return [
         kind(**more),
@@ -358,7 +359,7 @@ def _default_regressors(seed: int) -> list[Operator]:
     The last target alone explains most of a series that moves slowly (hourly bike rentals: R2 0.68
     with it, 0.55 without).
     """
-    kind = KalmanRegressor
+    kind: Any = KalmanRegressor
     curved = {"random_features": 100, "feature_norm2": 10.0, "seed": seed}
     return [
         kind(),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from river import compose, linear_model, preprocessing
 
-from streamlearn.block import LABELLED, LEARN, PREDICT, SCORED, UNSCORED, Block
+from streamlearn.block import F8, LABELLED, LEARN, PREDICT, SCORED, UNSCORED, Block
 from streamlearn.jit.counter import bits, key_of, unit
 from streamlearn.operators import (
     ADWIN,
@@ -90,6 +90,10 @@ def test_members_are_taught_as_a_plain_loop_teaches_them() -> None:
         assert_same_state(mine.state(), theirs.state())
 
 
+def correlation(a: F8, b: F8) -> float:
+    return float(np.mean((a - a.mean()) * (b - b.mean())) / (a.std() * b.std()))
+
+
 @pytest.mark.parametrize("lam", [0.3, 1.0, 6.0, 100.0])
 def test_draws_are_poisson(lam: float) -> None:
     """Mean and variance are lam; members and neighbours are uncorrelated."""
@@ -97,8 +101,8 @@ def test_draws_are_poisson(lam: float) -> None:
     draws = bag._draws(np.arange(200_000))
     assert_allclose(draws.mean(axis=1), lam, atol=5.0 * np.sqrt(lam / 200_000))
     assert_allclose(draws.var(axis=1), lam, rtol=0.03)
-    assert abs(np.corrcoef(draws)[0, 1]) < 0.012
-    assert abs(np.corrcoef(draws[0, 1:], draws[0, :-1])[0, 1]) < 0.012
+    assert abs(correlation(draws[0], draws[1])) < 0.012
+    assert abs(correlation(draws[0, 1:], draws[0, :-1])) < 0.012
     assert (draws[:, :50] == bag._draws(np.arange(50))).all()
 
 

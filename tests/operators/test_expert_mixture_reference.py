@@ -51,7 +51,7 @@ class Believes(Classifier):
 
 
 def shares_of(u: F8, awake: F8) -> F8:
-    return np.where(awake, u, 0.0) / u[awake].sum()
+    return np.asarray(np.where(awake, u, 0.0) / u[awake].sum())
 
 
 class Naive:
