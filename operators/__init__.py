@@ -34,6 +34,8 @@ from streamlearn.operators.expert_mixture import (
     ExpertMixtureClassifier as ExpertMixtureClassifier,
 )
 from streamlearn.operators.expert_mixture import ExpertMixtureRegressor as ExpertMixtureRegressor
+from streamlearn.operators.hedge_mlp import HedgeMLPClassifier as HedgeMLPClassifier
+from streamlearn.operators.hedge_mlp import HedgeMLPRegressor as HedgeMLPRegressor
 from streamlearn.operators.impute import Imputer as Imputer
 from streamlearn.operators.kalman import KalmanClassifier as KalmanClassifier
 from streamlearn.operators.kalman import KalmanRegressor as KalmanRegressor
