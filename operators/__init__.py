@@ -22,20 +22,18 @@ from streamlearn.operators.encode import Densifier as Densifier
 from streamlearn.operators.encode import HashEncoder as HashEncoder
 from streamlearn.operators.encode import OneHotEncoder as OneHotEncoder
 from streamlearn.operators.encode import OrdinalEncoder as OrdinalEncoder
-from streamlearn.operators.hedge_mlp import HedgeMLPClassifier as HedgeMLPClassifier
-from streamlearn.operators.hedge_mlp import HedgeMLPRegressor as HedgeMLPRegressor
 from streamlearn.operators.error_memory import ErrorMemory as ErrorMemory
 from streamlearn.operators.error_memory import ErrorMemoryClassifier as ErrorMemoryClassifier
 from streamlearn.operators.error_memory import ErrorMemoryRegressor as ErrorMemoryRegressor
-from streamlearn.operators.implicit import ImplicitLinearClassifier as ImplicitLinearClassifier
-from streamlearn.operators.implicit import ImplicitLinearRegressor as ImplicitLinearRegressor
-from streamlearn.operators.forecaster import OnlineForecaster as OnlineForecaster
 from streamlearn.operators.expert_mixture import (
     ExpertMixtureClassifier as ExpertMixtureClassifier,
 )
 from streamlearn.operators.expert_mixture import ExpertMixtureRegressor as ExpertMixtureRegressor
+from streamlearn.operators.forecaster import OnlineForecaster as OnlineForecaster
 from streamlearn.operators.hedge_mlp import HedgeMLPClassifier as HedgeMLPClassifier
 from streamlearn.operators.hedge_mlp import HedgeMLPRegressor as HedgeMLPRegressor
+from streamlearn.operators.implicit import ImplicitLinearClassifier as ImplicitLinearClassifier
+from streamlearn.operators.implicit import ImplicitLinearRegressor as ImplicitLinearRegressor
 from streamlearn.operators.impute import Imputer as Imputer
 from streamlearn.operators.kalman import KalmanClassifier as KalmanClassifier
 from streamlearn.operators.kalman import KalmanRegressor as KalmanRegressor
