@@ -11,6 +11,8 @@ import numpy as np
 from streamlearn.jit._compile import F8, part
 from streamlearn.jit.counter import key_of, normals
 
+TANH, SIGMOID, RELU, IDENTITY = range(4)  # activations
+
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH = 6.93147180369123816490e-01  # ln 2 in two parts: k * _LN2_HIGH is exact for |k| < 2^20
 _LN2_LOW = 1.90821492927058770002e-10
@@ -68,8 +70,8 @@ def tanh_inplace(z: F8, scratch: F8) -> None:
 
 
 @part
-def hidden_features(x: F8, W: F8, h: F8, scratch: F8) -> None:
-    """h <- tanh(W x + b). x (d,) finite | W (1 + d, m), biases first | h (m,) out | scratch (m,).
+def mix_inputs(x: F8, W: F8, h: F8) -> None:
+    """h <- W x + b. x (d,) finite | W (1 + d, m), biases first | h (m,) out.
 
     O(d m), vectorised across m: each h is one chain of sums over x in order.
     """
@@ -80,4 +82,33 @@ def hidden_features(x: F8, W: F8, h: F8, scratch: F8) -> None:
         value = min(max(x[i], -_HUGE), _HUGE)
         for j in range(m):
             h[j] += W[i + 1, j] * value
+
+
+@part
+def hidden_features(x: F8, W: F8, h: F8, scratch: F8) -> None:
+    """h <- tanh(W x + b). x (d,) finite | W (1 + d, m), biases first | h (m,) out | scratch (m,).
+
+    O(d m).
+    """
+    mix_inputs(x, W, h)
     tanh_inplace(h, scratch)
+
+
+@part
+def activate(h: F8, kind: float, scratch: F8) -> None:
+    """h <- the activation of h (m,), one of the four above. 1 / (1 + exp(-z)) is a tanh of z / 2.
+
+    A sigmoid is 0 or 1 beyond |z| = 40, where its tanh is -1 or 1 to the last bit.
+    """
+    m = h.shape[0]
+    if kind == SIGMOID:
+        for j in range(m):
+            h[j] *= 0.5
+    if kind in (SIGMOID, TANH):
+        tanh_inplace(h, scratch)
+    if kind == SIGMOID:
+        for j in range(m):
+            h[j] = 0.5 + 0.5 * h[j]
+    if kind == RELU:
+        for j in range(m):
+            h[j] = max(h[j], 0.0)

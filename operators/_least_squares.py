@@ -1,0 +1,271 @@
+"""What the heads by recursive least squares share: weights, inverse, answers; not exported."""
+
+import logging
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+
+from streamlearn.block import F8, I8, LEARN, U1, Block, Columns, Features
+from streamlearn.contracts import State
+from streamlearn.errors import UserError
+from streamlearn.jit import lift, rls
+from streamlearn.operators import _checks
+from streamlearn.operators._base import Operator
+
+_log = logging.getLogger(__name__)
+_PROBABILITIES = ("scaled", "clip")
+_REFUSED = 1e12  # |f|^2 / ridge beyond it leaves no correct digit in the inverse
+
+
+class LeastSquares(Operator):
+    """The state of a head, its growth, and the call of the walker.
+
+    Weights and outputs have room for classes that may come; what their properties give is cut to
+    the classes known, so that it does not depend on how the stream was cut.
+    """
+
+    _arrays: ClassVar[tuple[str, ...]] = (
+        "weights_", "inverse_", "outputs_", "scalars_", "inputs_",
+    )  # fmt: skip
+    _classify: ClassVar[bool] = False
+    _inputs_rows: ClassVar[int] = 2  # rows of inputs_
+    _max_classes = 100_000  # a label beyond it is no class code
+    _refresh_every = 0  # lessons; 0 is never
+    _walker: ClassVar[Any] = staticmethod(rls.walk)
+    recalls_input = True
+
+    ridge: float
+
+    # -- construction ------------------------------------------------------------------------------
+
+    def _set_answers(self, given: dict[str, Any]) -> None:
+        """Check and keep the parameters of classifiers."""
+        owner = type(self).__name__
+        self.probabilities = _checks.choice(
+            owner, "probabilities", given["probabilities"], _PROBABILITIES
+        )
+        self.alpha0 = _checks.between(owner, "alpha0", given["alpha0"], 0.1, 100.0)
+        self.lr_alpha = _checks.not_negative(owner, "lr_alpha", given["lr_alpha"])
+        self.balance = _checks.truth(owner, "balance", given["balance"])
+
+    def _begin(self, lam: float, leaky: bool = False) -> None:
+        """The settings as the vector that the kernel takes, and the empty state."""
+        settings = {
+            lift.LIMIT: _REFUSED * self.ridge, rls.LAM: lam, rls.RIDGE: self.ridge,
+            rls.LEAK: (1.0 - lam) * self.ridge if leaky else 0.0, rls.REFRESH: self._refresh_every,
+        }  # fmt: skip
+        if self._classify:
+            settings |= {
+                rls.BALANCE: self.balance, rls.SCALED: self.probabilities == "scaled",
+                rls.LR_ALPHA: self.lr_alpha,
+            }  # fmt: skip
+        self._settings = np.array([float(settings.get(i, 0.0)) for i in range(rls.N_SETTINGS)])
+        self._clear()
+
+    def _clear(self) -> None:
+        """The state of an operator that has not even seen a feature."""
+        self.scalars_ = np.zeros(rls.N_SCALARS)
+        self.inputs_: F8 = np.zeros((self._inputs_rows, 0))
+        self._work = np.zeros((0, 0))
+        self._warned = False
+        self._order = np.arange(self._n_columns(0))
+        self._untaught(self._n_columns(0))
+
+    def _untaught(self, D: int) -> None:
+        """The head as before its first lesson."""
+        self.scalars_[[rls.LOG_ALPHA, rls.SAMPLES, rls.CLASSES, rls.SINCE]] = 0.0
+        if self._classify:
+            self.scalars_[rls.LOG_ALPHA] = math.log(self.alpha0)
+        self.inverse_: F8 = np.eye(D) * self._first_variance
+        self._weights, self._outputs = np.zeros((0, D)), np.zeros((3, 0))
+        self._widen(0 if self._classify else 1)
+
+    @property
+    def _first_variance(self) -> float:
+        """The diagonal of the inverse before the first lesson."""
+        return 1.0 / self.ridge
+
+    # -- state -------------------------------------------------------------------------------------
+
+    @property
+    def _n_outputs(self) -> int:
+        """Classes or targets that are state; any more are room."""
+        if self._classify:
+            return int(self.scalars_[rls.CLASSES])
+        return self._weights.shape[0]
+
+    @property
+    def weights_(self) -> F8:
+        """(K, D) the read-out: a row a class or target."""
+        return self._weights[: self._n_outputs]
+
+    @weights_.setter
+    def weights_(self, value: F8) -> None:
+        self._weights = np.ascontiguousarray(value)
+
+    @property
+    def outputs_(self) -> F8:
+        """(3, K): weight learnt, running mean, residual variance."""
+        return self._outputs[:, : self._n_outputs]
+
+    @outputs_.setter
+    def outputs_(self, value: F8) -> None:
+        self._outputs = np.ascontiguousarray(value)
+
+    @property
+    def n_samples_(self) -> int:
+        """Labelled rows learnt."""
+        return int(self.scalars_[rls.SAMPLES])
+
+    @property
+    def n_rejected(self) -> int:
+        """Rows with LEARN that were refused: for an infinity, features too large, or no class."""
+        return int(self.scalars_[lift.REJECTED] + self.scalars_[lift.REFUSED])
+
+    @property
+    def n_imputed(self) -> int:
+        """Missing values in rows with OBSERVE."""
+        return int(self.scalars_[lift.IMPUTED])
+
+    @property
+    def n_resets(self) -> int:
+        """How often the inverse had wound up or lost its sign, and was begun anew."""
+        return int(self.scalars_[rls.RESETS])
+
+    @property
+    def alpha_(self) -> float:
+        """The learned scale of the scores."""
+        return math.exp(self.scalars_[rls.LOG_ALPHA])
+
+    def _n_columns(self, d: int) -> int:
+        """D, the width of the head on d features."""
+        return 1 + d
+
+    def grow(self, features: Features) -> None:
+        """Make room for features: weight 0, ridge as it is; exact for one that was always 0."""
+        d = len(features)
+        D = self._n_columns(d)
+        self.inputs_ = _checks.padded(self.inputs_, (self._inputs_rows, d))
+        self._weights = _checks.padded(self._weights, (self._weights.shape[0], D))
+        fresh = self._first_variance if self.n_samples_ == 0 else 1.0 / self.ridge
+        self.inverse_ = _checks.padded(self.inverse_, (D, D), diagonal=fresh)
+        self._fit(features)
+
+    def _fit(self, features: Features) -> None:
+        """Order of the coordinates and scratch, for these features."""
+        d, D = len(features), self.inverse_.shape[0]
+        self._order = np.arange(D)
+        by_name = sorted(range(d), key=lambda j: str(features.names[j]))
+        self._order[D - d :] = D - d + np.array(by_name, dtype=np.int64)
+        self._work = np.zeros((0, 0))  # of the wrong width
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go back to a snapshot, which may be restored again."""
+        super().restore(snapshot)
+        self._fit(self._features)
+
+    def load(self, state: State) -> None:
+        """Take over a state that `state` gave; the operator must have the same parameters."""
+        self._clear()
+        super().load(state)
+
+    def reset(self) -> None:
+        """Forget everything learnt; the names of features and classes stay."""
+        super().reset()
+        self._warned = False
+
+    def _widen(self, K: int) -> None:
+        """Room for K classes or targets, and scratch to fit."""
+        D, room = self.inverse_.shape[0], self._weights.shape[0]
+        if room >= K and self._work.shape[1] >= max(D, room):
+            return
+        if room < K:
+            self._weights = _checks.padded(self._weights, (K, D))
+            self._outputs = _checks.padded(self._outputs, (3, K))
+            self._outputs[2, room:] = 1.0  # a variance
+        self._work = np.zeros((rls.work_rows(D, self._refresh_every > 0), max(D, K, room)))
+
+    # -- the walk ----------------------------------------------------------------------------------
+
+    def _n_wanted(self, block: Block) -> int:
+        """Classes or targets that there must be room for to walk this block."""
+        return self._n_classes(block) if self._classify else self._n_targets(block)
+
+    def _n_classes(self, block: Block) -> int:
+        if block.y.ndim != 1:
+            raise ValueError(
+                f"{type(self).__name__}: y must be one target a row, (n,), "
+                f"got shape {block.y.shape}"
+            )
+        known = self._n_outputs
+        if block.labels is not None and len(block.labels) <= known:
+            return known
+        codes = block.y[block.y < 100_000]
+        wanted = max(known, 1 + int(codes.max(initial=-1.0)))
+        if wanted > self._max_classes:
+            raise UserError(
+                f"{type(self).__name__}: max_classes must be at least the classes of the stream, "
+                f"{wanted} so far, got {self._max_classes}"
+            )
+        return wanted
+
+    def _n_targets(self, block: Block) -> int:
+        """Given by the first block with more than one column, and fixed by the first label."""
+        known = self._n_outputs
+        q = 1 if block.y.ndim == 1 else block.y.shape[1]
+        if q == known or (q > known and self.n_samples_ == 0):
+            return q
+        if block.y.ndim == 1 and not (block.mode & LEARN).any():
+            return known  # asked only: y says nothing
+        raise ValueError(f"{type(self).__name__}: y must have {known} columns, got {q}")
+
+    def _outputs_of(self, block: Block, answer: F8, side: F8) -> Columns:
+        """Answers of the walker under their names."""
+        if self._classify:
+            known = self._n_outputs
+            if known < answer.shape[1]:
+                answer = np.ascontiguousarray(answer[:, :known])
+            return {"prediction": side[:, 0], "proba": answer}
+        if block.y.ndim == 1 and answer.shape[1] == 1:
+            return {"prediction": answer[:, 0], "variance": side[:, 0]}
+        return {"prediction": answer, "variance": side}
+
+    def _state_of_head(self) -> tuple[F8, F8, F8, F8]:
+        return self._weights, self.inverse_, self._outputs, self.scalars_
+
+    def _teach(self, F: F8, codes: I8, y: F8, weight: F8, mode: U1) -> tuple[F8, F8]:
+        """Walk these rows, whose features are ready; answers (n, K) and (n, 1 or K)."""
+        n, K = F.shape[0], self._weights.shape[0]
+        answer, side = np.empty((n, K)), np.empty((n, 1 if self._classify else K))
+        rows, fixed = (F, codes, y, weight, mode), (self._settings, self._work, self._order)
+        targets = None if self._classify else True
+        self._walker(rows, self._state_of_head(), fixed, (answer, side), targets)
+        return answer, side
+
+    def _refuse_weight(self, block: Block, row: int) -> ValueError:
+        return ValueError(
+            f"{type(self).__name__}: weight must be >= 0 and finite, got {block.weight[row]} "
+            f"in row {row} of the block"
+        )
+
+    def _warn(self) -> None:
+        """Say once that rows are refused, or that the inverse had to be begun anew."""
+        if not self._warned and self.scalars_[lift.REFUSED] + self.scalars_[rls.RESETS] > 0.0:
+            self._warned = True
+            _log.warning(
+                "%s: refused %d rows whose features are too large (put Normalizer() before it), "
+                "began the inverse anew %d times",
+                type(self).__name__, self.scalars_[lift.REFUSED], self.scalars_[rls.RESETS],
+            )  # fmt: skip
+
+
+def rows_of(block: Block) -> tuple[F8, F8, F8, U1]:
+    """X, y (n, q), weight and mode of a block as the kernels take them."""
+    y = block.y if block.y.ndim == 2 else block.y[:, None]
+    return plain(block.X), plain(y), plain(block.weight), plain(block.mode)
+
+
+def plain(array: Any) -> Any:
+    """The array, or a copy if it is read-only or strided: one compiled kernel serves all."""
+    return array if array.flags.carray else array.copy()

@@ -1,0 +1,210 @@
+"""Analytic heads: recursive least squares with open classes, forgetting and exact removal."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from streamlearn.block import F8, I8, LEARN, UNSCORED, Block, Columns, Features
+from streamlearn.errors import UserError
+from streamlearn.jit import analytic, lift
+from streamlearn.operators import _checks
+from streamlearn.operators._base import Classifier, Regressor, Row
+from streamlearn.operators._least_squares import LeastSquares, rows_of
+
+_NO_NODES: F8 = np.zeros((0, 0))
+
+
+class _Analytic(LeastSquares):
+    """What classifier and regressor share: the linear features, the window, the removal."""
+
+    _arrays = (*LeastSquares._arrays, "ring_", "ring_labels_", "ring_weights_")
+    _walker = staticmethod(analytic.walk_refreshed)
+    window: int | None
+
+    @classmethod
+    def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
+        """What River's checks and the conformance suite build."""
+        yield {}
+        yield {"lam": 0.8, "window": 5}
+        yield {"lam": 1.0, "window": 20, "ridge": 2.0}
+
+    def _set_head(self, given: dict[str, Any]) -> None:
+        owner = type(self).__name__
+        self.ridge = _checks.positive(owner, "ridge", given["ridge"])
+        self.lam = _checks.between(owner, "lam", given["lam"], 0.0, 1.0)
+        if self.lam == 0.0:
+            raise ValueError(f"{owner}: lam must be in (0, 1], got {given['lam']!r}")
+        window = given["window"]
+        self.window = None if window is None else _checks.whole(owner, "window", window, 1)
+        self.max_d = _checks.whole(owner, "max_d", given["max_d"], 1)
+        if self.lam < 1.0:
+            self._refresh_every = math.ceil(1.0 / (1.0 - self.lam) - 1e-9)
+        self._begin(self.lam)
+
+    def _clear(self) -> None:
+        size = self.window or 0
+        self.ring_, self.ring_labels_ = np.zeros((size, 1)), np.zeros((size, 1))
+        self.ring_weights_: F8 = np.zeros((size, 1))
+        super()._clear()
+        self._lifted = np.zeros((0, 0)), np.zeros(0, dtype=np.int64)
+
+    # -- state -------------------------------------------------------------------------------------
+
+    def grow(self, features: Features) -> None:
+        """Make room for features: weight 0, ridge as it is; exact for one that was always 0."""
+        if len(features) > self.max_d:
+            raise UserError(
+                f"{type(self).__name__}: max_d must be at least the features of the stream, "
+                f"{len(features)} so far, got {self.max_d}"
+            )
+        super().grow(features)
+        self.ring_ = _checks.padded(self.ring_, (self.ring_.shape[0], 1 + len(features)))
+
+    def _widen(self, K: int) -> None:
+        super()._widen(K)
+        if not self._classify and self.window and self.ring_labels_.shape[1] != K:
+            self.ring_labels_ = np.zeros((self.window, K))
+
+    # -- the walk ----------------------------------------------------------------------------------
+
+    def _run(self, block: Block) -> Columns:
+        K = self._n_wanted(block)
+        seen = self._seen(block, K) if block.log_wanted else {}
+        self._widen(K)
+        rows = rows_of(block)
+        F, codes = self._lift(block, rows)
+        if self.window:
+            answer, side = self._walk_window(F, codes, rows)
+        else:
+            answer, side = self._teach(F, codes, *rows[1:])
+        self._warn()
+        return self._outputs_of(block, answer, side) | seen
+
+    def _lift(self, block: Block, rows: Any) -> tuple[F8, I8]:
+        """1 and the features, (n, 1 + d), and label codes; running means follow."""
+        F, codes = self._lifted
+        if F.shape != (block.n, self.inverse_.shape[0]):
+            F, codes = (
+                np.empty((block.n, self.inverse_.shape[0])),
+                np.empty(block.n, dtype=np.int64),
+            )
+            if block.n == 1:  # kept where two allocations cost as much as the walk, not beyond
+                self._lifted = F, codes
+        room = self._weights.shape[0] if self._classify else 0
+        bad = lift.lift_linear(
+            rows, self.inputs_, self.scalars_, self._settings, _NO_NODES, F, codes, room
+        )
+        if bad >= 0:
+            raise self._refuse_weight(block, bad)
+        return F, codes
+
+    def _walk_window(self, F: F8, codes: I8, rows: Any) -> tuple[F8, F8]:
+        n, K = F.shape[0], self._weights.shape[0]
+        answer, side = np.empty((n, K)), np.empty((n, 1 if self._classify else K))
+        fixed = (self._settings, self._work, self._order)
+        ring = (self.ring_, self.ring_labels_, self.ring_weights_)
+        analytic.walk_window(
+            (F, codes, *rows[1:]), self._state_of_head(), fixed, (answer, side),
+            None if self._classify else True, ring,
+        )  # fmt: skip
+        return answer, side
+
+    def seen(self, block: Block, rows: I8) -> F8:
+        """The features of these rows with their gaps filled."""
+        X: F8 = block.X[rows]
+        if not np.isnan(X).any():
+            return X
+        self._admit(block)
+        seen: F8 = self._seen(block, self._n_wanted(block))["log:X"][rows]
+        return seen
+
+    def _seen(self, block: Block, K: int) -> Columns:
+        """The features with every gap filled as it is at scoring: a late label teaches on these.
+
+        Rows that are empty or not taken stay as they are, to be passed over again.
+        """
+        rows, missing = rows_of(block), np.isnan(block.X)
+        if not missing.any():
+            return {"log:X": rows[0]}
+        F = np.empty((block.n, self.inverse_.shape[0]))
+        codes = np.empty(block.n, dtype=np.int64)
+        inputs, scalars = self.inputs_.copy(), self.scalars_.copy()
+        room = K if self._classify else 0
+        if lift.lift_linear(rows, inputs, scalars, self._settings, _NO_NODES, F, codes, room) >= 0:
+            return {"log:X": rows[0]}  # a bad weight, which the walk reports
+        kept = missing.all(axis=1) | (codes == lift.SKIP)
+        return {"log:X": np.where(kept[:, None], rows[0], F[:, 1:])}
+
+    # -- removal -----------------------------------------------------------------------------------
+
+    def forget(self, block: Block) -> None:
+        """Take the labelled rows of a block out again, as if they had never been learnt.
+
+        Exact with lam=1. With forgetting, `weight` must be what is left of a row's weight: its
+        weight times lam ** (lessons since). Give the features as they were learnt: a missing one is
+        filled by the mean of today. Means, variances and the learned scale of scores stay.
+        Raises: ValueError with a window, which forgets by itself, and for a row that cannot have
+            been learnt; then nothing is changed.
+        Cost: O(D^2 + K D) a row.
+        """
+        owner = type(self).__name__
+        if self.window:
+            raise ValueError(f"{owner}: window must be null for forget, got {self.window}")
+        before = self.snapshot()
+        self._admit(block)
+        self._widen(self._n_wanted(block))
+        rows = rows_of(block.replace(mode=np.full(block.n, LEARN, dtype=np.uint8)))
+        F, codes = self._lift(block, rows)
+        fixed = (self._settings, self._work, self._order)
+        bad = analytic.forget_rows(
+            F, codes, rows[1], rows[2], self._state_of_head(), fixed, self._classify
+        )
+        if bad >= 0:
+            self.restore(before)
+            raise ValueError(
+                f"{owner}: forget must be given learnt rows, got row {bad} never learnt"
+            )
+
+    def forget_one(self, x: Row, y: Any, w: float = 1.0) -> None:
+        """Take one event out again, given as a dict; w is what is left of its weight."""
+        self._open_columns(x)
+        self.forget(self._block(x, self._target(y), w, UNSCORED))
+
+
+class AnalyticClassifier(_Analytic, Classifier):
+    """placeholder"""
+
+    _classify = True
+
+    def __init__(
+        self,
+        ridge: float = 0.1,
+        lam: float = 0.995,
+        window: int | None = None,
+        probabilities: str = "scaled",
+        alpha0: float = 4.0,
+        lr_alpha: float = 0.02,
+        balance: bool = False,
+        max_d: int = 2048,
+        max_classes: int = 10_000,
+    ) -> None:
+        given = locals()
+        self._set_answers(given)
+        self.max_classes = _checks.whole(type(self).__name__, "max_classes", max_classes, 1)
+        self._max_classes = self.max_classes
+        self._set_head(given)
+
+
+class AnalyticRegressor(_Analytic, Regressor):
+    """placeholder"""
+
+    def __init__(
+        self,
+        ridge: float = 0.1,
+        lam: float = 0.995,
+        window: int | None = None,
+        max_d: int = 2048,
+    ) -> None:
+        self._set_head(locals())
