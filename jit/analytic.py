@@ -260,5 +260,5 @@ def walk_window(
     for t in range(rows[0].shape[0]):
         w = take(t, rows, state, fixed, out, targets)
         if w > 0.0:
-            slide(t, w, rows, ring, state, fixed, targets is None)
             renew(state, fixed)
+            slide(t, w, rows, ring, state, fixed, targets is None)

@@ -18,6 +18,7 @@ COUNT, MEAN, M2, CENTRE, FACTOR = range(5)  # rows of inputs: running moments, a
 CLIP, EPS, WARM_UP, ACTIVATION = range(4)  # places in the settings q
 SEEN, REFUSED = range(2)  # places in the counters of `expand_run`
 _LEARN, _OBSERVE = 2, 4
+_ABSURD = 1e6
 _LARGEST = 1e300  # a sum of squares beyond it counts as this
 
 Rows = tuple[F8, F8, F8, U1]
@@ -30,7 +31,7 @@ Nodes = tuple[F8, F8, F8]
 @part
 def least_values(q: F8) -> float:
     """Values of a feature before it counts for anything: an eighth of the warm-up."""
-    return max(math.floor(q[WARM_UP] / 8.0), 2.0)
+    return float(max(math.floor(q[WARM_UP] / 8.0), 2.0))
 
 
 @part
@@ -48,12 +49,19 @@ def fix(inputs: F8, j: int, q: F8) -> None:
 
 @part
 def follow(t: int, X: F8, inputs: F8, q: F8, apply: bool) -> None:
-    """Running mean and sum of squares of each feature that has fewer than n0 values. O(d)."""
+    """Running mean and sum of squares of each feature that has fewer than n0 values. O(d).
+
+    A value beyond a million standard deviations is left out: it would stay in them for ever.
+    """
     for j in range(X.shape[1]):
         value = X[t, j]
         if value == value and inputs[COUNT, j] < q[WARM_UP]:
-            inputs[COUNT, j] += 1.0
             e = deviation(value, inputs[MEAN, j])
+            if inputs[COUNT, j] >= least_values(q):
+                width = math.sqrt(inputs[M2, j] / inputs[COUNT, j]) + q[EPS]
+                if abs(e) > _ABSURD * width > 0.0:
+                    continue
+            inputs[COUNT, j] += 1.0
             inputs[MEAN, j] += e / inputs[COUNT, j]
             grown = inputs[M2, j] + e * deviation(value, inputs[MEAN, j])
             inputs[M2, j] = min(grown, _LARGEST)
@@ -164,7 +172,7 @@ def lift_nodes(
             n += 1.0
             if not warm and is_due(n, q):
                 return t + 1
-    return F.shape[0]
+    return int(F.shape[0])
 
 
 @kernel

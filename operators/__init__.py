@@ -14,6 +14,8 @@ from streamlearn.operators.bagging import ADWINBaggingClassifier as ADWINBagging
 from streamlearn.operators.bagging import ADWINBaggingRegressor as ADWINBaggingRegressor
 from streamlearn.operators.bagging import OnlineBaggingClassifier as OnlineBaggingClassifier
 from streamlearn.operators.bagging import OnlineBaggingRegressor as OnlineBaggingRegressor
+from streamlearn.operators.analytic import AnalyticClassifier as AnalyticClassifier
+from streamlearn.operators.analytic import AnalyticRegressor as AnalyticRegressor
 from streamlearn.operators.baselines import MajorityClassifier as MajorityClassifier
 from streamlearn.operators.baselines import MeanRegressor as MeanRegressor
 from streamlearn.operators.baselines import NoChangeClassifier as NoChangeClassifier
@@ -39,6 +41,9 @@ from streamlearn.operators.kalman import KalmanClassifier as KalmanClassifier
 from streamlearn.operators.kalman import KalmanRegressor as KalmanRegressor
 from streamlearn.operators.kalman_bank import KalmanBankClassifier as KalmanBankClassifier
 from streamlearn.operators.kalman_bank import KalmanBankRegressor as KalmanBankRegressor
+from streamlearn.operators.rvfl import LiteRVFLClassifier as LiteRVFLClassifier
+from streamlearn.operators.rvfl import LiteRVFLRegressor as LiteRVFLRegressor
+from streamlearn.operators.rvfl import RVFLFeatures as RVFLFeatures
 from streamlearn.operators.scale import BalancedNormalizer as BalancedNormalizer
 from streamlearn.operators.scale import Normalizer as Normalizer
 from streamlearn.operators.scale import UnitNorm as UnitNorm

@@ -174,7 +174,49 @@ class _Analytic(LeastSquares):
 
 
 class AnalyticClassifier(_Analytic, Classifier):
-    """placeholder"""
+    """Linear classifier by recursive least squares; single samples can be taken out again.
+
+    Model: the weights W of one-hot labels minimise sum lam^age w |y - W f|^2 + ridge |W|^2 over the
+    labelled rows so far, f = (1, x), exactly. What of the ridge fades with the rows is given back
+    every 1 / (1 - lam) labels. `forget` removes samples as if they had never been learnt; with
+    `window` the model knows the newest labelled rows alone. Inputs should be of similar scale: put
+    `Normalizer()` before it, and `RVFLFeatures()` where a boundary is curved.
+    Args:
+        ridge: pull of the weights to 0, in units of x squared, > 0.
+        lam: weight of a row, relative to the next, in (0, 1]; 0.995 remembers 200, 1 all.
+        window: labelled rows known, >= 1, with their weights lam ** age; None is all.
+        probabilities: "scaled", a softmax of the scores with a learned scale, or "clip", positive
+            parts of the scores, normalised.
+        alpha0: the scale at the start, in [0.1, 100].
+        lr_alpha: step of its logarithm a label, >= 0.
+        balance: weigh a row by N / (C n_c), so that all C classes count alike.
+        max_d: features beyond it are an error, >= 1; at 2,048 the inverse has 32 MB.
+        max_classes: classes beyond it are an error, >= 1.
+    State:
+        weights_: (K, D) float64, D = 1 + d; K = 1 + largest class code learnt.
+        inverse_: (D, D) float64, of the weighted second moments of f with the ridge.
+        outputs_: (3, K) float64, weight learnt of each class, then zeros and ones.
+        scalars_: (8,) float64, counters, log alpha, in the order of `streamlearn.jit.rls`.
+        inputs_: (2, d) float64, weight seen and running mean of each feature (OBSERVE rows).
+        ring_, ring_labels_, ring_weights_: (window, D), (window, 1), (window, 1) float64, the rows
+            of the window.
+    A missing feature is imputed by its running mean from before the row. A row without a label, any
+    feature or weight teaches nothing, and nothing is forgotten for it. Rows with an infinity, or
+    with |f|^2 beyond 1e12 ridge, are refused (`n_rejected`). A class exists from the first row that
+    teaches it, with a column of zeros, which is exact.
+    Cost: O(D^2 + K D) time an event, thrice that with a window, and O(D^3 (1 - lam)) for the ridge;
+    no allocation in the kernel; O(D^2 + K D + window D) memory.
+    Raises: ValueError for a parameter out of range, and for a negative or infinite weight.
+    Reference: Zhuang et al. (2024), G-ACIL: Analytic Learning for Exemplar-Free Generalized Class
+    Incremental Learning, arXiv 2403.15706; Haykin, Adaptive Filter Theory, recursive least squares.
+    >>> model = AnalyticClassifier(lam=1.0)
+    >>> for i in range(100):
+    ...     model.learn_one({"a": float(i % 2) - 0.5}, "odd" if i % 2 else "even")
+    >>> model.learn_one({"a": 0.5}, "even")  # a mistake
+    >>> model.forget_one({"a": 0.5}, "even")
+    >>> model.predict_one({"a": 0.5})
+    'odd'
+    """
 
     _classify = True
 
@@ -184,8 +226,8 @@ class AnalyticClassifier(_Analytic, Classifier):
         lam: float = 0.995,
         window: int | None = None,
         probabilities: str = "scaled",
-        alpha0: float = 4.0,
-        lr_alpha: float = 0.02,
+        alpha0: float = 2.0,
+        lr_alpha: float = 0.05,
         balance: bool = False,
         max_d: int = 2048,
         max_classes: int = 10_000,
@@ -198,7 +240,24 @@ class AnalyticClassifier(_Analytic, Classifier):
 
 
 class AnalyticRegressor(_Analytic, Regressor):
-    """placeholder"""
+    """Linear regression by recursive least squares; single samples can be taken out again.
+
+    Model, state and arguments as `AnalyticClassifier`; y is (n,) or (n, q). The ridge pulls the
+    constant to the running mean of a target, not to 0 (without forgetting, to its first value).
+    Outputs `prediction` and `variance`: s2 (1 + f' P f), s2 the running variance of residuals over
+    the root of that factor, P the inverse.
+    State: outputs_ (3, q) holds faded weight, running mean and residual variance of each target;
+    ring_labels_ is (window, q).
+    A row with any target missing counts as unlabelled; a target beyond 1e300 as infinite.
+    Cost: as `AnalyticClassifier`, with q for K.
+    Raises: ValueError for a parameter out of range, a bad weight, a changed number of targets.
+    Reference: Haykin, Adaptive Filter Theory, recursive least squares.
+    >>> model = AnalyticRegressor()
+    >>> for i in range(100):
+    ...     model.learn_one({"a": float(i % 2) - 0.5}, 7.0 + i % 2)
+    >>> round(model.predict_one({"a": 0.5}), 2)
+    8.0
+    """
 
     def __init__(
         self,

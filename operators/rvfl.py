@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
+from river import base
 
-from streamlearn.block import F8, I8, LEARN, Block, Columns, Features
+from streamlearn.block import BOOLEAN, F8, I8, LEARN, NUMBER, Block, Columns, Features
 from streamlearn.jit import lift, rvfl
 from streamlearn.jit import random_features as activations
 from streamlearn.jit.counter import key_of, normals
 from streamlearn.operators import _checks
-from streamlearn.operators._base import Classifier, Regressor
+from streamlearn.operators._base import Classifier, Regressor, Transformer
 from streamlearn.operators._least_squares import LeastSquares, plain, rows_of
 
 _ACTIVATIONS = {
@@ -230,7 +231,56 @@ class _LiteRVFL(_Nodes, LeastSquares):
 
 
 class LiteRVFLClassifier(_LiteRVFL, Classifier):
-    """placeholder"""
+    """Classifier that is linear in the inputs and in random features of them, and forgets.
+
+    Model: f = (1, g(V z + b), z), z the inputs standardised by the moments of the first labelled
+    rows and cut at +-clip, V and b normal draws that are never learnt, g the activation. The
+    weights W of one-hot labels minimise sum lam^age w |y - W f|^2 + ridge |W|^2 over all labelled
+    rows, lam = 1 - 1 / memory: recursive least squares, one rank-one step a label. With `leaky` the
+    ridge does not fade as the rows do: each label gives (1 - lam) D ridge back to one of the D
+    coordinates in turn. Without, what the inputs do not excite winds up (see `n_resets`).
+    Args:
+        hidden: random features, >= 0; 0 is linear. Well below `memory` times 4.
+        memory: labelled rows remembered, > 1; a row's weight has halved after 0.7 of it. None
+            never forgets. The paper's theta is (1 - 1 / memory) ** -0.5.
+        ridge: pull of the weights to 0, in units of squared features, > 0.
+        activation: "sigmoid", "tanh", "relu" or "identity".
+        warm_up: labelled rows whose moments fix the scaler, >= 2. At an eighth, a quarter, a half
+            and all of them it is fixed anew and these rows are learnt again with it; before an
+            eighth, answers are class shares.
+        node_scale: standard deviation of an entry of V and b times sqrt(d), > 0.
+        leaky: whether the ridge stays.
+        probabilities: "scaled", a softmax of the scores with a learned scale, or "clip", positive
+            parts of the scores, normalised.
+        alpha0: the scale at the start, in [0.1, 100].
+        lr_alpha: step of its logarithm a label, >= 0.
+        balance: weigh a row by N / (C n_c), so that all C classes count alike.
+        eps_std: added to standard deviations, in units of the feature, >= 0.
+        clip: bound of standardised inputs, > 0.
+        seed: of the random features, which are drawn by feature name.
+    State:
+        weights_: (K, D) float64, D = 1 + hidden + d; K = 1 + largest class code learnt.
+        inverse_: (D, D) float64, of the weighted second moments of f with the ridge.
+        outputs_: (3, K) float64, weight learnt of each class, then zeros and ones.
+        scalars_: (8,) float64, counters, log alpha, in the order of `streamlearn.jit.rls`.
+        inputs_: (5, d) float64, of each feature: values seen, running mean and sum of squares,
+            applied centre and factor.
+        buffer_, lessons_: (n, d) and (n, 2) float64, the rows of the warm-up; then empty.
+    A missing feature is at its centre. A row without any feature teaches nothing, and nothing is
+    forgotten for it. A feature that comes later counts once it has an eighth of `warm_up` values,
+    with running moments until it has all of them; of these, values a million standard deviations
+    off are left out. Rows with an infinity are refused (`n_rejected`).
+    A class exists from the first row that teaches it, with a column of zeros, which is exact.
+    Cost: O(D^2 + K D + hidden d) time an event, no allocation in the kernel; O(D^2 + K D) memory.
+    Raises: ValueError for a parameter out of range, and for a negative or infinite weight.
+    Reference: Hu, Liu and He (2025), Lite-RVFL: A Lightweight Random Vector Functional-Link Neural
+    Network for Learning Under Concept Drift, arXiv 2506.08063. The ridge that stays is ours.
+    >>> model = LiteRVFLClassifier(hidden=20)
+    >>> for i in range(100):
+    ...     model.learn_one({"a": i % 10 - 4.5}, "out" if abs(i % 10 - 4.5) > 2 else "in")
+    >>> model.predict_one({"a": -4.5}), model.predict_one({"a": 0.5}), model.predict_one({"a": 4.5})
+    ('out', 'in', 'out')
+    """
 
     _classify = True
 
@@ -239,13 +289,13 @@ class LiteRVFLClassifier(_LiteRVFL, Classifier):
         hidden: int = 100,
         memory: float | None = 250.0,
         ridge: float = 1.0,
-        activation: str = "sigmoid",
+        activation: str = "relu",
         warm_up: int = 200,
         node_scale: float = 2.0,
         leaky: bool = True,
         probabilities: str = "scaled",
         alpha0: float = 4.0,
-        lr_alpha: float = 0.02,
+        lr_alpha: float = 0.05,
         balance: bool = False,
         eps_std: float = 0.01,
         clip: float = 10.0,
@@ -257,7 +307,23 @@ class LiteRVFLClassifier(_LiteRVFL, Classifier):
 
 
 class LiteRVFLRegressor(_LiteRVFL, Regressor):
-    """placeholder"""
+    """Regression that is linear in the inputs and in random features of them, and forgets.
+
+    Model, state and arguments as `LiteRVFLClassifier`; y is (n,) or (n, q). The ridge pulls to the
+    running mean of a target, so its level is free: adding a number to all targets adds it to all
+    answers. Outputs `prediction` and `variance`: s2 (1 + f' P f), s2 the running variance of
+    residuals over the root of that factor, P the inverse.
+    State: outputs_ (3, q) holds faded weight, running mean and residual variance of each target.
+    A row with any target missing counts as unlabelled; a target beyond 1e300 as infinite.
+    Cost: O(D^2 + q D + hidden d) time an event; O(D^2 + q D) memory.
+    Raises: ValueError for a parameter out of range, a bad weight, a changed number of targets.
+    Reference: Hu, Liu and He (2025), arXiv 2506.08063, which has the classifier.
+    >>> model = LiteRVFLRegressor(hidden=20, ridge=0.01)
+    >>> for i in range(200):
+    ...     model.learn_one({"a": i % 10 - 4.5}, 1000 + (i % 10 - 4.5) ** 2)
+    >>> round(model.predict_one({"a": 0.5}))
+    1000
+    """
 
     def __init__(
         self,
@@ -273,3 +339,83 @@ class LiteRVFLRegressor(_LiteRVFL, Regressor):
         seed: int = 0,
     ) -> None:
         self._set_head(locals())
+
+
+class RVFLFeatures(_Nodes, Transformer, base.Transformer):
+    """Random nodes and standardised inputs, as `LiteRVFLClassifier` has them, for any head.
+
+    The output is g(V z + b) and z, in columns `node0`, `node1`, … and under the names of the
+    inputs. A feature's moments run over its first `warm_up` values (OBSERVE rows) and are frozen
+    then; a row is scaled by those from before it, and a feature with less than an eighth of the
+    values is 0. A missing value is at its centre, 0; a row without any feature is NaN throughout. A
+    row with an infinite feature is passed on as it is, so that later stages refuse it too, and is
+    counted in `n_rejected`.
+    Args:
+        hidden, activation, warm_up, node_scale, eps_std, clip, seed: as `LiteRVFLClassifier`.
+    State:
+        inputs_: (5, d) float64, of each feature: values seen, running mean and sum of squares,
+            applied centre and factor.
+        width_: number of features by which the scale of V was chosen, that of the end of warm-up.
+    Cost: O(hidden d) time an event, no allocation in the kernel; 40 d bytes.
+    Raises: ValueError for a parameter out of range.
+    Reference: Pao, Park and Sobajic (1994), Learning and generalization characteristics of the
+    random vector functional-link net.
+    >>> features = RVFLFeatures(hidden=2, warm_up=2)
+    >>> for value in (1.0, 3.0):
+    ...     features.learn_one({"a": value})
+    >>> sorted(features.transform_one({"a": 3.0}))
+    ['a', 'node0', 'node1']
+    """
+
+    _arrays = ("inputs_", "counters_")
+    _counters = ("width_",)
+
+    @classmethod
+    def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
+        """What River's checks and the conformance suite build."""
+        yield {}
+        yield {"hidden": 5, "warm_up": 4, "activation": "relu", "clip": 3.0, "seed": 1}
+        yield {"hidden": 0, "warm_up": 20, "activation": "identity", "eps_std": 0.0}
+
+    def __init__(
+        self,
+        hidden: int = 100,
+        activation: str = "tanh",
+        warm_up: int = 200,
+        node_scale: float = 2.0,
+        eps_std: float = 0.01,
+        clip: float = 10.0,
+        seed: int = 0,
+    ) -> None:
+        self._set_nodes("RVFLFeatures", locals())
+        self.inputs_: F8 = np.zeros((5, 0))
+        self.counters_: F8 = np.zeros(2)
+        self._output: tuple[Features, Features] | None = None
+
+    @property
+    def n_rejected(self) -> int:
+        """Rows with OBSERVE and an infinite feature."""
+        return int(self.counters_[rvfl.REFUSED])
+
+    def grow(self, features: Features) -> None:
+        """Room for new features, of which nothing is known yet."""
+        self.inputs_ = _checks.padded(self.inputs_, (5, len(features)))
+        if self.counters_[rvfl.SEEN] < self.warm_up:
+            self.width_ = len(features)
+
+    def _run(self, block: Block) -> Columns:
+        X, _, weight, mode = rows_of(block)
+        out = np.empty((block.n, self.hidden + block.d))
+        nodes = self._nodes(self.inputs_, self._features)
+        rvfl.expand_run(X, weight, mode, nodes, self._shape, self.counters_, out)
+        return {"X": out}
+
+    def output_features(self, features: Features) -> Features:
+        """The nodes, then the same columns, all of them numbers."""
+        if self._output is None or self._output[0] is not features:
+            nodes = [f"node{k}" for k in range(self.hidden)]
+            kinds = [NUMBER if kind == BOOLEAN else kind for kind in features.kinds]
+            names = [*nodes, *features.names]
+            made = Features(names, [NUMBER] * self.hidden + kinds, features.categories)
+            self._output = (features, made)
+        return self._output[1]
