@@ -1,0 +1,60 @@
+"""Analytic heads: cost by width beside numpy."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from benchmarks.families import Cost
+from streamlearn.block import F8
+from streamlearn.operators import AnalyticClassifier
+
+CANDIDATES: dict[str, dict[str, list[Any]]] = {
+    "AnalyticClassifier": {
+        "ridge": [0.01, 1.0],
+        "lam": [0.99, 0.998, 0.999],
+        "alpha0": [4.0, 8.0],
+        "lr_alpha": [0.02],
+    },
+    "AnalyticRegressor": {"ridge": [0.01, 1.0], "lam": [0.99, 0.998, 0.999]},
+}
+
+
+class Plain:
+    """The same equations in numpy, a row at a time: two classes, the ridge given back in time."""
+
+    def __init__(self, d: int, lam: float = 0.995, ridge: float = 0.1) -> None:
+        self.D, self.lam, self.ridge, self.n = 1 + d, lam, ridge, 0
+        self.P, self.W = np.eye(self.D) / ridge, np.zeros((2, self.D))
+        self.f = np.ones(self.D)
+        self.every = round(1.0 / (1.0 - lam))
+
+    def walk(self, X: F8, y: F8) -> None:
+        """Predict and learn every row."""
+        f, lam = self.f, self.lam
+        for x, c in zip(X, y.astype(int).tolist(), strict=True):
+            f[1:] = x
+            o = self.W @ f
+            e = np.exp(4.0 * (o - o.max()))
+            e /= e.sum()
+            u = self.P @ f
+            o *= -1.0
+            o[c] += 1.0
+            S = lam + f @ u
+            self.W += np.outer(o, u / S)
+            z = u / np.sqrt(S)
+            self.P -= np.outer(z, z)  # symmetric to the last bit, or the inverse below is lost
+            self.P /= lam
+            self.n += 1
+            if self.n % self.every == 0:
+                A = np.linalg.inv(self.P)
+                b = self.W @ A
+                A[np.diag_indices(self.D)] += self.ridge * (1.0 - lam**self.every)
+                self.P = np.linalg.inv(A)
+                self.W = b @ self.P
+
+
+def costs() -> Iterator[Cost]:
+    """Widths of the issue."""
+    for d in (8, 54, 120, 500):
+        yield Cost("AnalyticClassifier", f"d = {d}", AnalyticClassifier, Plain(d).walk, d, 1 + d)
