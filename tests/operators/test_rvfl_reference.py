@@ -1,5 +1,6 @@
 """Lite-RVFL against routes that share nothing with the kernels: closed forms, the author's form."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from streamlearn.jit.counter import key_of, normals
 from streamlearn.operators import LiteRVFLClassifier, LiteRVFLRegressor, RVFLFeatures
 from streamlearn.testing import CLASSIFICATION, block_of, labelled
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[F8], F8]] = {
     "sigmoid": lambda z: 1.0 / (1.0 + np.exp(-np.clip(z, -40.0, 40.0))),
     "tanh": np.tanh,
     "relu": lambda z: np.maximum(z, 0.0),
@@ -46,7 +47,7 @@ def lifted(X: F8, model: Any) -> F8:
 
 def weighted_ridge(H: F8, Y: F8, w: F8, ridge: float) -> tuple[F8, F8]:
     """Weights (K, D) and inverse of the weighted normal equations."""
-    P = np.linalg.inv(H.T @ (H * w[:, None]) + ridge * np.eye(H.shape[1]))
+    P: F8 = np.linalg.inv(H.T @ (H * w[:, None]) + ridge * np.eye(H.shape[1]))
     return (P @ H.T @ (Y * w[:, None])).T, P
 
 
@@ -72,7 +73,8 @@ def test_read_out_is_the_weighted_ridge_solution(  # acceptance 1
     model = LiteRVFLClassifier(hidden=30, memory=memory_of(theta), ridge=ridge, leaky=False)
     run(model, X, y)
     H, n = lifted(X, model), 400
-    B, P = weighted_ridge(H, np.eye(3)[y.astype(int)], theta ** (2.0 * np.arange(n)), ridge)
+    w: F8 = np.power(theta, 2.0 * np.arange(n))
+    B, P = weighted_ridge(H, np.eye(3)[y.astype(int)], w, ridge)
     assert_allclose(model.weights_, B, rtol=1e-8, atol=1e-8)
     P *= theta ** (2.0 * (n - 1))
     assert_allclose(model.inverse_, P, rtol=1e-8, atol=1e-8 * np.abs(P).max())
