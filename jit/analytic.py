@@ -31,6 +31,7 @@ from streamlearn.jit.rls import (
     take,
 )
 
+_PANEL = 64
 _NEVER_LEARNT = 1e-8  # of 1 - v h, below which a removal leaves no digit
 
 Ring = tuple[F8, F8, F8]
@@ -53,20 +54,20 @@ def upper_factor(B: F8) -> None:
 
 
 @part
-def solve_columns(U: F8, X: F8) -> None:
-    """X <- (U'U)^-1 X, X (D, m): all columns at once, row by row. O(D^2 m)."""
+def solve_columns(U: F8, X: F8, first: int, last: int) -> None:
+    """X <- (U'U)^-1 X in these columns of X (D, m): all of them at once, row by row."""
     D = U.shape[0]
     for k in range(D):
-        for j in range(X.shape[1]):
+        for j in range(first, last):
             X[k, j] /= U[k, k]
         for i in range(k + 1, D):
-            for j in range(X.shape[1]):
+            for j in range(first, last):
                 X[i, j] -= U[k, i] * X[k, j]
     for i in range(D - 1, -1, -1):
         for k in range(i + 1, D):
-            for j in range(X.shape[1]):
+            for j in range(first, last):
                 X[i, j] -= U[i, k] * X[k, j]
-        for j in range(X.shape[1]):
+        for j in range(first, last):
             X[i, j] /= U[i, i]
 
 
@@ -96,7 +97,8 @@ def refresh(W: F8, P: F8, B: F8, extra: float) -> None:
             B[i, j] = extra * P[i, j]
         B[i, i] += 1.0
     upper_factor(B)
-    solve_columns(B, P)
+    for first in range(0, D, _PANEL):  # as many columns as stay in the cache
+        solve_columns(B, P, first, min(first + _PANEL, D))
     for i in range(D):
         for j in range(i):
             P[i, j] = P[j, i] = 0.5 * (P[i, j] + P[j, i])

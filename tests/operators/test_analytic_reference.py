@@ -17,7 +17,7 @@ def with_one(X: F8) -> F8:
 
 def ridge_solution(H: F8, Y: F8, w: F8, ridge: float) -> tuple[F8, F8]:
     """Weights (K, D) and inverse of the weighted normal equations."""
-    P: F8 = np.linalg.inv(H.T @ (H * w[:, None]) + ridge * np.eye(H.shape[1]))
+    P = np.asarray(np.linalg.inv(H.T @ (H * w[:, None]) + ridge * np.eye(H.shape[1])), np.float64)
     return (P @ H.T @ (Y * w[:, None])).T, P
 
 
