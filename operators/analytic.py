@@ -27,7 +27,7 @@ class _Analytic(LeastSquares):
     def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
         """What River's checks and the conformance suite build."""
         yield {}
-        yield {"lam": 0.8, "window": 5}
+        yield {"lam": 0.8, "ridge": 1.0}
         yield {"lam": 1.0, "window": 20, "ridge": 2.0}
 
     def _set_head(self, given: dict[str, Any]) -> None:
