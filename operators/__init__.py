@@ -44,6 +44,10 @@ from streamlearn.operators.kalman_bank import KalmanBankRegressor as KalmanBankR
 from streamlearn.operators.rvfl import LiteRVFLClassifier as LiteRVFLClassifier
 from streamlearn.operators.rvfl import LiteRVFLRegressor as LiteRVFLRegressor
 from streamlearn.operators.rvfl import RVFLFeatures as RVFLFeatures
+from streamlearn.operators.mixture import GaussianMixtureAnomalyScorer as GaussianMixtureAnomalyScorer
+from streamlearn.operators.mixture import GaussianMixtureClassifier as GaussianMixtureClassifier
+from streamlearn.operators.mixture import GaussianMixtureImputer as GaussianMixtureImputer
+from streamlearn.operators.mixture import GaussianMixtureRegressor as GaussianMixtureRegressor
 from streamlearn.operators.scale import BalancedNormalizer as BalancedNormalizer
 from streamlearn.operators.scale import Normalizer as Normalizer
 from streamlearn.operators.scale import UnitNorm as UnitNorm

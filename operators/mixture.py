@@ -1,0 +1,581 @@
+"""Incremental Gaussian mixture: one joint density that classifies, regresses, imputes, scores."""
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from streamlearn.block import F8, I8, LEARN, Block, Columns, Features
+from streamlearn.contracts import State
+from streamlearn.jit import mixture
+from streamlearn.operators import _checks
+from streamlearn.operators._base import Classifier, Operator, Regressor, Row, Scorer, Transformer
+
+_log = logging.getLogger(__name__)
+_MODES = ("exact", "paper")
+_MAX_CLASSES = 100_000  # a label beyond it is no class code
+
+
+class _Mixture(Operator):
+    """What all four share: the density of the joint vector, its state, the call of the kernel.
+
+    Arrays have room for components that may come; what their properties give is cut to those there
+    are, so that it does not depend on how the stream was cut.
+    """
+
+    _arrays: ClassVar[tuple[str, ...]] = (
+        "mu_", "Lam_", "components_", "moments_", "classes_", "buffer_", "scalars_",
+    )  # fmt: skip
+    _task: int = mixture.DENSITY
+
+    beta: float
+    delta: float
+    rho: float
+    v_min: float
+    sp_min: float
+    k_max: int
+    mode: str
+    eps: float
+    std: float
+    warm_start: int
+    _q: int  # targets of a regressor
+
+    # -- construction ------------------------------------------------------------------------------
+
+    @classmethod
+    def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
+        """What River's checks and the conformance suite build."""
+        yield {}
+        yield {"warm_start": 9, "k_max": 3, "v_min": 5.0, "rho": 0.9}
+        yield {"std": 1.0, "mode": "paper", "beta": 0.01, "rho": 1.0, "delta": 1.0}
+
+    def _set_parameters(self, given: dict[str, Any]) -> None:
+        """Check and keep the parameters that all have."""
+        owner = type(self).__name__
+        self.beta = _checks.between(owner, "beta", given["beta"], 0.0, 0.999)
+        self.delta = _checks.positive(owner, "delta", given["delta"])
+        _checks.between(owner, "delta", self.delta, 1e-6, 1e6)
+        self.rho = _checks.between(owner, "rho", given["rho"], 0.5, 1.0)
+        for name in ("v_min", "sp_min", "std"):
+            setattr(self, name, _checks.not_negative(owner, name, given[name]))
+        self.k_max = _checks.whole(owner, "k_max", given["k_max"], 1)
+        self.mode = _checks.choice(owner, "mode", given["mode"], _MODES)
+        self.eps = _checks.between(owner, "eps", given["eps"], 0.0, 1.0)
+        self.warm_start = _checks.whole(owner, "warm_start", given["warm_start"], 1)
+
+    def _begin(self, **more: float) -> None:
+        """The settings as the vector that the kernel takes, and the empty state."""
+        settings = {
+            mixture.TASK: self._task, mixture.PAPER: self.mode == "paper", mixture.RHO: self.rho,
+            mixture.V_MIN: self.v_min, mixture.SP_MIN: self.sp_min, mixture.K_MAX: self.k_max,
+            mixture.EPS: self.eps, mixture.DELTA: self.delta, mixture.STD: self.std,
+            mixture.WARM: 0 if self.std > 0.0 else self.warm_start,
+        } | {getattr(mixture, name): value for name, value in more.items()}  # fmt: skip
+        self._settings = np.array([float(settings.get(i, 0.0)) for i in range(mixture.N_SETTINGS)])
+        self._clear()
+
+    def _clear(self) -> None:
+        """The state of an operator that has not even seen a feature."""
+        self._q = D = 1 if self._task == mixture.TARGETS else 0
+        self.scalars_ = np.zeros(mixture.N_SCALARS)
+        self.moments_ = np.zeros((4, D))
+        self._mu, self._Lam = np.zeros((0, D)), np.zeros((0, D, D))
+        self._components, self._classes = np.zeros((4, 0)), np.zeros((2, 0))
+        self._buffer = np.zeros((0, D + 2))
+        self._chi = np.zeros(1)
+        self._work = np.zeros((mixture.N_VEC, 0)), np.zeros((0, 0, 0)), np.zeros((0, 0))
+        self._warned = False
+
+    # -- state -------------------------------------------------------------------------------------
+
+    @property
+    def n_components_(self) -> int:
+        """Components there are."""
+        return int(self.scalars_[mixture.COMPONENTS])
+
+    @property
+    def mu_(self) -> F8:
+        """(K, D) means of the components."""
+        return self._mu[: self.n_components_]
+
+    @mu_.setter
+    def mu_(self, value: F8) -> None:
+        self._mu = np.ascontiguousarray(value)
+
+    @property
+    def Lam_(self) -> F8:
+        """(K, D, D) precisions of the components, symmetric positive definite."""
+        return self._Lam[: self.n_components_]
+
+    @Lam_.setter
+    def Lam_(self, value: F8) -> None:
+        self._Lam = np.ascontiguousarray(value)
+
+    @property
+    def components_(self) -> F8:
+        """(4, K): log-determinant of the covariance, accumulated posterior, age, class or -1."""
+        return self._components[:, : self.n_components_]
+
+    @components_.setter
+    def components_(self, value: F8) -> None:
+        self._components = np.ascontiguousarray(value)
+
+    @property
+    def classes_(self) -> F8:
+        """(2, C): rows learnt of each class; its column among the targets, 0 for the one without."""
+        return self._classes[:, : int(self.scalars_[mixture.CLASSES])]
+
+    @classes_.setter
+    def classes_(self, value: F8) -> None:
+        self._classes = np.ascontiguousarray(value)
+
+    @property
+    def buffer_(self) -> F8:
+        """(b, D + 2) rows of the warm-up, with weight and class; none after it."""
+        return self._buffer[: int(self.scalars_[mixture.BUFFERED])]
+
+    @buffer_.setter
+    def buffer_(self, value: F8) -> None:
+        self._buffer = np.ascontiguousarray(value)
+
+    @property
+    def weights_(self) -> F8:
+        """(K,) prior weights of the components, which sum to 1."""
+        sp: F8 = self.components_[mixture.SP]
+        return sp / sp.sum()
+
+    @property
+    def n_samples_(self) -> int:
+        """Rows learnt."""
+        return int(self.scalars_[mixture.SAMPLES])
+
+    @property
+    def n_rejected(self) -> int:
+        """Rows to be learnt that were refused.
+
+        For a feature or target that is infinite or beyond 1e100, or a label that is no class code.
+        """
+        return int(self.scalars_[mixture.REJECTED])
+
+    @property
+    def n_imputed(self) -> int:
+        """Missing features in learnt rows, filled by recall."""
+        return int(self.scalars_[mixture.IMPUTED])
+
+    @property
+    def n_forced(self) -> int:
+        """Rows that were new to all components when there were `k_max`: the nearest took them."""
+        return int(self.scalars_[mixture.FORCED])
+
+    @property
+    def n_repaired(self) -> int:
+        """Precisions that were found not to be positive definite, and began anew."""
+        return int(self.scalars_[mixture.REPAIRED])
+
+    @property
+    def n_guarded(self) -> int:
+        """Updates of mode "paper" without their rank-one term: it made a covariance indefinite."""
+        return int(self.scalars_[mixture.GUARDED])
+
+    def grow(self, features: Features) -> None:
+        """Make room for features, in front of the targets; they enter once they have had values."""
+        known, d = self._d, len(features)
+        if d > known:
+            self._insert(known, d - known)
+
+    @property
+    def _d(self) -> int:
+        return self.moments_.shape[1] - self._n_targets
+
+    @property
+    def _n_targets(self) -> int:
+        """Columns of the joint vector behind the features."""
+        if self._task == mixture.TARGETS:
+            return self._q
+        if self._task != mixture.RECALL:
+            return 0
+        return max(0, int(np.count_nonzero(self._classes[mixture.COLUMN] >= 0.0)) - 1)
+
+    def _insert(self, at: int, count: int) -> None:
+        """New coordinates, not in use, in front of coordinate `at`."""
+        old = self.moments_.shape[1]
+        D = old + count
+        kept = np.concatenate([np.arange(at), np.arange(at + count, D)])
+        K = self._mu.shape[0]
+        mu, Lam, moments = np.zeros((K, D)), np.zeros((K, D, D)), np.zeros((4, D))
+        mu[:, kept], moments[:, kept] = self._mu, self.moments_
+        Lam[:, np.arange(D), np.arange(D)] = 1.0
+        Lam[:, kept[:, None], kept] = self._Lam
+        buffer = np.full((self._buffer.shape[0], D + 2), np.nan)
+        buffer[:, np.append(kept, [D, D + 1])] = self._buffer
+        self._mu, self._Lam, self.moments_, self._buffer = mu, Lam, moments, buffer
+
+    def load(self, state: State) -> None:
+        """Take over a state that `state` gave; the operator must have the same parameters."""
+        self._clear()
+        super().load(state)
+
+    def _make_room(self) -> None:
+        """Room for a quarter more components, eight at least."""
+        K, D = self._mu.shape
+        room = min(self.k_max, K + max(8, K // 4))
+        self._mu = _checks.padded(self._mu, (room, D))
+        self._Lam = _checks.padded(self._Lam, (room, D, D))
+        self._components = _checks.padded(self._components, (4, room))
+
+    def _open_class(self, code: int) -> None:
+        """Give a class its column: none to the first, and none where components have classes."""
+        columns = self._classes[mixture.COLUMN]
+        opened = int(np.count_nonzero(columns >= 0.0))
+        if self._task == mixture.RECALL and opened > 0:
+            D = self.moments_.shape[1]
+            self._insert(D, 1)
+            self.moments_[mixture.MASS, D] = self.scalars_[mixture.SAMPLES]
+        columns[code] = float(opened) if self._task == mixture.RECALL else 0.0
+
+    def _fit(self) -> None:
+        """Scratch, the table of the gate and the buffer, as wide as the state is now."""
+        (K, D), C = self._mu.shape, self._classes.shape[1]
+        vec, per, G = self._work
+        width = max(K, D, C, 1)
+        if vec.shape[1] < width or per.shape[1:] != (K, D) or G.shape[0] != D:
+            longer = np.zeros((mixture.N_VEC, max(width, vec.shape[1])))
+            longer[:, : vec.shape[1]] = vec  # a walk that asked for room goes on with it
+            self._work = longer, np.zeros((mixture.N_PER, K, D)), np.zeros((D, D))
+        if self._chi.shape[0] != D + 1:
+            self._chi = np.full(D + 1, math.inf)
+            if self.beta > 0.0:
+                mixture.chi2_quantiles(self.beta, self._chi)
+        warm = int(self._settings[mixture.WARM])
+        left = self.n_samples_ < warm
+        if self._buffer.shape[0] != (warm if left else 0):
+            self._buffer = _checks.padded(self.buffer_, (warm if left else 0, D + 2))
+
+    def _kernel_state(self) -> tuple[F8, ...]:
+        return (
+            self._mu, self._Lam, self._components, self.moments_, self._classes, self._buffer,
+            self.scalars_,
+        )  # fmt: skip
+
+    # -- the walk ----------------------------------------------------------------------------------
+
+    def _walk_block(self, block: Block, answer: F8, side: F8) -> None:
+        """Call the kernel until the block is done; it stops where something needs room."""
+        bad = np.flatnonzero(~((block.weight >= 0.0) & (block.weight < math.inf)))
+        if bad.size:
+            raise ValueError(
+                f"{type(self).__name__}: weight must be >= 0 and finite, got "
+                f"{block.weight[bad[0]]} in row {bad[0]} of the block"
+            )
+        y = block.y if block.y.ndim == 2 else block.y[:, None]
+        rows = (_plain(block.X), _plain(y), _plain(block.weight), _plain(block.mode))
+        at, why = 0, -1
+        while why != mixture.DONE:
+            self._fit()
+            fixed = (self._settings, self._chi, *self._work)
+            at, why = mixture.walk(rows, self._kernel_state(), fixed, (answer, side), at)
+            if why == mixture.ROOM:
+                self._make_room()
+            elif why == mixture.CLASS:
+                self._open_class(int(y[at, 0]))
+        if not self._warned and self.n_repaired > 0:
+            self._warned = True
+            _log.warning("%s: a precision had to begin anew", type(self).__name__)
+
+    # -- recall ------------------------------------------------------------------------------------
+
+    def recall(self, X: F8, y: F8 | None = None) -> tuple[F8, F8]:
+        """Fill what is missing from what is there, in either direction; changes nothing.
+
+        Args:
+            X: (n, d) features, NaN where they are to be recalled.
+            y: (n, q) the targets behind them; all are recalled if not given. A class is a row of
+                zeros with a one in its column, which the first class that came does not have.
+        Returns: Z (n, d + q) with every gap filled, and the variances of what was filled, 0 where
+            a value was given. Before anything was learnt, the running mean and variance.
+        Cost: O(K (D^2 + m^3)) a row with m gaps.
+        """
+        X = np.asarray(X, dtype=np.float64)
+        D = self.moments_.shape[1]
+        q = D - self._d
+        targets = np.full((X.shape[0], q), np.nan) if y is None else np.asarray(y, dtype=np.float64)
+        if X.shape[1] != D - q or targets.shape != (X.shape[0], q):
+            raise ValueError(
+                f"{type(self).__name__}: recall takes {D - q} features and {q} targets a row, "
+                f"got X of shape {X.shape} and y of shape {targets.shape}"
+            )
+        Z = np.concatenate([X, targets], axis=1)
+        variance = np.empty_like(Z)
+        self._fit()
+        fixed = (self._settings, self._chi, *self._work)
+        mixture.fill(Z, self._kernel_state(), fixed, variance)
+        return Z, variance
+
+    def recall_one(self, x: Row) -> dict[Any, float]:
+        """All features of one event, those missing in x recalled from those that are there."""
+        Z, _ = self.recall(self._row(x))
+        return dict(zip(self._features.names, Z[0].tolist(), strict=False))
+
+
+def _plain(array: Any) -> Any:
+    """The array, or a copy if it is read-only or strided: one compiled kernel serves all."""
+    return array if array.flags.carray else array.copy()
+
+
+class GaussianMixtureClassifier(_Mixture, Classifier):
+    """Classifier by recall from an incremental Gaussian mixture of features and classes.
+
+    Model: p(z) = sum_j pi_j N(z | mu_j, Lam_j^-1), z = (x, one-hot class without the first class
+    that came). A row that is new to all components by a chi-square test becomes one; else all move
+    by their share in it. The class is recalled as the conditional mean of its columns given x, and
+    its probability is share^alpha, normalised, with a learned alpha (1 is the share itself).
+    Args:
+        beta: chance that a row of a component is taken for new, in [0, 1); 0: one component.
+        delta: initial standard deviation of a component, in those of the data, > 0.
+        rho: what a component keeps of its accumulated posterior a row, in [0.5, 1]; 1 forgets
+            nothing and fails under drift.
+        v_min, sp_min: a component older than v_min rows with less posterior than sp_min is
+            deleted, >= 0.
+        k_max: the most components, >= 1; beyond it the nearest takes what is new (`n_forced`).
+        mode: "exact", or "paper": the published update, which can lose positive definiteness, with
+            a guard (`n_guarded`). For comparison.
+        eps: floor of the variance of a coordinate given all others, in initial variances, [0, 1].
+        std: standard deviation of all coordinates, if known, > 0; 0 estimates it.
+        warm_start: rows from which it is estimated, >= 1; after an eighth, a quarter, a half and
+            all of them the mixture begins anew from them.
+        components: "joint", or "by_class": each component is of one class and has no target
+            columns; probabilities are those of Bayes, tempered by alpha.
+        probabilities: "scaled", or "clipped": shares clipped to [0, 1] and normalised.
+        lr_alpha: step of log alpha a label, >= 0.
+        balance: weigh a row of class c by N / (C n_c), so that all classes count alike.
+    State (K components, D = d + classes - 1 coordinates, C = 1 + largest class code learnt):
+        mu_: (K, D) float64, means.
+        Lam_: (K, D, D) float64, precisions, symmetric positive definite.
+        components_: (4, K) float64, log-determinant of the covariance, accumulated posterior, age,
+            class of the component or -1.
+        moments_: (4, D) float64, mass, running mean and variance, 1 where a coordinate is in use.
+        classes_: (2, C) float64, rows learnt, column of the class.
+        buffer_: (b, D + 2) float64, rows of the warm-up with weight and class.
+        scalars_: (13,) float64, counters and log alpha, in the order of `streamlearn.jit.mixture`.
+    A missing feature joins what is unknown; in a row that is learnt it is recalled from the rest.
+    A feature that comes after the warm-up enters with its tenth value. Rows without a label or any
+    feature teach nothing; rows with a value that is infinite or beyond 1e100 are refused.
+    Cost: O(K D^2) time an event, with m gaps O(K m^3) more, no allocation in the kernel but where
+    K grows; O(K D^2) memory.
+    Raises: ValueError for a parameter out of range, and for a negative or infinite weight.
+    Reference: Pinto and Engel (2015), A Fast Incremental Gaussian Mixture Model, PLOS ONE 10(10);
+    its covariance recursion is corrected here.
+    >>> model = GaussianMixtureClassifier(warm_start=8)
+    >>> for i in range(40):
+    ...     model.learn_one({"a": i % 4 + 0.1 * (i % 3)}, "high" if i % 4 > 1 else "low")
+    >>> model.predict_one({"a": 2.6})
+    'high'
+    """
+
+    _task = mixture.RECALL
+    recalls_input = True
+
+    @classmethod
+    def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
+        """What River's checks and the conformance suite build."""
+        yield from super()._unit_test_params()
+        yield {"components": "by_class", "warm_start": 20, "balance": True}
+        yield {"probabilities": "clipped", "balance": True, "beta": 0.0}
+
+    def __init__(
+        self,
+        beta: float = 0.1,
+        delta: float = 0.3,
+        rho: float = 0.995,
+        v_min: float = 100.0,
+        sp_min: float = 3.0,
+        k_max: int = 200,
+        mode: str = "exact",
+        eps: float = 1e-3,
+        std: float = 0.0,
+        warm_start: int = 100,
+        components: str = "joint",
+        probabilities: str = "scaled",
+        lr_alpha: float = 0.02,
+        balance: bool = False,
+    ) -> None:
+        self._set_parameters(locals())
+        owner = type(self).__name__
+        self.components = _checks.choice(owner, "components", components, ("joint", "by_class"))
+        self.probabilities = _checks.choice(
+            owner, "probabilities", probabilities, ("scaled", "clipped")
+        )
+        self.lr_alpha = _checks.not_negative(owner, "lr_alpha", lr_alpha)
+        self.balance = _checks.truth(owner, "balance", balance)
+        by_class = self.components == "by_class"
+        self._task = mixture.CONDITIONAL if by_class else mixture.RECALL
+        self._begin(
+            LR_ALPHA=self.lr_alpha, BALANCE=self.balance, CLIP=self.probabilities == "clipped"
+        )
+
+    def _run(self, block: Block) -> Columns:
+        if block.y.ndim != 1:
+            raise ValueError(
+                f"{type(self).__name__}: y must be one target a row, (n,), "
+                f"got shape {block.y.shape}"
+            )
+        known = self._classes.shape[1]
+        codes = block.y[block.y < _MAX_CLASSES]
+        C = max(known, 1 + int(codes.max(initial=-1.0)))
+        if C > known:
+            self._classes = _checks.padded(self._classes, (2, C))
+            self._classes[mixture.COLUMN, known:] = -1.0
+        answer, side = np.empty((block.n, C)), np.empty((block.n, 1))
+        self._walk_block(block, answer, side)
+        known = int(self.scalars_[mixture.CLASSES])
+        return {"prediction": side[:, 0], "proba": np.ascontiguousarray(answer[:, :known])}
+
+    @property
+    def alpha_(self) -> float:
+        """The learned power of the recalled shares."""
+        return math.exp(self.scalars_[mixture.LOG_ALPHA])
+
+
+class GaussianMixtureRegressor(_Mixture, Regressor):
+    """Regressor by recall from an incremental Gaussian mixture of features and targets.
+
+    Model, state and arguments as `GaussianMixtureClassifier`, with z = (x, y), D = d + q. Outputs
+    `prediction`, the conditional mean of y given x, and `variance`, that of the mixture; y is (n,)
+    or (n, q). With a column of y missing a row counts as unlabelled.
+    Cost: O(K D^2 + K q^3) time an event, no allocation but where K grows; O(K D^2) memory.
+    Raises: ValueError for a parameter out of range, a bad weight, a changed number of targets.
+    Reference: Pinto and Engel (2015), PLOS ONE 10(10).
+    >>> model = GaussianMixtureRegressor(warm_start=8)
+    >>> for i in range(40):
+    ...     model.learn_one({"a": float(i % 5)}, 2.0 * (i % 5) + 1.0)
+    >>> round(model.predict_one({"a": 2.5}), 1)
+    6.0
+    """
+
+    _task = mixture.TARGETS
+    recalls_input = True
+
+    def __init__(
+        self,
+        beta: float = 0.1,
+        delta: float = 0.3,
+        rho: float = 0.995,
+        v_min: float = 100.0,
+        sp_min: float = 3.0,
+        k_max: int = 200,
+        mode: str = "exact",
+        eps: float = 1e-3,
+        std: float = 0.0,
+        warm_start: int = 100,
+    ) -> None:
+        self._set_parameters(locals())
+        self._begin()
+
+    def load(self, state: State) -> None:
+        """Take over a state that `state` gave; the operator must have the same parameters."""
+        self._clear()
+        self._q = state.arrays["moments_"].shape[1] - len(state.table["features"]["names"])
+        Operator.load(self, state)
+
+    def snapshot(self) -> dict[str, Any]:
+        """A cheap copy of all that learning changes, for `restore` within this process."""
+        return super().snapshot() | {"_q": self._q}
+
+    def _run(self, block: Block) -> Columns:
+        q = self._n_wanted(block)
+        if q > self._q:
+            self._insert(self.moments_.shape[1], q - self._q)
+            self._q = q
+        answer, side = np.empty((block.n, q)), np.empty((block.n, q))
+        self._walk_block(block, answer, side)
+        if block.y.ndim == 1 and q == 1:
+            return {"prediction": answer[:, 0], "variance": side[:, 0]}
+        return {"prediction": answer, "variance": side}
+
+    def _n_wanted(self, block: Block) -> int:
+        """Number of targets: given by the first block with more than one column, and fixed by the
+        first label.
+        """
+        q = 1 if block.y.ndim == 1 else block.y.shape[1]
+        if q == self._q or (q > self._q and self.n_samples_ == 0):
+            return q
+        if block.y.ndim == 1 and not (block.mode & LEARN).any():
+            return self._q  # asked only: y says nothing
+        raise ValueError(f"{type(self).__name__}: y must have {self._q} columns, got {q}")
+
+
+class GaussianMixtureImputer(_Mixture, Transformer):
+    """Imputer by recall: what is missing is the conditional mean given what is there.
+
+    Model, state and arguments as `GaussianMixtureClassifier`, with z = x, learnt without labels.
+    Before the mixture begins, and for a feature not in use yet, the running mean; 0 before the
+    first value. A row with an infinity, or a value beyond 1e100, is passed on as it is.
+    Cost: O(K (D^2 + m^3)) time an event with m gaps; O(K D^2) memory.
+    Raises: ValueError for a parameter out of range, and for a negative or infinite weight.
+    Reference: Pinto and Engel (2015), PLOS ONE 10(10).
+    >>> imputer = GaussianMixtureImputer(warm_start=8)
+    >>> for i in range(40):
+    ...     imputer.learn_one({"a": float(i % 5), "b": 10.0 * (i % 5)})
+    >>> round(imputer.transform_one({"a": 2.0})["b"])
+    20
+    """
+
+    def __init__(
+        self,
+        beta: float = 0.1,
+        delta: float = 0.3,
+        rho: float = 0.995,
+        v_min: float = 100.0,
+        sp_min: float = 3.0,
+        k_max: int = 200,
+        mode: str = "exact",
+        eps: float = 1e-3,
+        std: float = 0.0,
+        warm_start: int = 100,
+    ) -> None:
+        self._set_parameters(locals())
+        self._begin()
+
+    def _run(self, block: Block) -> Columns:
+        answer = np.empty(block.X.shape)
+        self._walk_block(block, answer, np.empty((block.n, 0)))
+        return {"X": answer}
+
+
+class GaussianMixtureAnomalyScorer(_Mixture, Scorer):
+    """Anomaly scorer: minus the log density of a row under the mixture of the rows before it.
+
+    Model, state and arguments as `GaussianMixtureClassifier`, with z = x, learnt without labels.
+    The score, in nats, is of the features that are there; 0 before the mixture begins.
+    Cost: O(K D^2) time an event, with m gaps O(K m^3) more; O(K D^2) memory.
+    Raises: ValueError for a parameter out of range, and for a negative or infinite weight.
+    Reference: Pinto and Engel (2015), PLOS ONE 10(10).
+    >>> scorer = GaussianMixtureAnomalyScorer(warm_start=8)
+    >>> for i in range(40):
+    ...     scorer.learn_one({"a": float(i % 5)})
+    >>> scorer.score_one({"a": 50.0}) > scorer.score_one({"a": 2.0})
+    True
+    """
+
+    def __init__(
+        self,
+        beta: float = 0.1,
+        delta: float = 0.3,
+        rho: float = 0.995,
+        v_min: float = 100.0,
+        sp_min: float = 3.0,
+        k_max: int = 200,
+        mode: str = "exact",
+        eps: float = 1e-3,
+        std: float = 0.0,
+        warm_start: int = 100,
+    ) -> None:
+        self._set_parameters(locals())
+        self._begin()
+
+    def _run(self, block: Block) -> Columns:
+        score = np.empty((block.n, 1))
+        self._walk_block(block, np.empty((block.n, 0)), score)
+        return {"score": score[:, 0]}
