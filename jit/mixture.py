@@ -545,6 +545,11 @@ def learn(c: int, known: int, weight: float, state: State, fixed: Fixed) -> None
     best, least = nearest(c, state, fixed)
     K = int(s[COMPONENTS])
     s[STEPS] += 1.0
+    if best < 0 and K > 0 and p[K_MAX] <= K:  # the first of its class: the weakest makes room
+        weakest = 0
+        for j in range(K):
+            weakest = j if comp[SP, j] < comp[SP, weakest] else weakest
+        delete(weakest, state)
     if best < 0 or (least >= chi[known] and p[K_MAX] > K):
         create(c, weight, state, fixed)
         return
@@ -695,7 +700,7 @@ def lacks(c: int, state: State, p: F8) -> int:
     if p[TASK] >= RECALL and classes[COLUMN, c] < 0.0:
         return CLASS
     K = int(s[COMPONENTS])
-    return ROOM if K == mu.shape[0] and p[K_MAX] > K else DONE
+    return ROOM if mu.shape[0] == K and p[K_MAX] > K else DONE
 
 
 @part
@@ -822,7 +827,7 @@ def walk(rows: Rows, state: State, fixed: Fixed, out: Out, start: int) -> tuple[
             lack = lacks(c, state, p) if w > 0.0 else DONE
             if lack != DONE:
                 return t, lack
-            s[REJECTED] += 1.0 if c == _SKIP or c == _BAD_LEARNT else 0.0
+            s[REJECTED] += 1.0 if c in (_SKIP, _BAD_LEARNT) else 0.0
             blank(t, p[TASK], X, state[4], out)
             if c <= _BAD:
                 continue

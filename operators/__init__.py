@@ -45,6 +45,9 @@ from streamlearn.operators.rvfl import LiteRVFLClassifier as LiteRVFLClassifier
 from streamlearn.operators.rvfl import LiteRVFLRegressor as LiteRVFLRegressor
 from streamlearn.operators.rvfl import RVFLFeatures as RVFLFeatures
 from streamlearn.operators.mixture import GaussianMixtureAnomalyScorer as GaussianMixtureAnomalyScorer
+from streamlearn.operators.mixture import (
+    GaussianMixtureAnomalyScorer as GaussianMixtureAnomalyScorer,
+)
 from streamlearn.operators.mixture import GaussianMixtureClassifier as GaussianMixtureClassifier
 from streamlearn.operators.mixture import GaussianMixtureImputer as GaussianMixtureImputer
 from streamlearn.operators.mixture import GaussianMixtureRegressor as GaussianMixtureRegressor

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from streamlearn.block import F8, I8, LEARN, Block, Columns, Features
+from streamlearn.block import F8, LEARN, Block, Columns, Features
 from streamlearn.contracts import State
 from streamlearn.jit import mixture
 from streamlearn.operators import _checks
@@ -15,6 +15,7 @@ from streamlearn.operators._base import Classifier, Operator, Regressor, Row, Sc
 
 _log = logging.getLogger(__name__)
 _MODES = ("exact", "paper")
+_MEMORY = 1000.0  # rows that the width of components is for, where nothing is forgotten
 _MAX_CLASSES = 100_000  # a label beyond it is no class code
 
 
@@ -55,8 +56,7 @@ class _Mixture(Operator):
         """Check and keep the parameters that all have."""
         owner = type(self).__name__
         self.beta = _checks.between(owner, "beta", given["beta"], 0.0, 0.999)
-        self.delta = _checks.positive(owner, "delta", given["delta"])
-        _checks.between(owner, "delta", self.delta, 1e-6, 1e6)
+        self.delta = _checks.between(owner, "delta", given["delta"], 0.0, 1e6)
         self.rho = _checks.between(owner, "rho", given["rho"], 0.5, 1.0)
         for name in ("v_min", "sp_min", "std"):
             setattr(self, name, _checks.not_negative(owner, name, given[name]))
@@ -70,7 +70,7 @@ class _Mixture(Operator):
         settings = {
             mixture.TASK: self._task, mixture.PAPER: self.mode == "paper", mixture.RHO: self.rho,
             mixture.V_MIN: self.v_min, mixture.SP_MIN: self.sp_min, mixture.K_MAX: self.k_max,
-            mixture.EPS: self.eps, mixture.DELTA: self.delta, mixture.STD: self.std,
+            mixture.EPS: self.eps, mixture.STD: self.std,
             mixture.WARM: 0 if self.std > 0.0 else self.warm_start,
         } | {getattr(mixture, name): value for name, value in more.items()}  # fmt: skip
         self._settings = np.array([float(settings.get(i, 0.0)) for i in range(mixture.N_SETTINGS)])
@@ -124,7 +124,7 @@ class _Mixture(Operator):
 
     @property
     def classes_(self) -> F8:
-        """(2, C): rows learnt of each class; its column among the targets, 0 for the one without."""
+        """(2, C): rows learnt of each class; its column among the targets, 0 where it has none."""
         return self._classes[:, : int(self.scalars_[mixture.CLASSES])]
 
     @classes_.setter
@@ -235,9 +235,21 @@ class _Mixture(Operator):
             self.moments_[mixture.MASS, D] = self.scalars_[mixture.SAMPLES]
         columns[code] = float(opened) if self._task == mixture.RECALL else 0.0
 
+    @property
+    def delta_(self) -> float:
+        """Initial standard deviation of a component, in those of the data.
+
+        With `delta=0` the smallest at which D + 1 rows of the memory fall to each of the
+        components that it takes to fill the space: (memory / (D + 1)) ** (-1 / D), at most 1.
+        """
+        D = max(self.moments_.shape[1], 1)
+        memory = min(_MEMORY, 1.0 / max(1.0 - self.rho, 1e-9))
+        return self.delta or min(1.0, float((memory / (D + 1.0)) ** (-1.0 / D)))
+
     def _fit(self) -> None:
-        """Scratch, the table of the gate and the buffer, as wide as the state is now."""
+        """Scratch, settings, the gate's table and the buffer, as wide as the state is now."""
         (K, D), C = self._mu.shape, self._classes.shape[1]
+        self._settings[mixture.DELTA] = self.delta_
         vec, per, G = self._work
         width = max(K, D, C, 1)
         if vec.shape[1] < width or per.shape[1:] != (K, D) or G.shape[0] != D:
@@ -250,7 +262,8 @@ class _Mixture(Operator):
                 mixture.chi2_quantiles(self.beta, self._chi)
         warm = int(self._settings[mixture.WARM])
         left = self.n_samples_ < warm
-        if self._buffer.shape[0] != (warm if left else 0):
+        replayed = self.scalars_[mixture.REPLAYS] > 0.0  # a walk that asked for room reads it
+        if not replayed and self._buffer.shape[0] != (warm if left else 0):
             self._buffer = _checks.padded(self.buffer_, (warm if left else 0, D + 2))
 
     def _kernel_state(self) -> tuple[F8, ...]:
@@ -333,7 +346,8 @@ class GaussianMixtureClassifier(_Mixture, Classifier):
     its probability is share^alpha, normalised, with a learned alpha (1 is the share itself).
     Args:
         beta: chance that a row of a component is taken for new, in [0, 1); 0: one component.
-        delta: initial standard deviation of a component, in those of the data, > 0.
+        delta: initial standard deviation of a component, in those of the data, >= 0; 0 takes what
+            the memory can fill (`delta_`): 0.27 for three coordinates, 0.5 for 5, 0.9 for 30.
         rho: what a component keeps of its accumulated posterior a row, in [0.5, 1]; 1 forgets
             nothing and fails under drift.
         v_min, sp_min: a component older than v_min rows with less posterior than sp_min is
@@ -381,13 +395,13 @@ class GaussianMixtureClassifier(_Mixture, Classifier):
     def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
         """What River's checks and the conformance suite build."""
         yield from super()._unit_test_params()
-        yield {"components": "by_class", "warm_start": 20, "balance": True}
+        yield {"components": "by_class", "warm_start": 20, "balance": True, "k_max": 2}
         yield {"probabilities": "clipped", "balance": True, "beta": 0.0}
 
     def __init__(
         self,
         beta: float = 0.1,
-        delta: float = 0.3,
+        delta: float = 0.0,
         rho: float = 0.995,
         v_min: float = 100.0,
         sp_min: float = 3.0,
@@ -424,7 +438,7 @@ class GaussianMixtureClassifier(_Mixture, Classifier):
         known = self._classes.shape[1]
         codes = block.y[block.y < _MAX_CLASSES]
         C = max(known, 1 + int(codes.max(initial=-1.0)))
-        if C > known:
+        if known < C:
             self._classes = _checks.padded(self._classes, (2, C))
             self._classes[mixture.COLUMN, known:] = -1.0
         answer, side = np.empty((block.n, C)), np.empty((block.n, 1))
@@ -460,7 +474,7 @@ class GaussianMixtureRegressor(_Mixture, Regressor):
     def __init__(
         self,
         beta: float = 0.1,
-        delta: float = 0.3,
+        delta: float = 0.0,
         rho: float = 0.995,
         v_min: float = 100.0,
         sp_min: float = 3.0,
@@ -525,7 +539,7 @@ class GaussianMixtureImputer(_Mixture, Transformer):
     def __init__(
         self,
         beta: float = 0.1,
-        delta: float = 0.3,
+        delta: float = 0.0,
         rho: float = 0.995,
         v_min: float = 100.0,
         sp_min: float = 3.0,
@@ -562,7 +576,7 @@ class GaussianMixtureAnomalyScorer(_Mixture, Scorer):
     def __init__(
         self,
         beta: float = 0.1,
-        delta: float = 0.3,
+        delta: float = 0.0,
         rho: float = 0.995,
         v_min: float = 100.0,
         sp_min: float = 3.0,

@@ -275,7 +275,7 @@ def test_outliers_score_higher_than_the_rest() -> None:
     ("argument", "value", "message"),
     [
         ("beta", 1.0, r"beta must be in \[0, 0.999\], got 1.0"),
-        ("delta", 0.0, r"delta must be > 0, got 0.0"),
+        ("delta", -1.0, r"delta must be in \[0, 1e\+06\], got -1.0"),
         ("rho", 1.1, r"rho must be in \[0.5, 1\], got 1.1"),
         ("k_max", 0, r"k_max must be a whole number >= 1, got 0"),
         ("mode", "fast", r"mode must be one of exact, paper, got 'fast'"),
@@ -311,3 +311,20 @@ def test_a_full_mixture_gives_what_is_new_to_the_nearest() -> None:
     model.run(block_of(np.array([[0.0], [100.0], [50.0 - 1e-3], [1e3]])))
     assert (model.n_components_, model.n_forced) == (2, 2)
     assert model.components_[jit.SP].tolist() == [3.0, 1.0]  # the first has become the widest
+
+
+def test_room_that_is_made_while_the_warm_up_is_replayed_changes_nothing() -> None:
+    """The mixture begins anew from 40 rows far apart: there is no room for 40 components at once.
+
+    A twin that had room from the start does the same.
+    """
+    rng = np.random.default_rng(23)
+    X = 1e3 * rng.permutation(60)[:, None] + rng.normal(size=(60, 2))
+    model, roomy = (GaussianMixtureRegressor(warm_start=40, delta=1e-3) for _ in range(2))
+    while roomy._mu.shape[0] < 60:
+        roomy._make_room()
+    for one in (model, roomy):
+        one.run(labelled(X, X[:, 0]))
+    assert model.n_components_ > 50
+    for name, array in roomy.state().arrays.items():
+        assert_array_equal(array, model.state().arrays[name])

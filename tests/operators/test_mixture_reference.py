@@ -18,14 +18,14 @@ from streamlearn.operators import (
 )
 from streamlearn.testing import block_of, labelled
 
-EXACT: dict[str, Any] = {"std": 1.0, "eps": 0.0}  # initial variances given, no floor
+EXACT: dict[str, Any] = {"std": 1.0, "eps": 0.0, "delta": 1.0}  # initial variances given, no floor
 
 
 class Naive:
     """Covariances, inverses, determinants: the specification's section 4 and 5, word by word."""
 
     def __init__(
-        self, beta: float = 0.1, delta: float = 0.3, rho: float = 0.995, v_min: float = 100.0,
+        self, beta: float = 0.1, delta: float = 1.0, rho: float = 0.995, v_min: float = 100.0,
         sp_min: float = 3.0, k_max: int = 200, mode: str = "exact", std: float = 1.0,
         eps: float = 0.0,
     ) -> None:  # fmt: skip
