@@ -137,7 +137,7 @@ def condition(j: int, u: F8, m: int, state: State, fixed: Fixed, wide: bool) -> 
     if wide:
         spread(G, m, b, per[_V, j])
     d2 = max(d2, 0.0) if d2 < _FAR else _FAR
-    return math.log(comp[SP, j]) - 0.5 * (comp[LOGDET, j] + log_T + d2)
+    return float(math.log(comp[SP, j]) - 0.5 * (comp[LOGDET, j] + log_T + d2))
 
 
 @part

@@ -143,8 +143,9 @@ class _Mixture(Operator):
     @property
     def weights_(self) -> F8:
         """(K,) prior weights of the components, which sum to 1."""
-        sp: F8 = self.components_[mixture.SP]
-        return sp / sp.sum()
+        sp = self.components_[mixture.SP]
+        shares: F8 = sp / sp.sum()
+        return shares
 
     @property
     def n_samples_(self) -> int:
@@ -266,7 +267,7 @@ class _Mixture(Operator):
         if not replayed and self._buffer.shape[0] != (warm if left else 0):
             self._buffer = _checks.padded(self.buffer_, (warm if left else 0, D + 2))
 
-    def _kernel_state(self) -> tuple[F8, ...]:
+    def _kernel_state(self) -> mixture.State:
         return (
             self._mu, self._Lam, self._components, self.moments_, self._classes, self._buffer,
             self.scalars_,
