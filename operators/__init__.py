@@ -10,12 +10,12 @@ from streamlearn.operators.adaptive import Adaptive as Adaptive
 from streamlearn.operators.adaptive import AdaptiveClassifier as AdaptiveClassifier
 from streamlearn.operators.adaptive import AdaptiveRegressor as AdaptiveRegressor
 from streamlearn.operators.adwin import ADWIN as ADWIN
+from streamlearn.operators.analytic import AnalyticClassifier as AnalyticClassifier
+from streamlearn.operators.analytic import AnalyticRegressor as AnalyticRegressor
 from streamlearn.operators.bagging import ADWINBaggingClassifier as ADWINBaggingClassifier
 from streamlearn.operators.bagging import ADWINBaggingRegressor as ADWINBaggingRegressor
 from streamlearn.operators.bagging import OnlineBaggingClassifier as OnlineBaggingClassifier
 from streamlearn.operators.bagging import OnlineBaggingRegressor as OnlineBaggingRegressor
-from streamlearn.operators.analytic import AnalyticClassifier as AnalyticClassifier
-from streamlearn.operators.analytic import AnalyticRegressor as AnalyticRegressor
 from streamlearn.operators.baselines import MajorityClassifier as MajorityClassifier
 from streamlearn.operators.baselines import MeanRegressor as MeanRegressor
 from streamlearn.operators.baselines import NoChangeClassifier as NoChangeClassifier
@@ -41,16 +41,15 @@ from streamlearn.operators.kalman import KalmanClassifier as KalmanClassifier
 from streamlearn.operators.kalman import KalmanRegressor as KalmanRegressor
 from streamlearn.operators.kalman_bank import KalmanBankClassifier as KalmanBankClassifier
 from streamlearn.operators.kalman_bank import KalmanBankRegressor as KalmanBankRegressor
-from streamlearn.operators.rvfl import LiteRVFLClassifier as LiteRVFLClassifier
-from streamlearn.operators.rvfl import LiteRVFLRegressor as LiteRVFLRegressor
-from streamlearn.operators.rvfl import RVFLFeatures as RVFLFeatures
-from streamlearn.operators.mixture import GaussianMixtureAnomalyScorer as GaussianMixtureAnomalyScorer
 from streamlearn.operators.mixture import (
     GaussianMixtureAnomalyScorer as GaussianMixtureAnomalyScorer,
 )
 from streamlearn.operators.mixture import GaussianMixtureClassifier as GaussianMixtureClassifier
 from streamlearn.operators.mixture import GaussianMixtureImputer as GaussianMixtureImputer
 from streamlearn.operators.mixture import GaussianMixtureRegressor as GaussianMixtureRegressor
+from streamlearn.operators.rvfl import LiteRVFLClassifier as LiteRVFLClassifier
+from streamlearn.operators.rvfl import LiteRVFLRegressor as LiteRVFLRegressor
+from streamlearn.operators.rvfl import RVFLFeatures as RVFLFeatures
 from streamlearn.operators.scale import BalancedNormalizer as BalancedNormalizer
 from streamlearn.operators.scale import Normalizer as Normalizer
 from streamlearn.operators.scale import UnitNorm as UnitNorm
