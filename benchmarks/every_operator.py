@@ -16,8 +16,8 @@ from streamlearn.operators._base import Classifier, Regressor, Scorer
 ABOUT = """\
 `make results` writes this page: every model that this package has, with its defaults, behind the
 default pipeline (gaps filled, categories one-hot, numbers normalised), predict then learn, event by
-event. Microseconds are those of a whole replay divided by its events: reading, transforming,
-scoring, learning and measuring. `NoChange` answers with the last label, `Majority` and `Mean` with
+event. Microseconds are the processor time of a whole replay divided by its events: reading,
+transforming, scoring, learning and measuring. `NoChange` answers with the last label, `Majority` and `Mean` with
 what was most frequent, or the mean, so far. A model whose accuracy is below `NoChange` has not
 shown that it learnt."""
 CLASSES = ("accuracy", "kappa", "log_loss")
@@ -39,9 +39,9 @@ def replayed(name: str, stream: Stream, metrics: Sequence[str]) -> tuple[dict[st
     if stream.ignore:
         arguments["ignore"] = stream.ignore
     streamlearn.replay(model=name, limit=300, **arguments)
-    start = time.perf_counter()
+    start = time.process_time()
     result = streamlearn.replay(model=name, **arguments)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     found = {m: _number(result.metrics[m]) for m in metrics}
     return found, 1e6 * seconds / result.events
 
