@@ -14,9 +14,9 @@ from streamlearn.operators._base import Regressor
 SECONDS = 0.5  # of a measurement
 ROUNDS = 3
 ABOUT = """\
-`make costs` writes this page: processor microseconds of one event, predict and learn, in blocks
-of 200 rows on one core, after the first blocks; and of the same equations in plain numpy, row by row, in the
-same run, by turns. Medians. *Width* is that of the widest state matrix."""
+`make costs` writes this page: processor microseconds of one event, predict and learn, in blocks of
+200 rows on one core, after the first blocks; and of the same equations in plain numpy, row by row,
+in the same run, by turns. Medians. *Width* is that of the widest state matrix."""
 
 
 def measured(cost: Cost) -> tuple[float, float | None]:

@@ -17,9 +17,9 @@ ABOUT = """\
 `make results` writes this page: every model that this package has, with its defaults, behind the
 default pipeline (gaps filled, categories one-hot, numbers normalised), predict then learn, event by
 event. Microseconds are the processor time of a whole replay divided by its events: reading,
-transforming, scoring, learning and measuring. `NoChange` answers with the last label, `Majority` and `Mean` with
-what was most frequent, or the mean, so far. A model whose accuracy is below `NoChange` has not
-shown that it learnt."""
+transforming, scoring, learning and measuring. `NoChange` answers with the last label, `Majority`
+and `Mean` with what was most frequent, or the mean, so far. A model whose accuracy is below
+`NoChange` has not shown that it learnt."""
 CLASSES = ("accuracy", "kappa", "log_loss")
 NUMBERS = ("mae", "r2")
 SCORES = ("roc_auc",)
