@@ -1,6 +1,7 @@
 """The kernel cache: which edits make a kernel anew."""
 
 import ast
+import gc
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,21 @@ def test_an_edit_reaches_those_that_import_the_file_and_no_others() -> None:
     """Kalman heads are built on the lift and its random features; ADWIN stands alone."""
     assert ROOM / "random_features.py" in _compile.sources(ROOM / "kalman.py")
     assert _compile.sources(ROOM / "adwin.py") == [ROOM / "_compile.py", ROOM / "adwin.py"]
+
+
+@_compile.part
+def _inner(x: float) -> float:
+    return x + 1.0
+
+
+@_compile.kernel
+def _outer(x: float) -> float:
+    return 2.0 * _inner(x)
+
+
+@pytest.mark.jit
+def test_the_garbage_collector_is_on_again_after_a_compile() -> None:
+    """It rests meanwhile."""
+    assert gc.isenabled()
+    assert _outer(1.0) == 4.0
+    assert gc.isenabled()
