@@ -103,7 +103,8 @@ def replay(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Operator, family, river.module.Class, or a pipeline YAML; default KalmanHead."
+            help="Operator, family (LiteRVFL, ExpertMixture), river.module.Class, or a pipeline "
+            "YAML; default KalmanHead; `streamlearn operators` lists them."
         ),
     ] = None,
     assignments: Assignments = None,
@@ -254,6 +255,7 @@ def tune(
     model: Annotated[
         str | None, typer.Option(help="Operator, or a pipeline YAML (ranges are paths then).")
     ] = None,
+    assignments: Assignments = None,
     first: Annotated[
         float,
         typer.Option(help="Part of the stream to search on; the rest alone is scored."),
@@ -285,6 +287,7 @@ def tune(
         ignore=ignore,
         task=task,
         model=model,
+        set=assignments,
         first=first,
         trials=trials,
         seed=seed,
@@ -373,7 +376,7 @@ def operators(
 ) -> None:
     """List the operators, or show one.
 
-    A NAME is a class or a family (Kalman, KalmanHead), and shows its whole documentation.
+    A NAME is a class or a family (LiteRVFL, KalmanHead), and shows its whole documentation.
     """
     import inspect
 

@@ -249,23 +249,13 @@ def build_pipeline(config: Config, task: str | None) -> "Pipeline":
         raise UserError("pipeline: must be there; list operators under it, as in `- KalmanHead`")
     try:
         stages = [registry.stage(s, task, f"pipeline[{i}]") for i, s in enumerate(config.pipeline)]
-        return assembled(stages, "pipeline")
+        return registry.assembled(stages, "pipeline")
     except UserError as error:
         raise ConfigError([_with_line(str(error), config._document)]) from None
 
 
-def assembled(stages: Sequence[Any], path: str) -> "Pipeline":
-    """Stages as a pipeline; an order that cannot be is an error at `path`."""
-    from streamlearn.pipeline import Pipeline  # brings numba, which --help must not wait for
-
-    try:
-        return Pipeline(*stages)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: {str(error).removeprefix('Pipeline: ')}") from None
-
-
 def around(model: Any, sparse: bool) -> tuple[str, ...]:
-    """The stages around a model, an operator or its class; sparse: for text or bags of words."""
+    """The names of the stages around a model; sparse: whether there are text or bags of words."""
     return AROUND_SPARSE if sparse and not getattr(model, "takes_sparse", False) else AROUND
 
 
@@ -285,6 +275,16 @@ def default_pipeline(
 
     Raises: UserError for an unknown name, an unknown argument or a value that is refused.
     """
+    predictor = named(model, task, arguments)
+    *before, after = [registry.build(name, {}) for name in around(predictor, sparse)]
+    return registry.assembled([*before, predictor, after], "--model")
+
+
+def named(model: str, task: str | None, arguments: Mapping[str, Any] | None = None) -> Any:
+    """The operator that `--model` and `--set` name; it must be one that answers.
+
+    Raises: UserError as `default_pipeline`.
+    """
     try:
         predictor = registry.build(model, arguments or {}, task, "--set")
     except UserError as error:
@@ -292,9 +292,11 @@ def default_pipeline(
             str(error).replace("--set.", "--set ").replace("--set:", "--model:")
         ) from None
     if registry.task_of(predictor) is None:
-        raise UserError(f"--model: {model!r} must be a classifier or a regressor")
-    *before, after = [registry.build(name, {}) for name in around(predictor, sparse)]
-    return assembled([*before, predictor, after], "--model")
+        raise UserError(
+            f"--model: {model!r} must be a classifier, a regressor or an anomaly scorer, got "
+            f"a {registry.kind_of(type(predictor))}; name it as a stage of a YAML file"
+        )
+    return predictor
 
 
 def starter(
@@ -312,9 +314,9 @@ def starter(
     """
     schema = Schema.infer(data, target, listed(features), listed(ignore), task)
     check_target(schema)
-    kind = registry.find(model, schema.task)
-    found = kind.__name__
-    *before, after = around(kind, schema.sparse_width > 0)
+    predictor = named(model, schema.task)
+    found = model if "." in model else type(predictor).__name__
+    *before, after = around(predictor, schema.sparse_width > 0)
     table = {
         "source": data,
         "schema": schema.to_config(),

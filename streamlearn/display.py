@@ -88,16 +88,16 @@ def print_result(
         out.print(Text(line), soft_wrap=True)
 
 
-def print_operators(
-    rows: Iterable[tuple[str, str, str, str]], console: Console | None = None
-) -> None:
-    """Name, kind, parameters and summary of every operator, in that order in a row."""
+def print_operators(rows: Iterable[Any], console: Console | None = None) -> None:
+    """Name, kind, names of the family, summary and parameters of every operator."""
     out = console or Console()
-    for name, kind, parameters, summary in rows:
-        out.print(Text.assemble((name, "bold"), f"  {kind}"))
+    for name, kind, parameters, summary, family in rows:
+        also = f" (--model {' or '.join(family)})" if family else ""
+        out.print(Text.assemble((name, "bold"), f"  {kind}{also}"))
         out.print(Padding(Text(summary), (0, 0, 0, 4)))
         if parameters:
             out.print(Padding(Text(parameters, style="dim"), (0, 0, 0, 4)))
+    out.print("streamlearn operators NAME shows the whole documentation of one.")
 
 
 def print_checkpoint(found: Mapping[str, Any], console: Console | None = None) -> None:

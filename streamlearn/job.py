@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from streamlearn import config as configs
-from streamlearn import connectors, label_sources, stdin
+from streamlearn import connectors, label_sources, registry, stdin
 from streamlearn.checkpoint import CheckpointStore
 from streamlearn.config import Config
 from streamlearn.connectors.sinks import open_dead_letters, open_sink
@@ -173,7 +173,7 @@ def pipeline_of(
     An anomaly scorer fits classes: it does not learn them, they judge its scores.
     """
     if pipe is not None:
-        found = pipe if isinstance(pipe, Pipeline) else configs.assembled([pipe], "pipe")
+        found = pipe if isinstance(pipe, Pipeline) else registry.assembled([pipe], "pipe")
         schema.bind(found.features, found.labels)
     elif config.pipeline is not None and (model is None or _is_config(model)):
         found = configs.build_pipeline(config, schema.task)

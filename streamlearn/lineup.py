@@ -23,10 +23,11 @@ def lineup(specs: Sequence[Any], schema: Schema) -> dict[str, Pipeline]:
     """Pipelines by label, fit for a schema; what one alone has wrong is told with its label.
 
     Args:
-        specs: names (`KalmanHead`, `KalmanHead(r=0.1)`, `river.tree.HoeffdingTreeClassifier`), YAML
-            files with a `pipeline`, {name: arguments}, Pipelines, operators, River or scikit-learn
-            estimators. Names get imputation, encoding, scaling and a detector around them; objects
-            are taken as they are, and learn.
+        specs: names (`KalmanHead`, `river.tree.HoeffdingTreeClassifier`), with their arguments in
+            brackets (`KalmanHead(r=0.1)`, `ErrorMemory(model=Analytic(lam=1))`), YAML files with a
+            `pipeline`, {name: arguments}, Pipelines, operators, River or scikit-learn estimators.
+            Names get imputation, encoding, scaling and a detector around them; objects are taken
+            as they are, and learn.
         schema: of the data.
     Raises: UserError for no spec at all, one that is wrong, or an object that stands in two.
     """
@@ -95,19 +96,34 @@ def anew(spec: Any) -> Any:
 
 
 def _called(text: str) -> tuple[str, dict[str, Any]]:
-    """`Name(argument=value, …)` as name and arguments; values are literals."""
+    """`Name(argument=value, …)` as name and arguments; a value may name operators in this way."""
     if "(" not in text:
         return text, {}
     try:
         call = ast.parse(text.strip(), mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
+        if not isinstance(call, ast.Call):
             raise ValueError
-        pairs = [(str(k.arg), ast.literal_eval(k.value)) for k in call.keywords if k.arg]
-        if len(pairs) < len(call.keywords):
-            raise ValueError
+        ((name, arguments),) = _value(call).items()
     except (SyntaxError, ValueError):
         raise UserError(f"must read like Name(argument=value), got {text!r}") from None
-    return ast.unparse(call.func), dict(pairs)
+    return name, arguments
+
+
+def _value(node: ast.expr) -> Any:
+    """A literal; a name as its text; `Name(argument=value)` as {name: arguments}; lists of these.
+
+    Raises: ValueError for anything else.
+    """
+    if isinstance(node, (ast.Name, ast.Attribute)):
+        return ast.unparse(node)
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_value(member) for member in node.elts]
+    if isinstance(node, ast.Call):
+        pairs = {keyword.arg: _value(keyword.value) for keyword in node.keywords}
+        if node.args or None in pairs or not isinstance(node.func, (ast.Name, ast.Attribute)):
+            raise ValueError
+        return {ast.unparse(node.func): pairs}
+    return ast.literal_eval(node)
 
 
 def _learns(spec: Any) -> bool:

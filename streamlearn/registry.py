@@ -10,17 +10,23 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from streamlearn.errors import UserError
 
-CLASSIFICATION, REGRESSION = "classification", "regression"
+if TYPE_CHECKING:
+    from streamlearn.pipeline import Pipeline
+
+CLASSIFICATION, REGRESSION, ANOMALY = "classification", "regression", "anomaly"
 TASKS = (CLASSIFICATION, REGRESSION)
+KINDS = ("classifier", "regressor", "scorer", "transformer", "detector", "operator")
 
 _SUFFIX = {CLASSIFICATION: "Classifier", REGRESSION: "Regressor"}
 _FURTHER = {"KalmanHead": "Kalman", "AnalyticHead": "Analytic"}
+_ALL = "`streamlearn operators` lists them"
+_MANY_ANNOTATION = re.compile(r"\b(Sequence|list|tuple)\[")
 _OPERATOR_ANNOTATION = re.compile(
     r"\b(Operator|Stage|Model|Estimator|Classifier|Regressor|Transformer|\w*Detector)\b"
 )
@@ -30,9 +36,10 @@ class Entry(NamedTuple):
     """What the command line shows of one operator."""
 
     name: str
-    kind: str  # classifier, regressor, transformer, detector, operator
+    kind: str  # one of KINDS
     parameters: str  # "r=1.0, p0=1.0"
     summary: str  # first paragraph of the docstring
+    family: tuple[str, ...] = ()  # names that mean it where the task is known: Kalman, KalmanHead
 
 
 def names() -> list[str]:
@@ -62,7 +69,7 @@ def find(name: str, task: str | None = None) -> type[Any]:
     family = _FURTHER.get(name, name)
     members = {t: classes[family + s] for t, s in _SUFFIX.items() if family + s in classes}
     if not members:
-        raise UserError(f"{name!r} is not the name of an operator{near(name, names())}")
+        raise UserError(f"{name!r} is not the name of an operator{near(name, names(), lists=_ALL)}")
     return _member(name, members, task)
 
 
@@ -83,7 +90,8 @@ def build(name: str, arguments: Mapping[str, Any], task: str | None = None, path
 
     Args:
         name: as for `find`.
-        arguments: constructor arguments; one that is an operator is a name or `{name: arguments}`.
+        arguments: constructor arguments; one that is an operator is a name, `{name: arguments}`, or
+            a list of these, a pipeline; one that is several operators is a list.
         task: as for `find`; wrappers hand it on to the members they name.
         path: where this stands in the configuration (`pipeline[2]`); errors begin with it.
 
@@ -107,12 +115,14 @@ def build(name: str, arguments: Mapping[str, Any], task: str | None = None, path
 
 
 def stage(spec: Any, task: str | None = None, path: str = "") -> Any:
-    """An operator from its name, from `{name: arguments}`, or an operator that is handed through.
+    """An operator from its name or from `{name: arguments}`, a pipeline from a list of such.
 
-    Raises: UserError as `build`, or when it is none of the three.
+    An operator is handed through. Raises: UserError as `build`, or when it is none of these.
     """
     if isinstance(spec, str):
         return build(spec, {}, task, path)
+    if isinstance(spec, list):
+        return assembled([stage(s, task, f"{path}[{i}]") for i, s in enumerate(spec)], path)
     if not isinstance(spec, Mapping):
         if hasattr(spec, "learn_one") or hasattr(spec, "run") or hasattr(spec, "update"):
             return spec
@@ -130,6 +140,16 @@ def stage(spec: Any, task: str | None = None, path: str = "") -> Any:
     return build(name, arguments or {}, task, path)
 
 
+def assembled(stages: Sequence[Any], path: str) -> "Pipeline":
+    """Stages as a pipeline; an order that cannot be is an error at `path`."""
+    from streamlearn.pipeline import Pipeline  # brings numba, which --help must not wait for
+
+    try:
+        return Pipeline(*stages)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: {str(error).removeprefix('Pipeline: ')}") from None
+
+
 def parameters_of(found: type[Any]) -> dict[str, inspect.Parameter] | None:
     """Constructor parameters by name; None where the constructor takes any keyword."""
     parameters = dict(inspect.signature(found).parameters)
@@ -142,31 +162,49 @@ def describe(found: type[Any]) -> Entry:
     """One operator as a line of the list."""
     parameters = parameters_of(found) or {}
     shown = ", ".join(_shown(p) for p in parameters.values())
-    summary = (inspect.getdoc(found) or "").partition("\n\n")[0]
-    return Entry(found.__name__, _kind(found), shown, " ".join(summary.split()))
+    summary = " ".join((inspect.getdoc(found) or "").partition("\n\n")[0].split())
+    name = found.__name__
+    family = _family(name)
+    further = [word for word, meant in _FURTHER.items() if meant == family]
+    called = () if family == name else (family, *further)
+    return Entry(name, kind_of(found), shown, summary, called)
 
 
 def entries() -> list[Entry]:
-    """Every exported operator, by name."""
-    return [describe(found) for _, found in sorted(_classes().items())]
+    """Every exported operator: models first, each kind by name."""
+    found = [describe(operator) for _, operator in sorted(_classes().items())]
+    return sorted(found, key=lambda entry: KINDS.index(entry.kind))
 
 
 def task_of(model: Any) -> str | None:
-    """The task of an operator or an estimator; None for transformers and detectors."""
+    """The task of an operator or an estimator; None for transformers, detectors and forecasters."""
     found = model if isinstance(model, type) else type(model)
     bases = {base.__name__ for base in found.__mro__}
     if bases & {"Classifier", "ClassifierMixin"}:
         return CLASSIFICATION
-    return REGRESSION if bases & {"Regressor", "RegressorMixin"} else None
+    if bases & {"Regressor", "RegressorMixin"}:
+        return REGRESSION
+    return ANOMALY if bases & {"Scorer", "AnomalyDetector", "OutlierMixin"} else None
 
 
-def near(name: str, known: Iterable[str], count: int = 3) -> str:
-    """The end of an "unknown name" message: the nearest known names, or all where none is near."""
+def kind_of(found: type[Any]) -> str:
+    """What an operator is, one of KINDS; the last one is for what is none of the others."""
+    bases = [base.__name__ for base in found.__mro__]
+    return next((kind for kind in KINDS if kind.capitalize() in bases), KINDS[-1])
+
+
+def near(name: str, known: Iterable[str], count: int = 3, lists: str = "") -> str:
+    """The end of an "unknown name" message: the nearest known names, or all where none is near.
+
+    lists: what shows all of them, where they are too many for a line.
+    """
     options = list(known)
     by_lower = {option.lower(): option for option in options}
     matches = difflib.get_close_matches(name.lower(), by_lower, n=count, cutoff=0.6)
     if matches:
         return f"; did you mean {' or '.join(by_lower[m] for m in matches)}?"
+    if lists:
+        return f"; {lists}"
     return f"; there are: {', '.join(options)}" if options else "; there are none"
 
 
@@ -237,33 +275,30 @@ def _check_arguments(
 
 def _argument(value: Any, parameter: inspect.Parameter | None, task: str | None, path: str) -> Any:
     """A value as the constructor wants it: operators, and lists of them, built from names."""
-    wanted = parameter is not None and _OPERATOR_ANNOTATION.search(str(parameter.annotation))
-    if not wanted or value is None:
+    annotation = "" if parameter is None else str(parameter.annotation)
+    if not _OPERATOR_ANNOTATION.search(annotation) or value is None:
         return value
-    if isinstance(value, list):
-        return [stage(member, task, f"{path}[{i}]") for i, member in enumerate(value)]
-    return stage(value, task, path)
+    if not _MANY_ANNOTATION.search(annotation):
+        return stage(value, task, path)
+    if not isinstance(value, (list, tuple)):
+        rule = "must be a list of operators, as in [KalmanHead, KalmanBank]"
+        raise UserError(f"{_prefix(path)}{rule}, got {value!r}")
+    return [stage(member, task, f"{path}[{i}]") for i, member in enumerate(value)]
 
 
 def _located(error: Exception, path: str, arguments: Mapping[str, Any]) -> str:
     """A constructor's `Owner: name rule, got value` as `path.name: rule, got value`."""
+    if isinstance(error, MemoryError):
+        return f"{_prefix(path)}needs more memory than there is: {error}; choose a smaller size"
     _, _, message = str(error).partition(": ")
     name, _, rule = message.partition(" ")
-    if name in arguments:
+    if name.partition("[")[0] in arguments:
         return f"{_prefix(f'{path}.{name}'.lstrip('.'))}{rule}"
     return f"{_prefix(path)}{error}"
 
 
 def _prefix(path: str) -> str:
     return f"{path}: " if path else ""
-
-
-def _kind(found: type[Any]) -> str:
-    bases = [base.__name__ for base in found.__mro__]
-    for kind in ("Classifier", "Regressor", "Transformer", "Detector"):
-        if kind in bases:
-            return kind.lower()
-    return "operator"
 
 
 def _shown(parameter: inspect.Parameter) -> str:

@@ -344,9 +344,9 @@ def _document(
         for name, value in arguments.items():
             configs.assign(table, name, value)
         return table
-    kind = model if "." in model else registry.find(model, schema.task)
-    found = kind if isinstance(kind, str) else kind.__name__
-    *before, after = configs.around(kind, schema.sparse_width > 0)
+    predictor = configs.named(model, schema.task, arguments)
+    found = model if "." in model else type(predictor).__name__
+    *before, after = configs.around(predictor, schema.sparse_width > 0)
     stage = {found: dict(arguments)} if arguments else found
     table = {"schema": schema.to_config(), "pipeline": [*before, stage, after]}
     return {"source": str(data)} | table if isinstance(data, (str, Path)) else table

@@ -17,9 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from streamlearn import cli
+from streamlearn import cli, operators, registry
 
 N = 120
+FAMILIES = sorted(
+    {
+        entry.family[0]
+        for entry in registry.entries()
+        if entry.family and not entry.parameters.startswith("model, ")  # they need members
+    }
+)
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}  # the code under test, from any folder
 
@@ -184,6 +191,50 @@ def test_the_model_can_be_named(
         assert stage in model
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("target", "task"), [("y", "Classifier"), ("b", "Regressor")])
+def test_every_family_is_a_model_by_its_name_alone(
+    call: Call, data: Path, tmp_path: Path, name: str, target: str, task: str
+) -> None:
+    if name == "TorchKalman":
+        pytest.importorskip("torch", reason="needs torch")
+    out = tmp_path / "r.json"
+    outcome = call(
+        *("replay", data, "--target", target, "--model", name, "--limit", 30, "--json", out)
+    )
+    if name + task not in operators.exported():
+        return refused(outcome, f"{name!r} cannot do")
+    assert outcome.status == 0, outcome.err
+    assert f"{name}{task}(" in outcome.out
+    found = json.loads(out.read_text())
+    assert (found["events"], found["scored"] > 25) == (30, True)
+    return None
+
+
+def test_models_within_models_are_written_as_in_yaml(call: Call, data: Path) -> None:
+    experts = "experts=[Kalman, {Kalman: {sigma2: 2}}, [Normalizer, Majority]]"
+    outcome = call(
+        *("replay", data, "--target", "y", "--model", "ExpertMixture", "--set", experts),
+        *("--set", "mixing=log_score"),
+    )
+    assert outcome.status == 0, outcome.err
+    shown = outcome.out.replace("\n", "").replace(" ", "")
+    assert (
+        "experts=[KalmanClassifier(),KalmanClassifier(sigma2=2.0),Pipeline(Normalizer()," in shown
+    )
+
+
+def test_a_scorer_is_judged_by_the_labels(call: Call, data: Path) -> None:
+    options = ("--features", "a,b", "--limit", 60)
+    rows = [r | {"y": r["y"] == "up"} for r in records()]
+    write_csv(data, rows)
+    outcome = call(
+        *("replay", data, "--target", "y", "--model", "GaussianMixtureAnomalyScorer"), *options
+    )
+    assert outcome.status == 0, outcome.err
+    assert "roc_auc" in outcome.out
+
+
 def test_a_pipeline_file_is_a_model_and_its_values_can_be_set(
     call: Call, data: Path, tmp_path: Path
 ) -> None:
@@ -304,13 +355,27 @@ def test_files_that_are_cut_off(call: Call, tmp_path: Path) -> None:
         (["--target", "y", "--task", "sorting"], ["task: must be classification or regression"]),
         (["--target", "y", "--task", "regression"], ["task: regression needs numbers"]),
         (["--target", "y", "--model", "KalmanHed"], ["did you mean", "KalmanHead"]),
-        (["--target", "y", "--model", "ADWIN"], ["'ADWIN' must be a classifier or a regressor"]),
+        (
+            ["--target", "y", "--model", "ADWIN"],
+            ["'ADWIN' must be a classifier, a regressor", "detector"],
+        ),
+        (["--target", "y", "--model", "RVFLFeatures"], ["got a transformer; name it as a stage"]),
+        (["--target", "y", "--model", "OnlineForecaster"], ["must be a classifier, a regressor"]),
+        (["--target", "b", "--model", "GaussianMixtureAnomalyScorer"], ["a model for anomaly"]),
         (["--target", "y", "--model", "KalmanRegressor"], ["regression"]),
         (["--target", "y", "--model", "river.tree.Oak"], ["river.tree has no class 'Oak'"]),
         (["--target", "y", "--model", "absent.yaml"], ["absent.yaml: cannot be read"]),
         (["--target", "y", "--set", "sede=1"], ["--set sede: ", "did you mean seed"]),
         (["--target", "y", "--set", "sigma2=-1"], ["--set sigma2: must be > 0, got -1"]),
         (["--target", "y", "--set", "sigma2"], ["--set: must be name=value"]),
+        (
+            ["--target", "y", "--model", "ErrorMemory", "--set", "model={Kalman: {sigma2: 0}}"],
+            ["--set model.sigma2: must be > 0, got 0"],
+        ),
+        (
+            ["--target", "y", "--model", "ExpertMixture", "--set", "experts=[Kalman, Kalmn]"],
+            ["--set experts[1]: 'Kalmn' is not the name of an operator; did you mean Kalman"],
+        ),
         (["--target", "y", "--limit", "0"], ["--limit"]),
         (["--target", "y", "--limit", "many"], ["--limit"]),
         (["--target", "y", "--pace", "-1"], ["pace"]),

@@ -416,7 +416,10 @@ class TestRefused:
             ({"KalmanHead": 3}, "must be {name"),
             (KalmanClassifier, "must be an operator's name.*got <class"),
             (7, "^int: must be an operator's name"),
-            ("ADWIN", "^ADWIN: .* must be a classifier or a regressor"),
+            ("ErrorMemory(model=KalmanHed)", r"^ErrorMemory.*: model: 'KalmanHed' is not the name"),
+            ("ErrorMemory(model=Kalman(sigma2=0))", r": model\.sigma2: must be > 0, got 0$"),
+            ("ErrorMemory(model=Kalman(0))", "must read like Name"),
+            ("ADWIN", "^ADWIN: .* must be a classifier, a regressor or .*, got a detector"),
             (Pipeline(KalmanClassifier()), "^KalmanClassifier: .*OneHotEncoder"),
         ],
     )
@@ -481,6 +484,25 @@ def test_pipelines_may_be_named_written_or_given(tmp_path: Path) -> None:
     ]
     first, second = (found.results[name].metrics for name in list(found.results)[:2])
     assert first == second
+
+
+def test_members_of_a_named_model_are_named_alike() -> None:
+    calls = [
+        "ExpertMixture(experts=[Majority, KalmanHead(sigma2=0.5), river.naive_bayes.BernoulliNB])",
+        "ErrorMemory(model=[Normalizer, Kalman], backend=neighbours, lam=None, eta=-1e-1 + 0.5)",
+    ]
+    asked = {"target": "y", "features": "a,b"}
+    with pytest.raises(UserError, match="must read like Name"):
+        compare(records(), *calls, **asked)
+    calls[1] = calls[1].replace("-1e-1 + 0.5", "0.4")
+    mixture, memory = (r.pipeline for r in compare(records(), *calls, **asked).results.values())
+    assert mixture is not None
+    assert memory is not None
+    names = [type(expert).__name__ for expert in mixture.predictor.members_]
+    assert names == ["MajorityClassifier", "KalmanClassifier", "RiverClassifier"]
+    assert mixture.predictor.members_[1].sigma2 == 0.5
+    assert isinstance(memory.predictor.model, Pipeline)
+    assert (memory.predictor.backend, memory.predictor.lam) == ("neighbours", None)
 
 
 def test_a_given_pipeline_goes_on_learning() -> None:

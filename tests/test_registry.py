@@ -16,6 +16,7 @@ from streamlearn.operators import (
     KalmanRegressor,
     Normalizer,
 )
+from streamlearn.pipeline import Pipeline
 
 
 @pytest.mark.parametrize("name", operators.exported())
@@ -57,7 +58,7 @@ def test_a_further_name_exists_only_with_its_family() -> None:
             r"^'KalmanHed' is not the name of an operator; did you mean KalmanHead",
         ),
         ("normalizer", None, r"did you mean Normalizer"),
-        ("Xyzzy", None, r"^'Xyzzy' is not the name of an operator; there are: ADWIN, "),
+        ("Xyzzy", None, r"^'Xyzzy' is not the name of an operator; `streamlearn operators` lists"),
         ("Kalman", None, r"^'Kalman' needs a task to choose; write KalmanClassifier or KalmanRegr"),
         (
             "Majority",
@@ -104,7 +105,8 @@ def test_estimators_of_scikit_learn_are_found_by_their_paths() -> None:
 
 
 def test_arguments_that_ask_for_more_memory_than_there_is() -> None:
-    with pytest.raises(UserError, match=r"^--set: Unable to allocate"):
+    rule = r"^--set: needs more memory than there is: .*; choose a smaller size$"
+    with pytest.raises(UserError, match=rule):
         registry.build("KalmanClassifier", {"random_features": 10**9}, path="--set")
 
 
@@ -115,6 +117,43 @@ def test_members_of_a_wrapper_are_built_from_their_names() -> None:
     assert isinstance(adaptive.model, KalmanClassifier)
     assert adaptive.model.seed == 7
     assert isinstance(adaptive.detector, ADWIN)
+
+
+def test_several_members_are_a_list_and_a_list_as_one_member_is_a_pipeline() -> None:
+    spec = {
+        "ExpertMixture": {
+            "experts": [
+                "KalmanHead",
+                {"KalmanHead": {"delta0": 0.01}},
+                ["Normalizer", {"ErrorMemory": {"model": "MajorityClassifier"}}],
+            ]
+        }
+    }
+    first, second, third = registry.stage(spec, "classification").members_
+    assert (first.delta0, second.delta0) == (0.0, 0.01)
+    assert isinstance(third, Pipeline)
+    assert isinstance(third.predictor.model, operators.MajorityClassifier)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            {"ExpertMixture": {"experts": "KalmanHead"}},
+            r"^p\.experts: must be a list of operators, as in \[KalmanHead, .*got 'KalmanHead'$",
+        ),
+        ({"ExpertMixture": {"experts": ["KalmanHead", 5]}}, r"^p\.experts\[1\]: must be a name"),
+        (
+            {"ErrorMemory": {"model": ["KalmanHead", "Normalizer"]}},
+            r"^p\.model: stages must be transformers, then one predictor",
+        ),
+        ({"ErrorMemory": {"model": []}}, r"^p\.model: stages must be .* got nothing$"),
+        ({"KalmanBank": {"deltas": [0.1, "a"]}}, r"^p\.deltas\[1\]: must be a finite number"),
+    ],
+)
+def test_wrong_members_are_refused_at_their_place(spec: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        registry.stage(spec, "classification", "p")
 
 
 def test_members_of_a_river_wrapper_are_built_too() -> None:
@@ -187,6 +226,9 @@ def test_the_list_describes_every_operator() -> None:
     assert entries["KalmanRegressor"].kind == "regressor"
     assert entries["Normalizer"].kind == "transformer"
     assert entries["ADWIN"].kind == "detector"
+    assert entries["GaussianMixtureAnomalyScorer"].kind == "scorer"
+    assert entries["KalmanClassifier"].family == ("Kalman", "KalmanHead")
+    assert entries["Normalizer"].family == ()
     assert "random_features=" in entries["KalmanClassifier"].parameters
     assert all(entry.summary for entry in entries.values())
 
@@ -195,4 +237,13 @@ def test_tasks_of_classes_and_instances() -> None:
     assert registry.task_of(KalmanClassifier()) == "classification"
     assert registry.task_of(KalmanRegressor) == "regression"
     assert registry.task_of(river.tree.HoeffdingTreeRegressor()) == "regression"
+    assert registry.task_of(operators.GaussianMixtureAnomalyScorer) == "anomaly"
     assert registry.task_of(ADWIN()) is None
+
+
+@pytest.mark.parametrize("entry", registry.entries(), ids=lambda entry: entry.name)
+def test_every_name_that_the_list_gives_leads_back(entry: registry.Entry) -> None:
+    for name in entry.family:
+        assert registry.find(name, registry.task_of(registry.find(entry.name))) is registry.find(
+            entry.name
+        )

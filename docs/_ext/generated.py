@@ -31,7 +31,6 @@ from streamlearn.cli import app as command_line
 from streamlearn.metric_readers import BASELINES, METRICS
 
 _log = logging.getLogger(__name__)
-_KINDS = ("classifier", "regressor", "transformer", "detector", "operator")
 
 
 class _Generated(SphinxDirective):
@@ -60,9 +59,9 @@ class Operators(_Generated):
     def lines(self) -> Iterator[str]:
         """One autoclass each, the names alone: what all have is shown once."""
         kinds = self.arguments[0].split()
-        unknown = set(kinds) - set(_KINDS)
+        unknown = set(kinds) - set(registry.KINDS)
         if unknown:
-            raise self.error(f"kinds are {_KINDS}, got {sorted(unknown)}")
+            raise self.error(f"kinds are {registry.KINDS}, got {sorted(unknown)}")
         for name, found in operators.exported().items():
             if registry.describe(found).kind in kinds:
                 yield from (f".. autoclass:: streamlearn.{name}", "")
