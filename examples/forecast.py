@@ -28,7 +28,7 @@ def main() -> None:
     model = found.forecaster  # it has learnt all rows, and goes on
     assert model is not None
     model.learn_one({"load": 101.0, "price": 39.0})
-    print("one row later:", model.forecast()["load"][0])
+    print("one row later, 24 ahead:", model.forecast()[-1]["load"])
 
 
 if __name__ == "__main__":
