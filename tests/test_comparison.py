@@ -491,18 +491,17 @@ def test_members_of_a_named_model_are_named_alike() -> None:
         "ExpertMixture(experts=[Majority, KalmanHead(sigma2=0.5), river.naive_bayes.BernoulliNB])",
         "ErrorMemory(model=[Normalizer, Kalman], backend=neighbours, lam=None, eta=-1e-1 + 0.5)",
     ]
-    asked = {"target": "y", "features": "a,b"}
     with pytest.raises(UserError, match="must read like Name"):
-        compare(records(), *calls, **asked)
+        compare(records(), *calls, target="y", features="a,b")
     calls[1] = calls[1].replace("-1e-1 + 0.5", "0.4")
-    mixture, memory = (r.pipeline for r in compare(records(), *calls, **asked).results.values())
-    assert mixture is not None
-    assert memory is not None
-    names = [type(expert).__name__ for expert in mixture.predictor.members_]
+    results = compare(records(), *calls, target="y", features="a,b").results
+    pipelines: list[Any] = [result.pipeline for result in results.values()]
+    mixture, memory = (pipeline.predictor for pipeline in pipelines)
+    names = [type(expert).__name__ for expert in mixture.members_]
     assert names == ["MajorityClassifier", "KalmanClassifier", "RiverClassifier"]
-    assert mixture.predictor.members_[1].sigma2 == 0.5
-    assert isinstance(memory.predictor.model, Pipeline)
-    assert (memory.predictor.backend, memory.predictor.lam) == ("neighbours", None)
+    assert mixture.members_[1].sigma2 == 0.5
+    assert isinstance(memory.model, Pipeline)
+    assert (memory.backend, memory.lam) == ("neighbours", None)
 
 
 def test_a_given_pipeline_goes_on_learning() -> None:

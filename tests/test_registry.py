@@ -132,7 +132,8 @@ def test_several_members_are_a_list_and_a_list_as_one_member_is_a_pipeline() -> 
     first, second, third = registry.stage(spec, "classification").members_
     assert (first.delta0, second.delta0) == (0.0, 0.01)
     assert isinstance(third, Pipeline)
-    assert isinstance(third.predictor.model, operators.MajorityClassifier)
+    memory: Any = third.predictor
+    assert isinstance(memory.model, operators.MajorityClassifier)
 
 
 @pytest.mark.parametrize(
