@@ -12,7 +12,7 @@ from streamlearn.errors import UserError
 from streamlearn.operators import foreign
 from streamlearn.operators._base import Operator
 
-_OPERATOR, _FOREIGN = "operator", "foreign"
+_OPERATOR, _FOREIGN, _MAPPING = "operator", "foreign", "mapping"
 
 
 def specification(stage: Operator) -> Json:
@@ -71,6 +71,8 @@ def _encoded(stage: Operator, name: str, value: Any) -> Json:
         return specification(value)
     if isinstance(value, (list, tuple)):
         return [_encoded(stage, name, member) for member in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {_MAPPING: {key: _encoded(stage, name, member) for key, member in value.items()}}
     if isinstance(value, np.generic):
         return value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -79,6 +81,8 @@ def _encoded(stage: Operator, name: str, value: Any) -> Json:
 
 
 def _decoded(value: Json, own: Sequence[type[Operator]]) -> Any:
+    if isinstance(value, dict) and _MAPPING in value:
+        return {key: _decoded(member, own) for key, member in value[_MAPPING].items()}
     if isinstance(value, dict):
         return rebuilt(value, own)
     return [_decoded(member, own) for member in value] if isinstance(value, list) else value

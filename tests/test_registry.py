@@ -1,5 +1,6 @@
 """Operators by name: what is found, what is built, and how a wrong name or argument is refused."""
 
+import json
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from streamlearn.operators import (
     Normalizer,
 )
 from streamlearn.pipeline import Pipeline
+from streamlearn.specification import rebuilt, specification
 
 
 @pytest.mark.parametrize("name", operators.exported())
@@ -248,3 +250,10 @@ def test_every_name_that_the_list_gives_leads_back(entry: registry.Entry) -> Non
         assert registry.find(name, registry.task_of(registry.find(entry.name))) is registry.find(
             entry.name
         )
+
+
+def test_arguments_that_are_mappings_are_saved_and_rebuilt() -> None:
+    pytest.importorskip("torch", reason="needs torch")
+    found = registry.build("TorchKalmanClassifier", {"module_args": {"hidden": [8, 4]}})
+    again: Any = rebuilt(json.loads(json.dumps(specification(found))))
+    assert again.module_args == {"hidden": [8, 4]}
