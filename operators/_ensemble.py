@@ -89,14 +89,14 @@ class Ensemble(Operator):
 
     def snapshot(self) -> dict[str, Any]:
         """The ensemble's own arrays, and snapshots of the members."""
-        members = [(member, member.snapshot()) for member in self._states().values()]
+        members = {name: member.snapshot() for name, member in self._states().items()}
         return super().snapshot() | {"members": members}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go back to a snapshot, which may be restored again."""
         super().restore({name: value for name, value in snapshot.items() if name != "members"})
-        for member, taken in snapshot["members"]:
-            member.restore(taken)
+        for name, member in self._states().items():
+            member.restore(snapshot["members"][name])
 
     def state(self) -> State:
         """The ensemble's own arrays and counters, and the states of the members."""

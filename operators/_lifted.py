@@ -66,6 +66,11 @@ class Lifted(Operator):
         self._random = random_weights(self.seed, features.names if h else (), h, self.random_scale)
         return 1 + h + d
 
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go back to a snapshot, which may be restored again."""
+        super().restore(snapshot)
+        self._work = np.zeros((0, 0))  # of another width
+
     @property
     def _room(self) -> int:
         """Classes or targets that there is room for."""

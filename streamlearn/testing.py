@@ -610,15 +610,20 @@ def check_predict_changes_nothing(make: Make, stream: Stream) -> None:
 
 
 def check_snapshot(make: Make, stream: Stream, cut: int) -> None:
-    """Restoring a snapshot, and again, goes on from where it was taken."""
+    """Restoring a snapshot goes on from where it was taken, after more rows and after a reset."""
     before, _, after = _halves(stream, cut)
     operator = make()
     run_in_cuts(operator, before)
     taken, state = operator.snapshot(), operator.state()
     expected = run_in_cuts(operator, after)
     final = operator.state()
-    owner = f"{type(operator).__name__}, restored"
-    for _ in range(2):
+    last = [*before, *after][-1]
+    first = _last_width([*before, *after][0], last)
+    for since in ("more rows", "a reset"):
+        owner = f"{type(operator).__name__}, restored after {since}"
+        if since == "a reset":  # scratch as wide as a few rows of a new stream want it
+            operator.reset()
+            run_in_cuts(operator, [first.rows(0, 2)])
         operator.restore(taken)
         assert_same_state(state, operator.state(), owner)
         assert_same_bits(expected, run_in_cuts(operator, after), owner)
