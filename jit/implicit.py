@@ -79,10 +79,12 @@ def log1p_exp(z: float) -> float:
 def wright(r: float) -> float:
     """The omega with omega + ln(omega) = r, to the last digits, by the iteration of Fritsch et al.
 
-    (1973): of fourth order, so two rounds. Below -700 it is 0.
+    (1973): of fourth order, so two rounds. Below -700 it is 0, beyond 1e20 r to the last digit.
     """
     if r < -_EXP:
         return 0.0
+    if r > 1e20:  # where the squares of the iteration might overflow
+        return r
     if r < -1.0:
         v = math.exp(r)
         v = v / (1.0 + v)
@@ -244,9 +246,10 @@ def softmax_after(c: int, seen: F8, iw: float, work: F8) -> None:
     """
     z, q, prob, Q, r = work[_Z], work[_Q], work[_P], work[_A], work[_U]
     K = seen.shape[0]
-    C = -math.inf
+    C, near = -math.inf, 1e-14
     for k in range(K):
         if seen[k] > 0.0:
+            near += 1e-15  # by the classes there are: how much room there is must not tell
             Q[k] = max(q[k] * iw, _LEAST)
             u = z[k] + (Q[k] if k == c else 0.0)
             r[k] = u + math.log(Q[k])
@@ -261,7 +264,7 @@ def softmax_after(c: int, seen: F8, iw: float, work: F8) -> None:
                 total += prob[k]
                 slope += prob[k] / (1.0 + v)
         C += (total - 1.0) / slope
-        if total - 1.0 <= 1e-14 + 1e-15 * K:
+        if total - 1.0 <= near:
             return
 
 

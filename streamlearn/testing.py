@@ -247,7 +247,7 @@ class Stream:
                     features.categories[name].code(f"{name} is {code}")
         if self.task == CLASSIFICATION:
             for code in range(_known(self.y[:end])):
-                labels.code(_LETTERS[code])
+                labels.code(_LETTERS[code] if code < len(_LETTERS) else f"class {code}")
 
     def _block(self, start: int, end: int, features: Features, labels: Vocabulary) -> Block:
         rows = slice(start, end)

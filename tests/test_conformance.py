@@ -22,8 +22,39 @@ from streamlearn import operators
 from streamlearn.operators._base import Operator
 from streamlearn.operators.adaptive import POLICIES
 from streamlearn.pipeline import Pipeline
-from streamlearn.testing import MODES, Law, Make, Plan, Stream, laws_of, plan_for, run_in_cuts
+from streamlearn.testing import (
+    MODES,
+    Law,
+    Make,
+    Plan,
+    Stream,
+    check_block_law,
+    laws_of,
+    plan_for,
+    run_in_cuts,
+)
 from tests import strategies
+
+
+def _scaled(*factors: float) -> Callable[[Stream], Stream]:
+    """Features times these; they begin after a quarter of the stream."""
+
+    def change(stream: Stream) -> Stream:
+        X = stream.X.copy()
+        X[20:] *= factors
+        return stream.changed(X=X)
+
+    return change
+
+
+EXTREMES: dict[str, Callable[[Stream], Stream]] = {
+    "1e150": _scaled(1e150, 1.0, 1e150),
+    "1e300": _scaled(1e300, 1.0, 1e-300),
+    "denormal": _scaled(5e-322, 0.0, 1.0),
+    "duplicates": lambda stream: stream.changed(X=np.tile(stream.X[:1], (stream.n, 1))),
+    "nothing": lambda stream: stream.changed(X=np.full(stream.X.shape, np.nan)),
+    "weights": lambda stream: stream.changed(weight=stream.weight * 1e12),
+}
 
 
 def _make(found: Callable[..., Operator], k: int) -> Make:
@@ -116,6 +147,44 @@ def test_law(make: Make, law: Law, examples: int) -> None:
         law.check(make, stream, data.draw(strategies.cuts(stream.n)))
 
     holds()
+
+
+PREDICTORS = [
+    pytest.param(make, id=name)
+    for name, make in SUBJECTS.items()
+    if make().task in ("classification", "regression") and "River" not in name
+]
+
+
+@pytest.mark.parametrize("make", [p for p in PREDICTORS if p.values[0]().task == "classification"])  # type: ignore[operator]
+@pytest.mark.jit
+def test_many_classes_leave_the_law_as_it_is(make: Make) -> None:
+    """Room for classes that come later must not show: not in a sum, not in a tolerance."""
+    plan = Plan(rows=(120,), columns=(("normal", "normal"),), n_classes=60, seed=4)
+    check_block_law(make, Stream.from_plan(plan), [13, 40])
+
+
+@pytest.mark.parametrize("make", PREDICTORS)
+@pytest.mark.parametrize("what", EXTREMES)
+@pytest.mark.jit
+def test_extremes_leave_answers_and_state_sound(make: Make, what: str) -> None:
+    """Probabilities add up, nothing is infinite, and no NaN stays in what was learnt."""
+    operator = make()
+    task = str(operator.task)
+    stream = Stream.from_plan(
+        Plan(task, (80,), (("normal", "normal", "normal"),), weighted=True, seed=8)
+    )
+    stream = EXTREMES[what](stream)
+    outputs = run_in_cuts(operator, stream.blocks())
+    check_block_law(make, stream, [31])
+    said = ~np.isnan(outputs["prediction"])
+    if task == "classification":
+        np.testing.assert_allclose(outputs["proba"][said].sum(axis=1), 1.0, rtol=1e-9)
+    for column in outputs.values():
+        assert not np.isinf(column).any()
+    for name, array in operator.state().arrays.items():
+        missing = name.rpartition("/")[2] in ("buffer_", "ring_", "lessons_")  # rows as they came
+        assert missing or array.dtype.kind != "f" or np.isfinite(array).all(), name
 
 
 @pytest.mark.parametrize("policy", POLICIES)
