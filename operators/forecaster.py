@@ -254,6 +254,11 @@ class OnlineForecaster(Operator):
         )  # fmt: skip
         self.clone().run(block)
 
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go back to a snapshot, which may be restored again."""
+        super().restore(snapshot)
+        self.grow(self._features)  # the order of the leaks and the scratch, for these channels
+
     def load(self, state: State) -> None:
         """Take over a state that `state` gave; the operator must have the same parameters."""
         self._begin()

@@ -29,6 +29,9 @@ from streamlearn.testing import (
     Plan,
     Stream,
     check_block_law,
+    check_reset,
+    check_resume,
+    check_snapshot,
     laws_of,
     plan_for,
     run_in_cuts,
@@ -185,6 +188,27 @@ def test_extremes_leave_answers_and_state_sound(make: Make, what: str) -> None:
     for name, array in operator.state().arrays.items():
         missing = name.rpartition("/")[2] in ("buffer_", "ring_", "lessons_")  # rows as they came
         assert missing or array.dtype.kind != "f" or np.isfinite(array).all(), name
+
+
+@pytest.mark.parametrize("make", [p for p in PREDICTORS if p.values[0]().task == "regression"])  # type: ignore[operator]
+@pytest.mark.jit
+def test_two_targets_hold_the_laws(make: Make) -> None:
+    """Whoever takes y (n, 2) keeps to the laws with it; who does not says so."""
+    growing = Plan("regression", (30, 30), (("normal", "missing"), ("offset",)), "mixed", seed=6)
+    steady = Plan("regression", (60,), (("normal", "missing", "offset"),), "mixed", seed=6)
+    first, second = (
+        stream.changed(y=np.column_stack([stream.y, 3.0 - 2.0 * stream.y]))
+        for stream in map(Stream.from_plan, (growing, steady))
+    )
+    try:
+        run_in_cuts(make(), first.blocks())
+    except ValueError as error:
+        assert "y must be one target a row" in str(error)
+        return
+    check_block_law(make, first, [17])
+    check_resume(make, first, 40)
+    check_snapshot(make, first, 12)
+    check_reset(make, second)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

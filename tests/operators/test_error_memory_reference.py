@@ -162,6 +162,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "warm-up": {"warm_up": 70, "rho": 0.999},
     "softmax": {"warm_up": 10, "weighting": "softmax", "rho": 0.98},
     "forgetful": {"warm_up": 0, "rho": 0.5},
+    "forgetful softmax": {"warm_up": 0, "weighting": "softmax", "rho": 0.5},
     "for ever": {"warm_up": 20, "rho": 1.0, "eta": 0.3, "alpha": 0.05},
     "fixed": {"warm_up": 0, "gamma": 0.3, "lam": 0.7},
     "ring": {"backend": "neighbours", "warm_up": 60, "rho": 0.99},

@@ -114,6 +114,7 @@ def test_numbers_equal_the_plain_loop_after_every_label(settings: Any, seed: int
     X[:, 3] = rng.gamma(2.0, size=n)
     X[rng.random(n) < 0.1, 1] = np.nan
     y, w = rng.normal(size=n), rng.choice([0.5, 1.0, 2.0], n)
+    y[[60, 90]] = 60.0, -45.0  # wild: running losses move as by a hundred of themselves
     model = ExpertMixtureRegressor([Says(0, 3), Says(1), Says(2)], **settings)
     twin = Naive(3, **settings)
     mean, var, seen = 0.0, 0.0, 0.0
