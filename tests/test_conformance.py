@@ -190,6 +190,15 @@ def test_extremes_leave_answers_and_state_sound(make: Make, what: str) -> None:
         assert missing or array.dtype.kind != "f" or np.isfinite(array).all(), name
 
 
+def _refusal(make: Make, stream: Stream) -> str:
+    """What an operator says that does not take a stream, "" if it does."""
+    try:
+        run_in_cuts(make(), stream.blocks())
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize("make", [p for p in PREDICTORS if p.values[0]().task == "regression"])  # type: ignore[operator]
 @pytest.mark.jit
 def test_two_targets_hold_the_laws(make: Make) -> None:
@@ -200,10 +209,9 @@ def test_two_targets_hold_the_laws(make: Make) -> None:
         stream.changed(y=np.column_stack([stream.y, 3.0 - 2.0 * stream.y]))
         for stream in map(Stream.from_plan, (growing, steady))
     )
-    try:
-        run_in_cuts(make(), first.blocks())
-    except ValueError as error:
-        assert "y must be one target a row" in str(error)
+    refusal = _refusal(make, first)
+    if refusal:
+        assert "y must be one target a row" in refusal
         return
     check_block_law(make, first, [17])
     check_resume(make, first, 40)
