@@ -6,7 +6,8 @@ W = rows of the ring. A row t ends with its forecast; its lesson is the window w
 target it is, made H rows before: nothing is learnt from a target that has not come.
 
 A walker takes tuples of arrays, float64 and C-contiguous unless said:
-    rows    = X (n, M) | weight (n,) | mode (n,)
+    rows    = X (n, M) | weight (n,) | mode (n,) | given (n, K, M, H), what experts outside this
+              file forecast from each row, as increments in deviations; empty where there are none
     series  = ring (W, M), gaps carried on | there (W, M) uint8 | moments (5, M)
     ridges  = P1 (L + 1, L + 1) | B1 (L + 1, H) | P2 (D2, D2) | B2 (D2, M H); D2 = 1 + M (C + 1);
               no rows where there is no such expert
@@ -25,6 +26,7 @@ from streamlearn.jit._compile import F8, I8, U1, kernel, part
 from streamlearn.jit.random_features import tanh_inplace
 
 CROSS_TIME, CROSS_VARIABLE, LAST_VALUE, SEASONAL = range(4)  # kinds of experts
+GIVEN = 4  # and beyond: their forecasts are given
 # places in the state vector s
 ROWS, LESSONS, REJECTED, MISSING, REPAIRED, ADAM = range(6)
 N_SCALARS = 6
@@ -38,10 +40,11 @@ MIXED, LOWER, UPPER = range(3)  # of issued
 
 HIDDEN = 32  # nodes of each layer of the net
 WORK = 8
-_X, _G, _Y, _E, _O = range(5)  # rows of work
+_X, _G, TARGETS, _E, _O = range(5)  # rows of work
 _R, _GRAD, _ACT = 5, 6, 7  # of the net: input, gradient, activations
 
 _PREDICT, _OBSERVE = 1, 4
+TAKE_IN, GO_ON = 8, 16  # the two halves of OBSERVE: up to the lesson that is due, and from it on
 _LARGEST = 1e300  # a value beyond it is refused, as an infinity is
 _FAR = 1e150  # deviations beyond it would overflow a square
 _CLIP = 50.0  # standard deviations: what a lesson or a forecast may differ from the last value
@@ -53,7 +56,7 @@ _P_MAX = 1e12
 _MEMORY = 200.0  # residuals that the width of an interval remembers
 _STEP = 0.02  # of the quantiles, a residual
 
-Rows = tuple[F8, F8, U1]
+Rows = tuple[F8, F8, U1, F8]
 Series = tuple[F8, U1, F8]
 Ridges = tuple[F8, F8, F8, F8]
 Mixture = tuple[F8, F8, F8]
@@ -310,7 +313,7 @@ def learn_experts(r: int, w: float, series: Series, ridges: Ridges, fixed: Fixed
     ring, _, m = series
     p, _, turns, work = fixed
     H, M = ridges[1].shape[1], ring.shape[1]
-    x, g, y, e = work[_X], work[_G], work[_Y], work[_E]
+    x, g, y, e = work[_X], work[_G], work[TARGETS], work[_E]
     for k in range(2):
         P, B = ridges[2 * k], ridges[2 * k + 1]
         D, q = B.shape
@@ -400,7 +403,7 @@ def learn_mixture(r: int, series: Series, mixture: Mixture, queue: Queue, fixed:
     M, K, H = logu.shape[0], kinds.shape[0], queue[0].shape[3]
     loss = work[_O, :K]
     for j in range(M):
-        if not has_lesson(work[_Y], j, H):
+        if not has_lesson(work[TARGETS], j, H):
             continue
         losses(r, j, series, queue[0], loss)
         if p[RESCALE] > 0.0:
@@ -523,7 +526,7 @@ def learn_net(
         grad[i] = 0.0
     any_ready = False
     for j in range(M):
-        if not has_lesson(work[_Y], j, H) or read_targets(series, r, j, H, y) < H:
+        if not has_lesson(work[TARGETS], j, H) or read_targets(series, r, j, H, y) < H:
             continue
         weigh(logu[j], 0.0, u)
         net_input(r, j, series, answers, u, x, y)
@@ -568,8 +571,10 @@ def track(series: Series, queue: Queue, fixed: Fixed, r: int) -> None:
 
 
 @part
-def answer_ridges(series: Series, ridges: Ridges, queue: Queue, fixed: Fixed, r: int) -> None:
-    """Each expert's forecast from row r, the last one, into the queue."""
+def answer_experts(
+    series: Series, ridges: Ridges, queue: Queue, fixed: Fixed, r: int, given: F8
+) -> None:
+    """Each expert's forecast from row r, the last one, into the queue. given (K, M, H)."""
     ring, _, m = series
     p, kinds, _, work = fixed
     answers = queue[0]
@@ -586,6 +591,9 @@ def answer_ridges(series: Series, ridges: Ridges, queue: Queue, fixed: Fixed, r:
                 predict_ridge(ridges[1], work[_X, : int(p[LAGS]) + 1], work[_O, :H])
             elif kinds[k] == CROSS_VARIABLE:
                 at = j * H
+            elif kinds[k] >= GIVEN:
+                for h in range(H):
+                    work[_O, h] = given[k, j, h]
             put_answer(kinds[k], j, r, series, p, work[_O, at : at + H], answers[slot, k, j])
 
 
@@ -596,7 +604,7 @@ def put_answer(kind: int, j: int, r: int, series: Series, p: F8, o: F8, answer: 
     W = ring.shape[0]
     last = ring[r % W, j] if m[AGE, j] > 0.0 else math.nan
     S = int(p[SEASON])
-    learnt = kind <= CROSS_VARIABLE and is_ready(m, j, 0, p[LAGS])
+    learnt = kind != LAST_VALUE and kind != SEASONAL and is_ready(m, j, 0, p[LAGS])
     for h in range(answer.shape[0]):
         answer[h] = last
         if learnt:
@@ -646,34 +654,31 @@ def tell(t: int, queue: Queue, s: F8, out: Out) -> None:
 def walk(
     rows: Rows, series: Series, model: tuple[Ridges, Mixture], net: F8 | None, queue: Queue,
     fixed: Fixed, s: F8, out: Out,
-) -> int:  # fmt: skip
+) -> None:  # fmt: skip
     """Walk a block row by row: take it in; learn the lesson that it completes; forecast from it.
 
-    Without a net its code is not compiled. Returns -1, or the row whose weight is bad: then nothing
-    was changed.
+    Between TAKE_IN and GO_ON the targets of the lesson stand in `work`, for the experts outside.
+    Without a net its code is not compiled. Weights are >= 0 and finite.
     """
-    X, weight, mode = rows
+    X, weight, mode, given = rows
     ridges, mixture = model
     H = queue[0].shape[0]
     for t in range(X.shape[0]):
-        if not 0.0 <= weight[t] < math.inf:
-            return t
-    for t in range(X.shape[0]):
-        if mode[t] & _OBSERVE:
+        if mode[t] & (_OBSERVE | TAKE_IN):
             push(t, X, series, s, fixed[0][WARM_UP])
-            r = int(s[ROWS]) - 1
-            track(series, queue, fixed, r)
-            lessons = 0
-            if r >= H and weight[t] > 0.0:
-                lessons = read_lessons(r - H, series, fixed[0], H, fixed[3][_Y])
+            track(series, queue, fixed, int(s[ROWS]) - 1)
+        r = int(s[ROWS]) - 1
+        lessons = 0
+        if r >= H and weight[t] > 0.0 and mode[t] & (_OBSERVE | TAKE_IN | GO_ON):
+            lessons = read_lessons(r - H, series, fixed[0], H, fixed[3][TARGETS])
+        if mode[t] & (_OBSERVE | GO_ON):
             if lessons > 0:
                 learn_experts(r - H, weight[t], series, ridges, fixed, s)
                 s[LESSONS] += 1.0
                 learn_mixture(r - H, series, mixture, queue, fixed)
                 if net is not None:
                     learn_net(r - H, series, mixture, net, queue, fixed, s)
-            answer_ridges(series, ridges, queue, fixed, r)
+            answer_experts(series, ridges, queue, fixed, r, given[t])
             issue(mixture, queue, fixed, r)
         if mode[t] & _PREDICT:
             tell(t, queue, s, out)
-    return -1

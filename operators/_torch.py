@@ -1,7 +1,8 @@
-"""All that knows torch: the built-in module, and a module that is trained step by step.
+"""All that knows torch: the built-in modules, and a module that is trained step by step.
 
-Every call has one fixed shape: an answer is one row, in a tensor of its own, because the bits of a
-row in a larger product depend on its place and on its neighbours' number; a step is one group.
+Every call has one fixed shape: an answer is one row (or one moment of a series), in a tensor of its
+own, because the bits of a row in a larger product depend on its place and on its neighbours'
+number; a step is one group.
 """
 
 import contextlib
@@ -73,6 +74,64 @@ class TanhNetwork(torch.nn.Module):
         return torch.cat((h, x), 1) if self.skip else h
 
 
+class Convolutions(torch.nn.Module):
+    """Dilated causal convolutions over a window, read at its last moment: (n, C L + E) to (n, q).
+
+    A row holds C series of L moments, oldest first, then E further numbers, which join at the end.
+    Layer i is h_t + gelu(sum_k W_k h_(t - k 2^i) + b), k = 0, 1, 2; the first has no h_t. Of its
+    values only those are computed that reach the last moment: with every second one left out a
+    layer, dilation becomes a stride of 2. L = 2^(layers + 1) - 1. Float64.
+
+    Weights of the first layer are drawn by the names of the series, ~ N(0, 1 / (3 C)), C being
+    known then; of later layers ~ N(0, 1 / (3 units)); those of the output begin at 0.
+    """
+
+    def __init__(self, units: int, layers: int, seed: int) -> None:
+        super().__init__()
+        self.units, self.layers, self.seed = units, layers, seed
+        self.names: tuple[str, ...] = ()
+        self.length = 2 ** (layers + 1) - 1
+        self._open("weight0", np.zeros((units, 0, 3)))
+        self._open("bias0", np.zeros(units))
+        for i in range(1, layers):
+            drawn = normals(key_of(seed, f"layer {i}"), units * units * 3)
+            drawn /= math.sqrt(3 * units)
+            self._open(f"weight{i}", drawn.reshape(units, units, 3))
+            self._open(f"bias{i}", np.zeros(units))
+        self._open("out", np.zeros((0, units)))
+        self._open("level", np.zeros(0))
+
+    def _open(self, name: str, array: F8) -> None:
+        self.register_parameter(name, torch.nn.Parameter(_own(array)))
+
+    def grow(self, names: tuple[str, ...], extra: int, outputs: int) -> None:
+        """Make room for series of these names, those known before first; what is there stays."""
+        m, known = self.units, len(self.names)
+        drawn = np.zeros((m, len(names), 3))
+        for j in range(known, len(names)):
+            draws = normals(key_of(self.seed, f"series {names[j]}"), 3 * m)
+            drawn[:, j] = draws.reshape(m, 3) / math.sqrt(3 * len(names))
+        wide = {"weight0": drawn, "out": np.zeros((outputs, m + extra)), "level": np.zeros(outputs)}
+        for name, array in wide.items():
+            old = self.get_parameter(name).detach()
+            array[tuple(slice(0, n) for n in old.shape)] = old.cpu().numpy()
+            self.register_parameter(name, torch.nn.Parameter(_own(array).to(old.device)))
+        self.names = names
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The outputs of each row."""
+        named: dict[str, Any] = self._parameters
+        functional = torch.nn.functional
+        width = len(self.names) * self.length
+        h = x[:, :width].reshape(x.shape[0], len(self.names), self.length)
+        for i in range(self.layers):
+            weight, bias = named[f"weight{i}"], named[f"bias{i}"]
+            made = functional.gelu(functional.conv1d(h, weight, bias, stride=2))
+            h = made if i == 0 else made + h[:, :, 2::2]
+        last = torch.cat((h[:, :, 0], x[:, width:]), 1)
+        return functional.linear(last, named["out"], named["level"])
+
+
 class Rule(NamedTuple):
     """How the weights are stepped."""
 
@@ -80,6 +139,7 @@ class Rule(NamedTuple):
     lr: float
     clip: float  # largest norm of a gradient
     device: str
+    decay: float = 0.0  # of the weights, a step, in lr: AdamW (Loshchilov and Hutter, 2019)
 
 
 class Trained:
@@ -109,9 +169,9 @@ class Trained:
             for new, old in zip(self.moments[name], before.get(name, []), strict=False):
                 new[tuple(slice(0, n) for n in old.shape)] = old
 
-    def grow(self, names: tuple[str, ...]) -> None:
+    def grow(self, names: tuple[str, ...], *sizes: int) -> None:
         """Let the module make room for inputs; its moments follow, 0 for what is new."""
-        self.module.grow(names)  # type: ignore[operator]  # the caller has looked
+        self.module.grow(names, *sizes)  # type: ignore[operator]  # the caller has looked
         self._fit_moments()
 
     # -- answers and steps -------------------------------------------------------------------------
@@ -132,6 +192,11 @@ class Trained:
         with torch.no_grad():
             phi = self.module(self._row)
         return _numbers(phi).reshape(-1)
+
+    def answers(self, X: F8) -> F8:
+        """The module's (n, q) of rows that always come together, by one call."""
+        with torch.no_grad():
+            return _numbers(self.module(_own(X).to(self.rule.device, self.dtype)))
 
     def step(self, X: F8, slopes: Callable[[F8], F8]) -> None:
         """Climb: X (B, d) in one call, slopes(phi (B, h)) the gradient of each row's objective."""
@@ -157,6 +222,8 @@ class Trained:
         scale = min(1.0, self.rule.clip / norm) if norm > 0.0 else 1.0
         with torch.no_grad():
             for name, p, g in found:
+                if self.rule.decay > 0.0:
+                    p.mul_(1.0 - self.rule.lr * self.rule.decay)
                 if self.rule.optimiser == "sgd":
                     p.add_(g, alpha=self.rule.lr * scale)
                 else:

@@ -1,14 +1,17 @@
 """An online forecaster: several series, several steps ahead, learning as the targets come true."""
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from statistics import NormalDist
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from streamlearn.block import F8, I8, SCORED, Block, Columns, Features
+from streamlearn.block import F8, I8, OBSERVE, PREDICT, SCORED, Block, Columns, Features
 from streamlearn.contracts import State
+from streamlearn.errors import UserError
 from streamlearn.jit import forecast as jit
 from streamlearn.jit.counter import key_of, uniforms
 from streamlearn.operators import _checks
@@ -16,6 +19,21 @@ from streamlearn.operators._base import Operator, Row
 
 FORECASTING = "forecasting"
 EXPERTS = ("cross_time", "cross_variable", "last_value", "seasonal")  # in the order of their codes
+NETWORKS = ("tcn_time", "tcn_variable")  # torch experts, with codes from `jit.GIVEN` on
+_DEVICES = ("cpu", "cuda")
+_MISSING = (
+    "{}: the experts tcn_time and tcn_variable are torch networks, and torch is not here; "
+    'pip install "streamlearn[torch]" (or cross_time and cross_variable, without a network)'
+)
+
+
+def _torch_room(owner: str) -> ModuleType:
+    """The file of the torch experts, on first use."""
+    try:
+        from streamlearn.operators import torch_forecast  # torch takes two seconds
+    except ImportError as error:
+        raise UserError(_MISSING.format(owner)) from error
+    return torch_forecast
 
 
 class OnlineForecaster(Operator):
@@ -29,10 +47,14 @@ class OnlineForecaster(Operator):
     Model: experts forecast the increments y_(t+h) - y_t of each channel, in its standard
     deviations. `cross_time` is one recursive ridge for all channels, on the last `lags` values less
     the last; `cross_variable` one recursive ridge on level and last `cross_lags` steps of all
-    channels; `last_value` and `seasonal` repeat. Each channel has its own weights over the experts:
-    exponentiated gradient on the squared error of whole windows, with a fixed share, so that an
-    expert that was wrong for long can return. `correction` adds a small network, shared by the
-    channels, that moves the first expert's logit by what the last known window looked like.
+    channels; `last_value` and `seasonal` repeat. With torch there are two networks of dilated
+    convolutions: `tcn_time`, shared by the channels, sees what `cross_time` sees of one channel;
+    `tcn_variable` the windows and levels of all. They are fitted with the last row of the warm-up,
+    on the windows within, and make a step of AdamW a lesson from then on. Each channel has its own
+    weights over the experts: exponentiated gradient on the squared error of whole windows, with a
+    fixed share, so that an expert that was wrong for long can return. `correction` adds a small
+    network, shared by the channels, that moves the first expert's logit by what the last known
+    window looked like.
     Intervals: quantiles of the errors of each step and channel, in units of their running size,
     followed by a gradient step whenever one was missed or not, so that the share of misses tends to
     1 - level under any drift.
@@ -40,7 +62,7 @@ class OnlineForecaster(Operator):
         horizon: rows ahead, H >= 1.
         lags: of `cross_time`, >= 1. A channel with fewer rows repeats its last value.
         cross_lags: steps of each channel that `cross_variable` sees, >= 0.
-        experts: names of the four above, at least one; `correction` favours the first.
+        experts: names of the six above, at least one; `correction` favours the first.
         ridge: penalty of the weights, in lessons, > 0.
         forgetting: a lesson counts this much less with each later one, in (0, 1].
         leaky: keep the ridge where forgetting would wear it off, so that nothing winds up.
@@ -49,10 +71,14 @@ class OnlineForecaster(Operator):
         scale_loss: divide losses by their running mean, so that eta has no unit.
         correction: whether to learn the network. lr: its rate (Adam), > 0.
         warm_up: values of a channel whose mean and deviation scale it; frozen then. 0: they come
-            scaled.
+            scaled. Also the rows that the networks are fitted to.
         season: rows of one period, >= 0, for the `seasonal` expert alone.
         level: share of values that shall be within the intervals, in (0, 1).
-        seed: of the network.
+        seed: of the networks.
+        tcn_args: of the torch experts: hidden (32, units a layer), lr (1e-3), decay (0.01, of the
+            weights), clip (1, largest norm of a gradient), epochs (5, over the warm-up) and batch
+            (32, windows a step of the fit).
+        device: of the torch experts, "cpu" or "cuda"; an error where there is none.
     Outputs: `forecast`, `lower`, `upper`, each (n, H, M); intervals are NaN until a first error is
         known. A row with PREDICT alone gets what was forecast from the last row observed.
     State:
@@ -68,12 +94,16 @@ class OnlineForecaster(Operator):
         issued_: (3, H, M, H) float64, forecasts, lower and upper bounds.
         spread_: (4, M, H) float64, of the residuals: count, mean size, quantiles below and above.
         scalars_: (6,) float64, counters in the order of `streamlearn.jit.forecast`.
+        tcn/…: with torch experts: their weights and Adam's moments by name, and tcn/past
+            (warm_up, 1 + M), weight and values of the rows of the warm-up, none once it is over.
     A missing value is carried on in the inputs and left out of every loss; counted in `n_imputed`.
     An infinite value, or one beyond 1e300, is missing too; such rows are counted in `n_rejected`.
     What differs by more than 50 deviations counts as 50. A channel that never moved is forecast by
     its value. A new channel begins with its first value; a row of weight 0 is not learnt from.
-    Cost: O(M lags^2 + D2^2 + D2 M H) time an event, no allocation; memory O(H^2 K M + D2^2).
-    Raises: ValueError for a parameter out of range, and for a negative or infinite weight.
+    Cost: O(M lags^2 + D2^2 + D2 M H) time an event, no allocation; memory O(H^2 K M + D2^2). A
+        torch expert: about 1 ms a row, and once (warm_up epochs / batch) steps.
+    Raises: ValueError for a parameter out of range, and for a negative or infinite weight;
+        UserError (a ValueError) for a torch expert without torch.
     Reference: Zhang et al. (2023), OneNet: Enhancing time series forecasting models under concept
     drift by online ensembling, arXiv 2309.12659; Gibbs and Candes (2021), Adaptive conformal
     inference under distribution shift.
@@ -100,6 +130,14 @@ class OnlineForecaster(Operator):
             "correction": True, "warm_up": 10, "forgetting": 0.9, "seed": 1,
         }  # fmt: skip
         yield {"horizon": 1, "lags": 1, "experts": ("cross_time",), "warm_up": 0, "share": 0.0}
+        try:
+            _torch_room(cls.__name__)
+        except UserError:
+            return
+        yield {
+            "horizon": 2, "lags": 3, "experts": (*NETWORKS, "cross_time"), "warm_up": 12,
+            "tcn_args": {"hidden": 3, "epochs": 1, "batch": 4},
+        }  # fmt: skip
 
     def __init__(
         self,
@@ -119,6 +157,8 @@ class OnlineForecaster(Operator):
         season: int = 0,
         level: float = 0.9,
         seed: int = 0,
+        tcn_args: dict[str, Any] | None = None,
+        device: str = "cpu",
     ) -> None:
         owner = type(self).__name__
         self.horizon = _checks.whole(owner, "horizon", horizon, 1)
@@ -137,7 +177,19 @@ class OnlineForecaster(Operator):
         self.level = _checks.between(owner, "level", level, 0.01, 0.999)
         self.seed = _checks.whole(owner, "seed", seed, 0)
         self.experts = self._checked_experts(experts)
+        self.tcn_args, self.device = tcn_args, _checks.choice(owner, "device", device, _DEVICES)
+        self.cheap_snapshot = not self._networks()
         self._begin()
+
+    def _networks(self) -> list[str]:
+        """The torch experts among the experts; refuses their arguments where there is none."""
+        owner, found = type(self).__name__, [name for name in self.experts if name in NETWORKS]
+        if not found and (self.tcn_args or self.device != "cpu"):
+            raise ValueError(
+                f"{owner}: tcn_args and device must be left out without the experts tcn_time and "
+                f"tcn_variable, got {self.tcn_args!r} and {self.device!r}"
+            )
+        return found
 
     def _checked_experts(self, given: Sequence[str]) -> tuple[str, ...]:
         owner = type(self).__name__
@@ -145,7 +197,7 @@ class OnlineForecaster(Operator):
         if not names or len(set(names)) < len(names):
             raise ValueError(f"{owner}: experts must be different and at least one, got {given!r}")
         for name in names:
-            _checks.choice(owner, "experts", name, EXPERTS)
+            _checks.choice(owner, "experts", name, (*EXPERTS, *NETWORKS))
         if "seasonal" in names and self.season == 0:
             raise ValueError(f"{owner}: season must be > 0 for the seasonal expert, got 0")
         return tuple(names)
@@ -161,7 +213,8 @@ class OnlineForecaster(Operator):
             jit.LEAKY: self.leaky,
         }  # fmt: skip
         self._settings = np.array([float(settings[i]) for i in range(jit.N_SETTINGS)])
-        self._kinds = np.array([EXPERTS.index(name) for name in self.experts], dtype=np.int64)
+        codes = [*EXPERTS, *NETWORKS]  # EXPERTS has jit.GIVEN names
+        self._kinds = np.array([codes.index(name) for name in self.experts], dtype=np.int64)
         H, K = self.horizon, len(self.experts)
         self._window = max(self.lags, self.cross_lags + 1, self.season) + H
         D1 = self.lags + 1 if "cross_time" in self.experts else 0
@@ -178,6 +231,7 @@ class OnlineForecaster(Operator):
         self.spread_ = np.zeros((4, 0, H))
         self.scalars_ = np.zeros(jit.N_SCALARS)
         self._work = np.zeros((0, 0))
+        self._tcn = self._fresh_networks()
         self.grow(Features(()))
 
     def _fresh_net(self, K: int, H: int) -> F8:
@@ -190,6 +244,20 @@ class OnlineForecaster(Operator):
         net = np.zeros((3, len(fans)))
         net[0] = draws / np.sqrt(np.array(fans))
         return net
+
+    def _fresh_networks(self) -> Any:
+        """The torch experts, or None."""
+        names = self._networks()
+        if not names:
+            return None
+        owner = type(self).__name__
+        room = _torch_room(owner)
+        if not isinstance(self.tcn_args or {}, dict):
+            raise ValueError(
+                f"{owner}: tcn_args must be `argument: value` pairs, got {self.tcn_args!r}"
+            )
+        shape = room.Shape(self.horizon, self.lags, self.warm_up, self.seed, self.device)
+        return room.TorchExperts(names, shape, room.checked(self.tcn_args or {}))
 
     # -- the walk ----------------------------------------------------------------------------------
 
@@ -218,6 +286,8 @@ class OnlineForecaster(Operator):
         self._turns = self._leaks(features, D2)
         net = max(self.net_.shape[1], 4 * jit.HIDDEN if self.correction else 0, (K + 1) * H)
         self._work = np.zeros((jit.WORK, max(self.lags + 1, D2, M * H, net)))
+        if self._tcn is not None:
+            self._tcn.grow(features)
 
     def _leaks(self, features: Features, D2: int) -> I8:
         """Coordinates of `cross_variable` by names of channels: their order is no matter."""
@@ -229,8 +299,25 @@ class OnlineForecaster(Operator):
     def _run(self, block: Block) -> Columns:
         shape = (block.n, self.horizon, len(self._features))
         out = np.full(shape, math.nan), np.full(shape, math.nan), np.full(shape, math.nan)
-        bad = jit.walk(
-            (_plain(block.X), _plain(block.weight), _plain(block.mode)),
+        rows = _plain(block.X), _plain(block.weight), _plain(block.mode)
+        good = (rows[1] >= 0.0) & (rows[1] < math.inf)
+        if not good.all():
+            bad = int(good.argmin())
+            raise ValueError(
+                f"{type(self).__name__}: weight must be >= 0 and finite, got {block.weight[bad]} "
+                f"in row {bad} of the block"
+            )
+        if self._tcn is None:
+            self._walk((*rows, np.zeros((block.n, 0, 0, 0))), out)
+        else:
+            with _torch_room(type(self).__name__).repeatable(self.device):
+                self._walk_with_networks(rows, out)
+        return dict(zip(("forecast", "lower", "upper"), out, strict=True))
+
+    def _walk(self, rows: tuple[Any, ...], out: tuple[F8, F8, F8]) -> None:
+        """One call of the kernel; rows: X, weight, mode and what torch experts say."""
+        jit.walk(
+            rows,
             (self.ring_, self.there_, self.moments_),
             ((self.P1_, self.B1_, self.P2_, self.B2_), (self.logu_, self.lscale_, self.bias_)),
             self.net_ if self.correction else None,
@@ -239,12 +326,33 @@ class OnlineForecaster(Operator):
             self.scalars_,
             out,
         )
-        if bad >= 0:
-            raise ValueError(
-                f"{type(self).__name__}: weight must be >= 0 and finite, got {block.weight[bad]} "
-                f"in row {bad} of the block"
-            )
-        return dict(zip(("forecast", "lower", "upper"), out, strict=True))
+
+    def _walk_with_networks(self, rows: tuple[Any, ...], out: tuple[F8, F8, F8]) -> None:
+        """Row by row: the kernel takes it in, the networks learn and answer, the kernel goes on."""
+        X, weight, mode = rows
+        said = np.zeros((1, len(self.experts), X.shape[1], self.horizon))
+        for t in range(X.shape[0]):
+            asks = mode[t : t + 1] & np.uint8(PREDICT)
+            if mode[t] & OBSERVE:
+                take_in = np.full(1, jit.TAKE_IN, dtype=np.uint8)
+                self._walk((X[t : t + 1], weight[t : t + 1], take_in, said), out)
+                self._teach_networks(float(weight[t]), said[0])
+                asks |= np.uint8(jit.GO_ON)
+            told = out[0][t : t + 1], out[1][t : t + 1], out[2][t : t + 1]
+            self._walk((X[t : t + 1], weight[t : t + 1], asks, said), told)
+
+    def _teach_networks(self, weight: float, said: F8) -> None:
+        """The lesson that the last row completes, or the fit; said (K, M, H) <- their answers."""
+        tcn, H, M = self._tcn, self.horizon, len(self._features)
+        r = int(self.scalars_[jit.ROWS]) - 1
+        now = self.ring_, self.moments_, r
+        if not tcn.is_fitted:
+            tcn.keep(now, self.there_, weight)
+        elif r >= H and weight > 0.0:
+            targets = self._work[jit.TARGETS, : M * H].reshape(M, H)
+            tcn.learn((self.ring_, self.moments_, r - H), targets, weight)
+        for name, answer in tcn.answers(now).items():
+            said[self.experts.index(name)] = answer
 
     def load_kernels(self) -> None:
         """Walk one invented row through a clone."""
@@ -263,6 +371,36 @@ class OnlineForecaster(Operator):
         """Take over a state that `state` gave; the operator must have the same parameters."""
         self._begin()
         super().load(state)
+        if self._tcn is not None:
+            found = {k: a for k, a in state.arrays.items() if k.startswith("tcn/")}
+            self._tcn.load({k.removeprefix("tcn/"): a for k, a in found.items()})
+
+    def state(self) -> State:
+        """Everything needed to go on bit-identically, as plain arrays and numbers."""
+        state = super().state()
+        if self._tcn is None:
+            return state
+        networks = {f"tcn/{name}": array for name, array in self._tcn.arrays().items()}
+        return State(state.arrays | networks, state.table)
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of all that learning changes."""
+        taken = super().snapshot()
+        return taken if self._tcn is None else taken | {"_tcn": copy.copy(self._tcn)}
+
+    def reset(self) -> None:
+        """Forget everything learnt; the names of the channels stay."""
+        super().reset()
+        self._tcn = self._fresh_networks()
+        if self._tcn is not None:
+            self._tcn.grow(self._features)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the arrays that make up the state."""
+        networks = {} if self._tcn is None else self._tcn.arrays()
+        own: int = super().state_bytes
+        return own + sum(int(array.nbytes) for array in networks.values())
 
     # -- what it knows -----------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """The online forecaster: what it costs beside plain numpy, and the tables of its specification."""
 
+import importlib.util
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.families import Cost, Table
-from streamlearn.block import F8
+from streamlearn.block import F8, SCORED
 from streamlearn.forecasting import LAST, MODEL, SEASONAL, Forecast, evaluate, read_series
-from streamlearn.operators.forecaster import OnlineForecaster
+from streamlearn.operators.forecaster import NETWORKS, OnlineForecaster
+from streamlearn.testing import block_of
 
 CANDIDATES: dict[str, dict[str, tuple[Any, ...]]] = {
     "OnlineForecaster": {
@@ -207,6 +209,8 @@ def tables(data: Path) -> Iterator[Table]:
     """Section 9 on ETTh2, and the defaults on all three sets beside their baselines."""
     yield _section_nine(data)
     yield _defaults(data)
+    if importlib.util.find_spec("torch") is not None:
+        yield _networks(data)
 
 
 def _etth2(data: Path) -> F8:
@@ -277,3 +281,33 @@ def _defaults(data: Path) -> Table:
     return Table(
         "OnlineForecaster with its defaults, no leak", head, rows, "MSE / MAE, standardised."
     )
+
+
+def _networks(data: Path) -> Table:
+    """The first 4,000 online rows of ETTh2: each expert by itself, and mixtures of them."""
+    Z, rows = _etth2(data)[:7600], []
+    for H in (1, 24):
+        alone = _experts_alone(Z, H)
+        ridges = _evaluated(Z, OnlineForecaster(H, warm_up=2880))
+        mixed = [_cell(ridges.scores[LAST]), _cell(ridges.scores[MODEL]), alone.pop("mixture")]
+        rows.append((str(H), *alone.values(), *mixed))
+    head = ("H", *BOTH, *NETWORKS, "last value", "both ridges", "all four")
+    return Table("Forecasting ETTh2 with networks", head, rows, "MSE / MAE, 4,000 online rows.")
+
+
+def _experts_alone(Z: F8, H: int) -> dict[str, str]:
+    """MSE / MAE of each expert and of their mixture, by one walk: none knows of the others."""
+    model = OnlineForecaster(H, experts=(*BOTH, *NETWORKS), warm_up=2880)
+    names = [f"z{j}" for j in range(Z.shape[1])]
+    made: dict[str, list[F8]] = {name: [] for name in (*model.experts, "mixture")}
+    for t in range(len(Z) - H):
+        told = model.run(block_of(Z[t : t + 1], mode=SCORED, names=names))["forecast"][0]
+        if t >= 3599:
+            made["mixture"].append(told - Z[t + 1 : t + 1 + H])
+            for k, name in enumerate(model.experts):
+                made[name].append(model.answers_[t % H, k].T - Z[t + 1 : t + 1 + H])
+    found = {}
+    for name, each in made.items():
+        e = np.array(each)
+        found[name] = _cell({"mse": float(np.mean(e * e)), "mae": float(np.abs(e).mean())})
+    return found
