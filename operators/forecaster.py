@@ -135,7 +135,7 @@ class OnlineForecaster(Operator):
         except UserError:
             return
         yield {
-            "horizon": 2, "lags": 3, "experts": (*NETWORKS, "cross_time"), "warm_up": 12,
+            "horizon": 2, "lags": 3, "experts": ("tcn_variable", "cross_time"), "warm_up": 12,
             "tcn_args": {"hidden": 3, "epochs": 1, "batch": 4},
         }  # fmt: skip
 

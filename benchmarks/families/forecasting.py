@@ -237,7 +237,7 @@ def _ours(Z: F8, H: int, name: str) -> str:
     """MSE / MAE of one column without a leak, with the settings of section 9."""
     experts = {"last": ("last_value",), "f1": BOTH[:1], "f2": BOTH[1:]}.get(name, BOTH)
     eta = 0.0 if name == "mean" else 0.5
-    more = {"correction": True} if name == "EGD + net" else {}
+    more: dict[str, Any] = {"correction": True} if name == "EGD + net" else {}
     found = _evaluated(Z, OnlineForecaster(H, experts=experts, eta=eta, **SPEC, **more))
     return _cell(found.scores[MODEL])
 

@@ -368,7 +368,7 @@ def test_it_learns_what_no_ridge_can(name: str) -> None:
         x[t] = 1.9 * min(x[t - 1], 1.0 - x[t - 1])
     X = x[:, None]
     args: dict[str, Any] = {"lags": 3, "warm_up": 500}
-    more = {"tcn_args": {"hidden": 8, "epochs": 30, "lr": 0.005}}
+    more: dict[str, Any] = {"tcn_args": {"hidden": 8, "epochs": 30, "lr": 0.005}}
     network = run(OnlineForecaster(1, experts=(name,), **args, **more), X)["forecast"][:, 0, 0]
     ridge = run(OnlineForecaster(1, experts=("cross_time",), **args), X)["forecast"][:, 0, 0]
     errors = [np.square(made[600:-1] - x[601:]).mean() for made in (network, ridge)]
