@@ -1,16 +1,23 @@
 """Error memories: their cost beside numpy, the tables of their specification, their defaults."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from scipy.stats import rankdata
 
 from benchmarks.families import Cost, Table
 from streamlearn.block import F8, I8, LABELLED, Block, Columns, Features, Vocabulary
-from streamlearn.operators import ErrorMemoryClassifier, MajorityClassifier
-from streamlearn.operators._base import Classifier
+from streamlearn.operators import (
+    ErrorMemoryClassifier,
+    ImplicitLinearClassifier,
+    MajorityClassifier,
+)
+from streamlearn.operators._base import CLASSIFICATION, Classifier
+from streamlearn.testing import labelled
 
 CANDIDATES: dict[str, dict[str, list[Any]]] = {
     "ErrorMemoryClassifier": {
@@ -156,7 +163,7 @@ def _plain_ring(d: int) -> Callable[[F8, F8], None]:
     return twin.run
 
 
-# -- the specification's table ---------------------------------------------------------------------
+# -- the specification's tables --------------------------------------------------------------------
 
 PUBLISHED = {  # AUC and log loss of section 6
     "no drift": ("0.9581 / 0.2511", "0.9574 / 0.3056", "0.9520 / 0.4108", "0.9569 / 0.2619",
@@ -172,6 +179,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "gamma 0, lam 1": {"gamma": 0.0, "lam": 1.0},
     "gate": {},
 }
+DRAWS = 6  # of the projections: the gate's AUC moves by 0.02 with them
 FORMS: dict[str, dict[str, Any]] = {
     "count": {"rho": 0.9995},
     "softmax": {"rho": 0.9995, "weighting": "softmax"},
@@ -213,7 +221,14 @@ def judged(y: F8, p: F8) -> tuple[float, float]:
 
 
 def tables(data: Path) -> Iterator[Table]:
-    """Section 6: made streams, so the data folder is not looked at."""
+    """Section 6 on made streams; section 10, part (b), on electricity."""
+    yield _made()
+    path = data / "electricity.parquet"
+    if path.exists():
+        yield _by_tenths(path)
+
+
+def _made() -> Table:
     rows: list[tuple[str, ...]] = []
     for name, start in (
         ("no drift", 1.0), ("drifted from the start", 0.0), ("drift at one third", 1 / 3)
@@ -221,20 +236,95 @@ def tables(data: Path) -> Iterator[Table]:
         rows.append((name, "specification", *PUBLISHED[name]))
         streams = [drifting(seed, start) for seed in range(3)]
         for form, arguments in FORMS.items():
-            cells = []
-            for column in COLUMNS.values():
-                found = [
-                    judged(b.y, ErrorMemoryClassifier(Offline(w), **arguments, **column)
-                           .run(b)["proba"][:, 1])
-                    for w, b in streams
-                ]  # fmt: skip
-                cells.append("{:.4f} / {:.4f}".format(*np.mean(found, axis=0)))
+            draws = 1 if form == "neighbours" else DRAWS
+            cells = [_over_draws(streams, arguments | column, draws) for column in COLUMNS.values()]
             rows.append((name, form, *cells))
-    yield Table(
+    return Table(
         "Error memory around a model that never learns",
         ("stream", "memory", *COLUMNS),
         rows,
-        "AUC / log loss, means of three streams of 12,000 rows, 8 normal inputs, rho = 0.9995. The "
-        "specification's figures are met by softmax weighting; `count` and `softmax` are the two "
-        "forms of the sketch that it describes.",
+        f"AUC / log loss, means of three streams of 12,000 rows, 8 normal inputs, rho = 0.9995. "
+        f"`count` and `softmax` are the two forms of the sketch that the specification describes; "
+        f"its figures lie between them or at softmax. Of both: means over {DRAWS} draws of the "
+        f"projections, and behind the gate's AUC its least and most: a prototype in plain numpy "
+        f"with the same projections gives the same figures to 0.0003.",
     )
+
+
+def _over_draws(streams: list[tuple[F8, Block]], arguments: dict[str, Any], draws: int) -> str:
+    """Means over streams and projections; of the gate the span over projections too."""
+    if arguments.get("lam") == 0.0:
+        draws = 1  # the model alone: nothing is drawn
+    found = [
+        np.mean([judged(b.y, _wrapped(b, Offline(w), seed=seed, **arguments)) for w, b in streams],
+                axis=0)
+        for seed in range(draws)
+    ]  # fmt: skip
+    area, loss = np.mean(found, axis=0)
+    areas = [one[0] for one in found]
+    span = f" ({min(areas):.4f}-{max(areas):.4f})" if draws > 1 and "lam" not in arguments else ""
+    return f"{area:.4f}{span} / {loss:.4f}"
+
+
+def _wrapped(block: Block, model: Any, **arguments: Any) -> F8:
+    """Probability of the second class by an error memory around the model."""
+    return np.asarray(ErrorMemoryClassifier(model, **arguments).run(block)["proba"][:, 1])
+
+
+def _by_tenths(path: Path) -> Table:
+    """A logistic regression of the first fifth, frozen; then ten parts of the rest."""
+    table = pq.read_table(path)
+    names = [name for name in table.column_names if name != "class"]
+    X = np.column_stack([table[name].to_numpy().astype(np.float64) for name in names])
+    y = np.unique(table["class"].to_numpy(), return_inverse=True)[1].astype(np.float64)
+    first = len(y) // 5
+    block = labelled((X - X[:first].mean(axis=0)) / X[:first].std(axis=0), y, CLASSIFICATION)
+    block = block.replace(y=y, labels=Vocabulary([0, 1]))
+    w = fitted(block.X[:first], y[:first])
+    online = ImplicitLinearClassifier(loss="logistic")
+    rest = block.rows(first, len(y))
+    answers = {
+        "offline": np.asarray(Frozen(w).run(rest)["proba"][:, 1]),
+        "offline, memory": _wrapped(rest, Frozen(w)),
+        "offline, neighbours": _wrapped(rest, Frozen(w), backend="neighbours"),
+        "online": np.asarray(online.run(block)["proba"][first:, 1]),
+        "online, memory": _wrapped(block, online.clone())[first:],
+    }
+    edges = np.linspace(0, rest.n, 11).astype(int)
+    parts = [*itertools.pairwise(edges), (0, rest.n)]
+    return Table(
+        "Error memory on electricity, tenth by tenth",
+        ("part", *answers),
+        [
+            ("all" if i == 10 else str(i + 1),
+             *("{:.3f} / {:.3f}".format(*judged(rest.y[a:b], p[a:b])) for p in answers.values()))
+            for i, (a, b) in enumerate(parts)
+        ],
+        "AUC / log loss. *offline*: logistic regression of the first fifth of the rows, which "
+        "never learns again; *online*: the implicit linear model, which goes on learning. The "
+        "specification gives no figures; the paper's pattern is that the memory helps from the "
+        "first drift on, and that a model that learns catches up.",
+    )  # fmt: skip
+
+
+class Frozen(Classifier):
+    """A logistic regression (1 + d weights, the constant first) that never learns again."""
+
+    def __init__(self, w: Any) -> None:
+        self.w = w
+
+    def _run(self, block: Block) -> Columns:
+        p = 1.0 / (1.0 + np.exp(-np.clip(self.w[0] + block.X @ self.w[1:], -30.0, 30.0)))
+        proba = np.column_stack([1.0 - p, p])
+        return {"prediction": (p > 0.5).astype(np.float64), "proba": proba}
+
+
+def fitted(X: F8, y: F8, ridge: float = 1.0) -> F8:
+    """Weights of a ridged logistic regression, by Newton's method."""
+    Phi = np.column_stack([np.ones(len(X)), X])
+    w = np.zeros(Phi.shape[1])
+    for _ in range(25):
+        p = 1.0 / (1.0 + np.exp(-Phi @ w))
+        H = Phi.T @ (Phi * (p * (1.0 - p))[:, None]) + ridge * np.eye(len(w))
+        w -= np.linalg.solve(H, Phi.T @ (p - y) + ridge * w)
+    return w
