@@ -139,7 +139,7 @@ def _plain_heads(deltas: list[float], groups: str, random: int = 0) -> Callable[
 # -- tables ----------------------------------------------------------------------------------------
 
 SEEDS = 5
-_TIED = {"delta_objective": "gaussian", "random_features": 100}
+_TIED: dict[str, Any] = {"delta_objective": "gaussian", "random_features": 100}
 _PAPER = (  # of the specification, section 9: stream, what it says of its twin in shared data
     ("lobo_sine_abrupt", "0.964-0.971", "0.888"),
     ("lobo_mixed_abrupt", "0.963-0.969", "0.899"),
@@ -182,12 +182,13 @@ def tables(data: Path) -> Iterator[Table]:
     yield Table(
         "Kalman heads: log loss on lobo_sine_abrupt",
         ("probabilities", "specification (its own sine stream)", "ours"),
-        _losses(streams["lobo_sine_abrupt"]),
+        _losses(_normal(streams["lobo_sine_abrupt"])),
         "The specification's stream is another sine stream of the same kind (40,000 rows).",
     )
 
 
-def _over_seeds(streams: dict[str, Block]) -> Table:
+def _over_seeds(raw: dict[str, Block]) -> Table:
+    streams = {name: _normal(raw[name]) for name, *_ in _PAPER}
     return Table(
         "Kalman heads: accuracy without the first 200 rows",
         ("stream", "specification", "ours", "linear, spec.", "ours", *(c for c, *_ in _COLUMNS)),
@@ -211,7 +212,7 @@ def _over_seeds(streams: dict[str, Block]) -> Table:
 def _as_prototype(streams: dict[str, Block]) -> Table:
     rows = []
     for name, said in _PROTOTYPE.items():
-        block = streams[name]
+        block = _fixed(streams[name])
         found = [
             _static(block),
             *(_accuracy(block, KalmanClassifier, _TIED | m) for _, m in _FORMS),
@@ -221,14 +222,15 @@ def _as_prototype(streams: dict[str, Block]) -> Table:
         "Kalman heads: how much to forget",
         ("stream", "static after 200", *(title for title, _ in _FORMS)),
         rows,
-        "Accuracy without the first 200 rows, specification / ours, 40,000 rows, settings as above. "
-        "The specification measured on other streams of the same kinds (of SEA, with 20 % of the "
-        "labels flipped).",
+        "Accuracy without the first 200 rows, specification / ours, 40,000 rows, settings as "
+        "above. The specification measured on other streams of the same kinds (of SEA, with 20 % "
+        "of the labels flipped). Inputs are scaled by their first 200 rows: behind a normaliser "
+        "that forgets, the scale follows the concept, and on STAGGER gamma = 1 reaches 0.965.",
     )
 
 
 def _of_noise(sea: Block) -> Table:
-    head = sea.rows(0, 20_000)
+    head = _fixed(sea.rows(0, 20_000))
     return Table(
         "Kalman heads: noise is not drift",
         ("settings", "specification", "ours"),
@@ -242,7 +244,7 @@ def _of_noise(sea: Block) -> Table:
 
 def _static(block: Block) -> float:
     """Accuracy of what the first 200 rows have taught."""
-    model = KalmanClassifier(**_TIED, lr_delta=0.0)
+    model = KalmanClassifier(**(_TIED | {"lr_delta": 0.0}))
     model.run(block.rows(0, 200))
     rest = block.rows(200, block.n)
     asked = rest.replace(mode=np.full(rest.n, PREDICT, np.uint8))
@@ -250,13 +252,23 @@ def _static(block: Block) -> float:
 
 
 def _stream(data: Path, name: str) -> Block:
-    """A stream as one normalised block."""
+    """A stream as one block."""
     table = pq.read_table(data / f"{name}.parquet")
     names = [c for c in table.schema.names if c != "class"]
     X = np.column_stack([table[c].to_numpy().astype(float) for c in names])
     y = table["class"].to_numpy(zero_copy_only=False).astype(str)
-    block = labelled(X, y, "classification")
+    return labelled(X, y, "classification")
+
+
+def _normal(block: Block) -> Block:
+    """Behind a normaliser, as in a pipeline."""
     return block.replace(X=Normalizer().run(block)["X"])
+
+
+def _fixed(block: Block) -> Block:
+    """Scaled once for all by its first 200 rows."""
+    head = block.X[:200]
+    return block.replace(X=(block.X - head.mean(axis=0)) / head.std(axis=0))
 
 
 def _accuracy(block: Block, kind: type[Operator], settings: dict[str, Any]) -> float:
