@@ -29,8 +29,11 @@ def numbers(n: int, d: int, seed: int) -> tuple[F8, F8]:
     return X, score
 
 
-def block(n: int, d: int, *, classes: bool, category: bool) -> Block:
-    """Labelled rows of one concept; the last column holds category codes where asked."""
+def block(n: int, d: int, *, classes: bool, category: bool, K: int = 2) -> Block:
+    """Labelled rows of one concept; the last column holds category codes where asked.
+
+    Of more than two classes, each is an interval of the score, all equally frequent.
+    """
     X, score = numbers(2 * n, d, seed=d)
     X, score = X[:n], score[:n]
     kinds, names = [NUMBER] * d, [f"x{j}" for j in range(d)]
@@ -40,6 +43,9 @@ def block(n: int, d: int, *, classes: bool, category: bool) -> Block:
         kinds[-1], tables = CATEGORY, {names[-1]: Vocabulary(map(str, range(N_CATEGORIES)))}
     y = np.where(score > 0, 1.0, 0.0) if classes else score
     labels = Vocabulary([False, True]) if classes else None
+    if classes and K > 2:
+        y = np.floor(np.argsort(np.argsort(score)) * K / n)
+        labels = Vocabulary(range(K))
     modes = np.full(n, LABELLED, dtype=np.uint8)
     return Block(X, y, np.ones(n), modes, Features(names, kinds, tables), labels)
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import clock, measuring, per_operator, streams, tables
+from benchmarks import clock, costs, measuring, per_operator, streams, tables
+from benchmarks.families import Cost
 from streamlearn import operators
 
 
@@ -91,6 +92,29 @@ def test_what_measuring_costs_is_a_row_per_case(tmp_path: Path) -> None:
     assert {"replay, report", "comparison of three", "replay, labels 100 rows late"} <= set(names)
     assert all(0 < case.least <= case.ns_per_event <= case.most for case in cases)
     assert (tmp_path / "report.html").exists()
+
+
+def test_growth_is_told_within_a_series_alone() -> None:
+    made = Cost("A", "", operators.MeanRegressor, None, 8, 10, grows="width")
+    series = [
+        (made, 1.0),
+        (made._replace(wide=100), 100.0),
+        (made._replace(classes=10, grows="classes"), 3.0),
+        (made._replace(classes=50, grows="classes"), 15.0),
+        (made._replace(operator="B", grows=""), 7.0),
+        (made._replace(operator="B", grows=""), 8.0),
+    ]
+    assert costs.growth(series) == [
+        ("A", "width", "10 to 100", "10.0", "100.0", "2.00"),
+        ("A", "classes", "10 to 50", "5.0", "5.0", "1.00"),
+    ]
+
+
+@pytest.mark.parametrize("K", [2, 5])
+def test_classes_of_a_block_are_equally_frequent(K: int) -> None:
+    y = streams.block(100, 3, classes=True, category=False, K=K).y
+    assert set(y) == set(range(K))
+    assert K == 2 or {int((y == c).sum()) for c in range(K)} == {20}
 
 
 def test_the_stream_turns_over_in_the_middle() -> None:

@@ -21,6 +21,7 @@ class Cost(NamedTuple):
 
     plain(X, y): predicts and learns the rows (n, d), (n,) one by one, as `make()` does in `run`.
     wide: rows of the widest state matrix, which says what is asked of the ratio.
+    classes: of a classifier. grows: what grows from one size to the next, if they are a series.
     """
 
     operator: str
@@ -29,6 +30,8 @@ class Cost(NamedTuple):
     plain: Callable[[F8, F8], None] | None
     d: int
     wide: int
+    classes: int = 2
+    grows: str = ""  # "width" or "classes"
 
 
 class Table(NamedTuple):

@@ -21,11 +21,11 @@ CANDIDATES: dict[str, dict[str, list[Any]]] = {
 
 
 class Plain:
-    """The same equations in numpy, a row at a time: two classes, the ridge given back in time."""
+    """The same equations in numpy, a row at a time, the ridge given back in time."""
 
-    def __init__(self, d: int, lam: float = 0.995, ridge: float = 0.1) -> None:
+    def __init__(self, d: int, K: int = 2, lam: float = 0.995, ridge: float = 0.1) -> None:
         self.D, self.lam, self.ridge, self.n = 1 + d, lam, ridge, 0
-        self.P, self.W = np.eye(self.D) / ridge, np.zeros((2, self.D))
+        self.P, self.W = np.eye(self.D) / ridge, np.zeros((K, self.D))
         self.f = np.ones(self.D)
         self.every = round(1.0 / (1.0 - lam))
 
@@ -55,6 +55,12 @@ class Plain:
 
 
 def costs() -> Iterator[Cost]:
-    """Widths of the issue."""
-    for d in (8, 54, 120, 500):
-        yield Cost("AnalyticClassifier", f"d = {d}", AnalyticClassifier, Plain(d).walk, d, 1 + d)
+    """Widths of the issue, and many classes."""
+    for d, K, grows in (
+        (8, 2, "width"), (54, 2, "width"), (120, 2, "width"), (500, 2, "width"),
+        (54, 10, "classes"), (54, 50, "classes"),
+    ):  # fmt: skip
+        size = f"d = {d}" + (f", {K} classes" if K > 2 else "")
+        yield Cost(
+            "AnalyticClassifier", size, AnalyticClassifier, Plain(d, K).walk, d, 1 + d, K, grows
+        )

@@ -44,7 +44,12 @@ CANDIDATES: dict[str, dict[str, list[Any]]] = {
 def costs() -> Iterator[Cost]:
     """Heads at three widths, many classes, forms, and banks."""
     for d in (8, 15, 54, 127, 500):
-        yield _cost(f"d = {d}", KalmanClassifier, _plain_heads([0.0], "shared"), d)
+        made = _cost(f"d = {d}", KalmanClassifier, _plain_heads([0.0], "shared"), d)
+        yield made._replace(grows="width")
+    for K in (10, 50):
+        twin = _plain_heads([0.0], "shared", K=K)
+        made = _cost(f"d = 54, {K} classes", KalmanClassifier, twin, 54)
+        yield made._replace(classes=K, grows="classes")
     yield _cost("d = 54, sqrt", lambda: KalmanClassifier(form="sqrt"), None, 54)
     yield _cost("d = 8, 100 random features", _random, _plain_heads([0.0], "shared", 100), 8)
     for d in (8, 54):
@@ -111,12 +116,14 @@ class _Head:
         self.A -= self.scratch
 
 
-def _plain_heads(deltas: list[float], groups: str, random: int = 0) -> Callable[[F8, F8], None]:
+def _plain_heads(
+    deltas: list[float], groups: str, random: int = 0, K: int = 2
+) -> Callable[[F8, F8], None]:
     """A walk of heads in numpy, row by row; their answers are averaged."""
     state: dict[str, Any] = {}
 
     def walk(X: F8, y: F8) -> None:
-        K, D = 2, 1 + random + X.shape[1]
+        D = 1 + random + X.shape[1]
         if not state:
             n = len(deltas) if groups == "shared" else K + 1
             own = deltas if groups == "shared" else deltas * n

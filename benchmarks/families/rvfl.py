@@ -45,13 +45,13 @@ _COLUMNS = (
 
 
 class Plain:
-    """The same equations in numpy, a row at a time, after the warm-up: two classes, leaky."""
+    """The same equations in numpy, a row at a time, after the warm-up: leaky."""
 
-    def __init__(self, d: int, hidden: int, memory: float = 250.0) -> None:
+    def __init__(self, d: int, hidden: int, K: int = 2, memory: float = 250.0) -> None:
         rng = np.random.default_rng(0)
         self.W, self.b = rng.normal(size=(hidden, d)) / np.sqrt(d), rng.normal(size=hidden)
         self.D, self.lam, self.n = 1 + hidden + d, 1.0 - 1.0 / memory, 0
-        self.P, self.B = np.eye(self.D), np.zeros((2, self.D))
+        self.P, self.B = np.eye(self.D), np.zeros((K, self.D))
         self.h = np.ones(self.D)
         self.mean, self.factor = np.zeros(d), np.ones(d)
 
@@ -86,10 +86,15 @@ class Plain:
 
 def costs() -> Iterator[Cost]:
     """Widths of the issue; at 1,000 nodes the inverse has 8 MB."""
-    for d, hidden in ((8, 0), (8, 100), (24, 100), (54, 100), (500, 100), (8, 1000)):
+    for d, hidden, K, grows in (
+        (8, 0, 2, ""), (54, 100, 2, ""), (500, 100, 2, ""),
+        (24, 100, 3, "classes"), (24, 100, 10, "classes"), (24, 100, 50, "classes"),
+        (8, 100, 2, "width"), (8, 300, 2, "width"), (8, 1000, 2, "width"),
+    ):  # fmt: skip
+        size = f"d = {d}, {hidden} nodes" + (f", {K} classes" if K > 2 else "")
+        twin = Plain(d, hidden, K).walk
         yield Cost(
-            "LiteRVFLClassifier", f"d = {d}, {hidden} nodes", _made(hidden),
-            Plain(d, hidden).walk, d, 1 + d + hidden,
+            "LiteRVFLClassifier", size, _made(hidden), twin, d, 1 + d + hidden, K, grows
         )  # fmt: skip
 
 
