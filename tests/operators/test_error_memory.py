@@ -221,7 +221,9 @@ def test_no_answer_looks_ahead(backend: str) -> None:
         assert_same_state(whole.state(), parts.state())
 
 
-BACKENDS: list[dict[str, Any]] = [{}, {"weighting": "softmax"}, {"backend": "neighbours"}]
+BACKENDS: list[dict[str, Any]] = [
+    {}, {"rho": 0.9995}, {"weighting": "softmax"}, {"backend": "neighbours"}
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(3))
