@@ -50,7 +50,8 @@ class Plain:
                 A = np.linalg.inv(self.P)
                 b = self.W @ A
                 A[np.diag_indices(self.D)] += self.ridge * (1.0 - lam**self.every)
-                self.P = np.linalg.inv(A)
+                P = np.linalg.inv(A)
+                self.P = 0.5 * (P + P.T)  # what is not symmetric grows by 1 / lam a row
                 self.W = b @ self.P
 
 
