@@ -45,7 +45,7 @@ def measured(cost: Cost) -> tuple[float, float | None]:
 
 def growth(series: Sequence[tuple[Cost, float]]) -> list[tuple[str, ...]]:
     """Cells of each step of a series: operator, what grows, from and to, both factors, exponent."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for (a, was), (b, now) in itertools.pairwise(series):
         if (a.operator, a.grows) != (b.operator, b.grows) or not a.grows:
             continue
@@ -58,7 +58,8 @@ def growth(series: Sequence[tuple[Cost, float]]) -> list[tuple[str, ...]]:
 
 def _per_event(call: Callable[[], object], n: int) -> float:
     """Microseconds of processor time, the median over calls; what else runs matters less to it."""
-    end, taken = time.perf_counter() + SECONDS, []
+    taken: list[int] = []
+    end = time.perf_counter() + SECONDS
     while len(taken) < 3 or time.perf_counter() < end:
         start = time.process_time_ns()
         call()
