@@ -88,7 +88,7 @@ class _PartLibrary(JITCodeLibrary):
     """A piece as its callers link it: each function simplified, and nothing more.
 
     Numba would optimise it as a whole with all that it calls and write machine code, which nobody
-    runs, for the kernel does the same once more: a third of the time to compile the Kalman walker.
+    runs, for the kernel does the same once more: 1.6 of 6.8 s for a Kalman classifier.
     """
 
     def _optimize_final_module(self) -> None:
