@@ -20,7 +20,7 @@ import math
 
 from streamlearn.jit import lift
 from streamlearn.jit._compile import F8, I8, U1, kernel, part
-from streamlearn.jit.open_classes import LOG_ALPHA_MAX, LOG_ALPHA_MIN, balanced, softmax, step
+from streamlearn.jit.open_classes import balanced, calibrate, softmax
 
 # places in the scalars s, after the counters of `lift`
 LOG_ALPHA, FISHER, SAMPLES, CLASSES, WIDTH, SCALE = range(3, 9)
@@ -40,7 +40,6 @@ LARGEST = 1e150  # a target beyond it has no variance in float64
 _PREDICT, _LEARN, _OBSERVE = 1, 2, 4
 _REJECT, _EMPTY, _TARGET = lift.REJECT, lift.EMPTY, lift.TARGET
 _FLAT = 1e-12  # a q below it is none: the explicit gradient
-_INFORMATION = 0.01  # Fisher information of log alpha below which it is known too badly
 _LEAST = 1e-200  # a Q below it has no logarithm to speak of
 _TINY = 1e-100  # a scale below it is multiplied in
 _EXP = 700.0  # the largest score that is exponentiated
@@ -414,30 +413,12 @@ def answer_class(t: int, usable: bool, bits: int, state: State, work: F8, out: O
 
 
 @part
-def calibrate(c: int, z: F8, prob: F8, s: F8, rate: float) -> None:
-    """One natural-gradient step of log alpha up the log probability of class c. O(K).
-
-    The slope is over its running Fisher information, so it needs no clipping to be safe; clipped
-    slopes cut the rare errors of a sure model and leave it too sure.
-    """
-    mean, square = 0.0, 0.0
-    for k in range(prob.shape[0]):
-        if prob[k] > 0.0:
-            mean += prob[k] * z[k]
-            square += prob[k] * z[k] * z[k]
-    alpha = math.exp(s[LOG_ALPHA])
-    s[FISHER] += rate * (alpha * alpha * max(square - mean * mean, 0.0) - s[FISHER])
-    slope = alpha * (z[c] - mean) / (s[FISHER] + _INFORMATION)
-    s[LOG_ALPHA] = step(s[LOG_ALPHA], rate * slope, 1.0, LOG_ALPHA_MIN, LOG_ALPHA_MAX)
-
-
-@part
 def class_steps(c: int, weight: float, first: int, state: State, p: F8, work: F8) -> None:
     """Calibrate, know class c, and leave the steps a of all columns."""
     outputs, s = state[2], state[3]
     seen, z = outputs[0, first:], work[_Z, first:]
     if seen[c] > 0.0:
-        calibrate(c, z, work[_P], s, p[LR_ALPHA])
+        s[LOG_ALPHA], s[FISHER] = calibrate(s[LOG_ALPHA], s[FISHER], z, work[_P], c, p[LR_ALPHA])
     elif first > 0:
         copy_column(state[0], state[1], outputs, first + c)
         work[_Z, first + c] = work[_Z, 0]

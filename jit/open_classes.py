@@ -8,6 +8,7 @@ import math
 from streamlearn.jit._compile import F8, part
 
 LOG_ALPHA_MIN, LOG_ALPHA_MAX = math.log(0.1), math.log(100.0)
+_INFORMATION = 0.01  # Fisher information of log alpha below which it is known too badly
 
 
 @part
@@ -49,6 +50,36 @@ def step_log_alpha(log_alpha: float, score: F8, prob: F8, c: int, rate: float) -
         lead -= prob[k] * score[k] if prob[k] > 0.0 else 0.0
     slope = math.exp(log_alpha) * lead
     return step(log_alpha, slope, rate, LOG_ALPHA_MIN, LOG_ALPHA_MAX)
+
+
+@part
+def natural_step(
+    log_alpha: float, information: float, slope: float, variance: float, rate: float
+) -> tuple[float, float]:
+    """log alpha and its information after one natural-gradient step up a log probability.
+
+    slope = d log p_c / d log alpha = z_c - p'z, variance = Var_p(z), of the scaled scores z. The
+    slope is over the running Fisher information, so it needs no clipping to be safe; clipped slopes
+    cut the rare errors of a sure model and leave it too sure. A slope that is NaN is no step.
+    """
+    information += rate * (variance - information)
+    move = rate * (slope / (information + _INFORMATION))
+    return step(log_alpha, move, 1.0, LOG_ALPHA_MIN, LOG_ALPHA_MAX), information
+
+
+@part
+def calibrate(
+    log_alpha: float, information: float, score: F8, prob: F8, c: int, rate: float
+) -> tuple[float, float]:
+    """`natural_step` for a label c, where p = softmax(alpha score). O(K)."""
+    mean, square = 0.0, 0.0
+    for k in range(prob.shape[0]):
+        if prob[k] > 0.0:
+            mean += prob[k] * score[k]
+            square += prob[k] * score[k] * score[k]
+    alpha = math.exp(log_alpha)
+    variance = alpha * alpha * max(square - mean * mean, 0.0)
+    return natural_step(log_alpha, information, alpha * (score[c] - mean), variance, rate)
 
 
 @part

@@ -23,11 +23,11 @@ import math
 from streamlearn.jit import lift
 from streamlearn.jit._compile import F8, I8, U1, kernel, part
 from streamlearn.jit.kalman import blank, row_products, symmetric_product
-from streamlearn.jit.open_classes import balanced, softmax, step_log_alpha
+from streamlearn.jit.open_classes import balanced, calibrate, softmax
 
 # places in the state vector s, after the counters of `lift`
-LOG_ALPHA, SAMPLES, CLASSES, RESETS, SINCE = range(3, 8)
-N_SCALARS = 8
+LOG_ALPHA, SAMPLES, CLASSES, RESETS, SINCE, FISHER = range(3, 9)
+N_SCALARS = 9
 # places in the settings p, after those of `lift`
 LAM, RIDGE, LEAK, REFRESH, BALANCE, SCALED, LR_ALPHA = range(2, 9)
 N_SETTINGS = 9
@@ -108,7 +108,7 @@ def settle_class(
     for k in range(K):
         y[k] = 1.0 if k == c else 0.0
     if p[SCALED] > 0.0 and known:
-        s[LOG_ALPHA] = step_log_alpha(s[LOG_ALPHA], nu, prob, c, p[LR_ALPHA])
+        s[LOG_ALPHA], s[FISHER] = calibrate(s[LOG_ALPHA], s[FISHER], nu, prob, c, p[LR_ALPHA])
     return w * balanced(outputs[0], c) if p[BALANCE] > 0.0 else w
 
 

@@ -6,19 +6,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from streamlearn.block import F8, I8, LEARN, U1, Block, Columns, Features
-from streamlearn.contracts import State
-from streamlearn.errors import UserError
+from streamlearn.block import F8, I8, U1, Features
 from streamlearn.jit import lift, rls
 from streamlearn.operators import _checks
-from streamlearn.operators._base import Operator
+from streamlearn.operators._supervised import Supervised, cut
 
 _log = logging.getLogger(__name__)
 _PROBABILITIES = ("scaled", "clip")
 _REFUSED = 1e12  # |f|^2 / ridge beyond it leaves no correct digit in the inverse
 
 
-class LeastSquares(Operator):
+class LeastSquares(Supervised):
     """The state of a head, its growth, and the call of the walker.
 
     Weights and outputs have room for classes that may come; what their properties give is cut to
@@ -28,12 +26,9 @@ class LeastSquares(Operator):
     _arrays: ClassVar[tuple[str, ...]] = (
         "weights_", "inverse_", "outputs_", "scalars_", "inputs_",
     )  # fmt: skip
-    _classify: ClassVar[bool] = False
     _inputs_rows: ClassVar[int] = 2  # rows of inputs_
-    _max_classes = 100_000  # a label beyond it is no class code
     _refresh_every = 0  # lessons; 0 is never
     _walker: ClassVar[Any] = staticmethod(rls.walk)
-    recalls_input = True
 
     ridge: float
 
@@ -46,7 +41,7 @@ class LeastSquares(Operator):
             owner, "probabilities", given["probabilities"], _PROBABILITIES
         )
         self.alpha0 = _checks.between(owner, "alpha0", given["alpha0"], 0.1, 100.0)
-        self.lr_alpha = _checks.not_negative(owner, "lr_alpha", given["lr_alpha"])
+        self.lr_alpha = _checks.between(owner, "lr_alpha", given["lr_alpha"], 0.0, 1.0)
         self.balance = _checks.truth(owner, "balance", given["balance"])
 
     def _begin(self, lam: float, leaky: bool = False) -> None:
@@ -75,6 +70,7 @@ class LeastSquares(Operator):
     def _untaught(self, D: int) -> None:
         """The head as before its first lesson."""
         self.scalars_[[rls.LOG_ALPHA, rls.SAMPLES, rls.CLASSES, rls.SINCE]] = 0.0
+        self.scalars_[rls.FISHER] = 1.0
         if self._classify:
             self.scalars_[rls.LOG_ALPHA] = math.log(self.alpha0)
         self.inverse_: F8 = np.eye(D) * self._first_variance
@@ -95,23 +91,8 @@ class LeastSquares(Operator):
             return int(self.scalars_[rls.CLASSES])
         return self._weights.shape[0]
 
-    @property
-    def weights_(self) -> F8:
-        """(K, D) the read-out: a row a class or target."""
-        return self._weights[: self._n_outputs]
-
-    @weights_.setter
-    def weights_(self, value: F8) -> None:
-        self._weights = np.ascontiguousarray(value)
-
-    @property
-    def outputs_(self) -> F8:
-        """(3, K): weight learnt, running mean, residual variance."""
-        return self._outputs[:, : self._n_outputs]
-
-    @outputs_.setter
-    def outputs_(self, value: F8) -> None:
-        self._outputs = np.ascontiguousarray(value)
+    weights_ = cut("_weights", 0, "(K, D) the read-out: a row a class or target.")
+    outputs_ = cut("_outputs", 1, "(3, K): weight learnt, running mean, residual variance.")
 
     @property
     def n_samples_(self) -> int:
@@ -165,15 +146,20 @@ class LeastSquares(Operator):
         super().restore(snapshot)
         self._fit(self._features)
 
-    def load(self, state: State) -> None:
-        """Take over a state that `state` gave; the operator must have the same parameters."""
-        self._clear()
-        super().load(state)
-
     def reset(self) -> None:
         """Forget everything learnt; the names of features and classes stay."""
         super().reset()
         self._warned = False
+
+    @property
+    def _room(self) -> int:
+        """Classes or targets that there is room for."""
+        return self._weights.shape[0]
+
+    @property
+    def _width(self) -> int:
+        """D, the coordinates of the head."""
+        return self._weights.shape[1]
 
     def _widen(self, K: int) -> None:
         """Room for K classes or targets, and scratch to fit."""
@@ -188,49 +174,6 @@ class LeastSquares(Operator):
 
     # -- the walk ----------------------------------------------------------------------------------
 
-    def _n_wanted(self, block: Block) -> int:
-        """Classes or targets that there must be room for to walk this block."""
-        return self._n_classes(block) if self._classify else self._n_targets(block)
-
-    def _n_classes(self, block: Block) -> int:
-        if block.y.ndim != 1:
-            raise ValueError(
-                f"{type(self).__name__}: y must be one target a row, (n,), "
-                f"got shape {block.y.shape}"
-            )
-        known = self._n_outputs
-        if block.labels is not None and len(block.labels) <= known:
-            return known
-        codes = block.y[block.y < 100_000]
-        wanted = max(known, 1 + int(codes.max(initial=-1.0)))
-        if wanted > self._max_classes:
-            raise UserError(
-                f"{type(self).__name__}: max_classes must be at least the classes of the stream, "
-                f"{wanted} so far, got {self._max_classes}"
-            )
-        return wanted
-
-    def _n_targets(self, block: Block) -> int:
-        """Given by the first block with more than one column, and fixed by the first label."""
-        known = self._n_outputs
-        q = 1 if block.y.ndim == 1 else block.y.shape[1]
-        if q == known or (q > known and self.n_samples_ == 0):
-            return q
-        if block.y.ndim == 1 and not (block.mode & LEARN).any():
-            return known  # asked only: y says nothing
-        raise ValueError(f"{type(self).__name__}: y must have {known} columns, got {q}")
-
-    def _outputs_of(self, block: Block, answer: F8, side: F8) -> Columns:
-        """Answers of the walker under their names."""
-        if self._classify:
-            known = self._n_outputs
-            if known < answer.shape[1]:
-                answer = np.ascontiguousarray(answer[:, :known])
-            return {"prediction": side[:, 0], "proba": answer}
-        if block.y.ndim == 1 and answer.shape[1] == 1:
-            return {"prediction": answer[:, 0], "variance": side[:, 0]}
-        return {"prediction": answer, "variance": side}
-
     def _state_of_head(self) -> tuple[F8, F8, F8, F8]:
         return self._weights, self.inverse_, self._outputs, self.scalars_
 
@@ -243,12 +186,6 @@ class LeastSquares(Operator):
         self._walker(rows, self._state_of_head(), fixed, (answer, side), targets)
         return answer, side
 
-    def _refuse_weight(self, block: Block, row: int) -> ValueError:
-        return ValueError(
-            f"{type(self).__name__}: weight must be >= 0 and finite, got {block.weight[row]} "
-            f"in row {row} of the block"
-        )
-
     def _warn(self) -> None:
         """Say once that rows are refused, or that the inverse had to be begun anew."""
         if not self._warned and self.scalars_[lift.REFUSED] + self.scalars_[rls.RESETS] > 0.0:
@@ -258,14 +195,3 @@ class LeastSquares(Operator):
                 "began the inverse anew %d times",
                 type(self).__name__, self.scalars_[lift.REFUSED], self.scalars_[rls.RESETS],
             )  # fmt: skip
-
-
-def rows_of(block: Block) -> tuple[F8, F8, F8, U1]:
-    """X, y (n, q), weight and mode of a block as the kernels take them."""
-    y = block.y if block.y.ndim == 2 else block.y[:, None]
-    return plain(block.X), plain(y), plain(block.weight), plain(block.mode)
-
-
-def plain(array: Any) -> Any:
-    """The array, or a copy if it is read-only or strided: one compiled kernel serves all."""
-    return array if array.flags.carray else array.copy()

@@ -1,31 +1,97 @@
-"""What Kalman heads and banks of them share: features from rows, counters, late labels, answers."""
+"""Features of rows by `jit.lift`, for heads linear in them; and what Kalman heads share."""
 
 import logging
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from streamlearn.block import F8, I8, LEARN, U1, Block, Columns, Features
+from streamlearn.block import F8, I8, U1, Block, Columns, Features
 from streamlearn.jit import kalman, lift
 from streamlearn.jit.random_features import random_weights
 from streamlearn.operators import _checks
-from streamlearn.operators._base import Classifier, Operator, Regressor
+from streamlearn.operators._supervised import Supervised, bad_weight, plain, rows_of
 
 _log = logging.getLogger(__name__)
 _REFUSED = 1e12  # sigma_w2 |f|^2 / sigma2 beyond it leaves no correct digit in the covariance
-_MAX_CLASSES = 100_000  # a label beyond it is no class code
 Rows = tuple[F8, I8, F8, F8, U1]
 Out = tuple[F8, F8]
 
 
-class Lifted(Operator):
-    """A model on the features of `jit.lift`: 1, random features, x, rescaled to one length.
+class Lifting(Supervised):
+    """A model on 1, random features and x, with gaps filled by running means from before the row.
 
-    A subclass gives `_room`, `_width`, `_widen` and `_walk`, and keeps the arrays named below.
+    A subclass gives `_room`, `_width` and `_widen`, and keeps the arrays named below.
     """
 
-    _classify: ClassVar[bool] = False
-    recalls_input = True
+    inputs_: F8  # (2, d) weight seen and running mean of each feature
+    scalars_: F8  # counters, those of `jit.lift` first
+    _settings: F8  # those of `jit.lift` first
+    _random: F8 = np.zeros((0, 0))  # (1 + d, h) weights of random features, biases first
+
+    @property
+    def _room(self) -> int:
+        """Classes or targets that there is room for."""
+        raise NotImplementedError(f"{type(self).__name__} has no _room")
+
+    @property
+    def _width(self) -> int:
+        """Features of the head."""
+        raise NotImplementedError(f"{type(self).__name__} has no _width")
+
+    def _widen(self, K: int) -> None:
+        """Room for K classes or targets, and scratch to fit."""
+        raise NotImplementedError(f"{type(self).__name__} has no _widen")
+
+    def _lift(self, block: Block, K: int) -> Rows:
+        """Features of the head and codes of labels; counts, and learns means of features."""
+        self._widen(K)
+        rows = rows_of(block)
+        F, codes = self._buffers(block.n, self._width)
+        bad = self._lift_rows(rows, self.inputs_, self.scalars_, F, codes)
+        if bad >= 0:
+            raise bad_weight(self, block, bad)
+        return (F, codes, *rows[1:])
+
+    def _lift_rows(
+        self, rows: tuple[F8, F8, F8, U1], inputs: F8, scalars: F8, F: F8, codes: I8
+    ) -> int:
+        room = self._room if self._classify else 0
+        lifted = lift.lift_random if self._random.shape[1] else lift.lift_linear
+        return int(lifted(rows, inputs, scalars, self._settings, self._random, F, codes, room))
+
+    def seen(self, block: Block, rows: I8) -> F8:
+        """The features of these rows with their gaps filled."""
+        X: F8 = block.X[rows]
+        if not np.isnan(X).any():
+            return X
+        self._admit(block)
+        seen: F8 = self._seen(block, self._n_wanted(block))["log:X"][rows]
+        return seen
+
+    def _seen(self, block: Block, K: int) -> Columns:
+        """The features with every gap filled as it is at scoring: a late label teaches on these.
+
+        Rows that are empty or not taken stay as they are, to be passed over again.
+        """
+        X, missing = plain(block.X), np.isnan(block.X)
+        if not missing.any():
+            return {"log:X": X}
+        self._widen(K)
+        rows = rows_of(block)
+        F, codes = np.empty((block.n, self._width)), np.empty(block.n, dtype=np.int64)
+        if self._lift_rows(rows, self.inputs_.copy(), self.scalars_.copy(), F, codes) >= 0:
+            return {"log:X": X}  # a bad weight, which the walk reports
+        filled = np.empty_like(X)
+        lift.fill_gaps(rows, self.inputs_.copy(), codes, filled)
+        kept = missing.all(axis=1) | (codes == lift.SKIP)
+        return {"log:X": np.where(kept[:, None], X, filled)}
+
+
+class Lifted(Lifting):
+    """A Kalman head or a bank of them, on features rescaled to one length.
+
+    A subclass gives `_walk` and `_n_troubles` too.
+    """
 
     sigma_w2: float
     sigma2: float
@@ -34,12 +100,7 @@ class Lifted(Operator):
     random_features: int
     random_scale: float
     seed: int
-    inputs_: F8  # (2, d) weight seen and running mean of each feature
-    scalars_: F8  # (9,) counters, in the order of `jit.kalman`
-    _settings: F8
-    _random: F8
     _work: F8
-    _lifted: tuple[F8, I8]
     _warned: bool
 
     def _settle(self, **named: float) -> None:
@@ -55,7 +116,6 @@ class Lifted(Operator):
         self.scalars_ = np.zeros(kalman.N_SCALARS)
         self.inputs_ = np.zeros((2, 0))
         self._random = self._work = np.zeros((0, 0))
-        self._lifted = np.zeros((0, 0)), np.zeros(0, dtype=np.int64)
         self._warned = False
 
     def _open_inputs(self, features: Features) -> int:
@@ -70,20 +130,6 @@ class Lifted(Operator):
         """Go back to a snapshot, which may be restored again."""
         super().restore(snapshot)
         self._work = np.zeros((0, 0))  # of another width
-
-    @property
-    def _room(self) -> int:
-        """Classes or targets that there is room for."""
-        raise NotImplementedError(f"{type(self).__name__} has no _room")
-
-    @property
-    def _width(self) -> int:
-        """Features of the head."""
-        raise NotImplementedError(f"{type(self).__name__} has no _width")
-
-    def _widen(self, K: int) -> None:
-        """Room for K classes or targets, and scratch to fit."""
-        raise NotImplementedError(f"{type(self).__name__} has no _widen")
 
     def _walk(self, rows: Rows, out: Out) -> None:
         """Walk rows of given features."""
@@ -124,74 +170,16 @@ class Lifted(Operator):
         """Missing values in rows with OBSERVE, filled with the running mean of their feature."""
         return int(self.scalars_[lift.IMPUTED])
 
-    def _walk_block(self, block: Block, K: int, wide: int) -> tuple[F8, F8]:
-        """Call the kernels with room for K classes or targets: answers (n, K) and (n, wide)."""
+    def _run(self, block: Block) -> Columns:
+        K = self._n_wanted(block)
+        seen = self._seen(block, K) if block.log_wanted else {}
         rows = self._lift(block, K)
-        n = block.n
-        answer, side = np.empty((n, self._room)), np.empty((n, wide))
+        n, room = block.n, self._room
+        answer, side = np.empty((n, room)), np.empty((n, 1 if self._classify else room))
         self._walk(rows, (answer, side))
         if not self._warned and self._n_troubles() > 0.0:
             self._warn()
-        return answer, side
-
-    def _lift(self, block: Block, K: int) -> Rows:
-        """Features of the head and codes of labels; counts, and learns means of features."""
-        self._widen(K)
-        n = block.n
-        y = block.y if block.y.ndim == 2 else block.y[:, None]
-        rows = (_plain(block.X), _plain(y), _plain(block.weight), _plain(block.mode))
-        F, codes = self._lifted
-        if F.shape != (n, self._width):
-            F, codes = np.empty((n, self._width)), np.empty(n, dtype=np.int64)
-            if n == 1:  # kept where two allocations cost as much as the walk, not beyond
-                self._lifted = F, codes
-        room = self._room if self._classify else 0
-        lifted = lift.lift_random if self.random_features else lift.lift_linear
-        bad = lifted(
-            rows, self.inputs_, self.scalars_, self._settings, self._random, F, codes, room
-        )
-        if bad >= 0:
-            raise ValueError(
-                f"{type(self).__name__}: weight must be >= 0 and finite, got {block.weight[bad]} "
-                f"in row {bad} of the block"
-            )
-        return (F, codes, *rows[1:])
-
-    def seen(self, block: Block, rows: I8) -> F8:
-        """The features of these rows with their gaps filled."""
-        X: F8 = block.X[rows]
-        if not np.isnan(X).any():
-            return X
-        self._admit(block)
-        seen: F8 = self._seen(block, self._n_wanted(block))["log:X"][rows]
-        return seen
-
-    def _n_wanted(self, block: Block) -> int:
-        """Classes or targets that there must be room for to walk this block."""
-        raise NotImplementedError(f"{type(self).__name__} has no _n_wanted")
-
-    def _seen(self, block: Block, K: int) -> Columns:
-        """The features with every gap filled as it is at scoring: a late label teaches on these.
-
-        Rows that are empty or not taken stay as they are, to be passed over again.
-        """
-        X, missing = _plain(block.X), np.isnan(block.X)
-        if not missing.any():
-            return {"log:X": X}
-        self._widen(K)
-        F = np.empty((block.n, self._width))
-        codes = np.empty(block.n, dtype=np.int64)
-        y = block.y if block.y.ndim == 2 else block.y[:, None]
-        rows = (X, _plain(y), _plain(block.weight), _plain(block.mode))
-        room = self._room if self._classify else 0
-        lifted = lift.lift_random if self.random_features else lift.lift_linear
-        inputs, scalars = self.inputs_.copy(), self.scalars_.copy()
-        if lifted(rows, inputs, scalars, self._settings, self._random, F, codes, room) >= 0:
-            return {"log:X": X}  # a bad weight, which the walk reports
-        filled = np.empty_like(X)
-        lift.fill_gaps(rows, self.inputs_.copy(), codes, filled)
-        kept = missing.all(axis=1) | (codes == lift.SKIP)
-        return {"log:X": np.where(kept[:, None], X, filled)}
+        return self._named(block, answer, side) | seen
 
     def _warn(self) -> None:
         """Say once that rows are refused, or that the covariance had to be repaired."""
@@ -202,60 +190,3 @@ class Lifted(Operator):
             type(self).__name__, self.scalars_[lift.REFUSED],
             self._n_troubles() - self.scalars_[lift.REFUSED],
         )  # fmt: skip
-
-
-def _plain(array: Any) -> Any:
-    """The array, or a copy if it is read-only or strided: one compiled kernel serves all."""
-    return array if array.flags.carray else array.copy()
-
-
-class LiftedClassifier(Lifted, Classifier):
-    """Outputs `prediction` and `proba` of a model on lifted features."""
-
-    _classify = True
-
-    def _run(self, block: Block) -> Columns:
-        K = self._n_wanted(block)
-        seen = self._seen(block, K) if block.log_wanted else {}
-        answer, side = self._walk_block(block, K, 1)
-        known = self._n_outputs
-        if known < answer.shape[1]:
-            answer = np.ascontiguousarray(answer[:, :known])
-        return {"prediction": side[:, 0], "proba": answer} | seen
-
-    def _n_wanted(self, block: Block) -> int:
-        """Classes that may be known after this block."""
-        if block.y.ndim != 1:
-            raise ValueError(
-                f"{type(self).__name__}: y must be one target a row, (n,), "
-                f"got shape {block.y.shape}"
-            )
-        known = self._n_outputs
-        if block.labels is not None and len(block.labels) <= known:
-            return known
-        codes = block.y[block.y < _MAX_CLASSES]
-        return max(known, 1 + int(codes.max(initial=-1.0)))
-
-
-class LiftedRegressor(Lifted, Regressor):
-    """Outputs `prediction` and `variance` of a model on lifted features."""
-
-    def _run(self, block: Block) -> Columns:
-        q = self._n_wanted(block)
-        seen = self._seen(block, q) if block.log_wanted else {}
-        answer, side = self._walk_block(block, q, q)
-        if block.y.ndim == 1 and q == 1:
-            return {"prediction": answer[:, 0], "variance": side[:, 0]} | seen
-        return {"prediction": answer, "variance": side} | seen
-
-    def _n_wanted(self, block: Block) -> int:
-        """Number of targets: given by the first block with more than one column, and fixed by the
-        first label.
-        """
-        known = self._n_outputs
-        q = 1 if block.y.ndim == 1 else block.y.shape[1]
-        if q == known or (q > known and self.n_samples_ == 0):
-            return q
-        if block.y.ndim == 1 and not (block.mode & LEARN).any():
-            return known  # asked only: y says nothing
-        raise ValueError(f"{type(self).__name__}: y must have {known} columns, got {q}")

@@ -6,17 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from streamlearn.block import F8, I8, LEARN, UNSCORED, Block, Columns, Features
+from streamlearn.block import F8, LEARN, UNSCORED, Block, Columns, Features
 from streamlearn.errors import UserError
-from streamlearn.jit import analytic, lift
+from streamlearn.jit import analytic
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Classifier, Regressor, Row
-from streamlearn.operators._least_squares import LeastSquares, rows_of
+from streamlearn.operators._least_squares import LeastSquares
+from streamlearn.operators._lifted import Lifting, Rows
 
-_NO_NODES: F8 = np.zeros((0, 0))
 
-
-class _Analytic(LeastSquares):
+class _Analytic(LeastSquares, Lifting):
     """What classifier and regressor share: the linear features, the window, the removal."""
 
     _arrays = (*LeastSquares._arrays, "ring_", "ring_labels_", "ring_weights_")
@@ -48,7 +47,6 @@ class _Analytic(LeastSquares):
         self.ring_, self.ring_labels_ = np.zeros((size, 1)), np.zeros((size, 1))
         self.ring_weights_: F8 = np.zeros((size, 1))
         super()._clear()
-        self._lifted = np.zeros((0, 0)), np.zeros(0, dtype=np.int64)
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -72,70 +70,21 @@ class _Analytic(LeastSquares):
     def _run(self, block: Block) -> Columns:
         K = self._n_wanted(block)
         seen = self._seen(block, K) if block.log_wanted else {}
-        self._widen(K)
-        rows = rows_of(block)
-        F, codes = self._lift(block, rows)
-        if self.window:
-            answer, side = self._walk_window(F, codes, rows)
-        else:
-            answer, side = self._teach(F, codes, *rows[1:])
+        rows = self._lift(block, K)
+        answer, side = self._walk_window(rows) if self.window else self._teach(*rows)
         self._warn()
-        return self._outputs_of(block, answer, side) | seen
+        return self._named(block, answer, side) | seen
 
-    def _lift(self, block: Block, rows: Any) -> tuple[F8, I8]:
-        """1 and the features, (n, 1 + d), and label codes; running means follow."""
-        F, codes = self._lifted
-        if F.shape != (block.n, self.inverse_.shape[0]):
-            F, codes = (
-                np.empty((block.n, self.inverse_.shape[0])),
-                np.empty(block.n, dtype=np.int64),
-            )
-            if block.n == 1:  # kept where two allocations cost as much as the walk, not beyond
-                self._lifted = F, codes
-        room = self._weights.shape[0] if self._classify else 0
-        bad = lift.lift_linear(
-            rows, self.inputs_, self.scalars_, self._settings, _NO_NODES, F, codes, room
-        )
-        if bad >= 0:
-            raise self._refuse_weight(block, bad)
-        return F, codes
-
-    def _walk_window(self, F: F8, codes: I8, rows: Any) -> tuple[F8, F8]:
-        n, K = F.shape[0], self._weights.shape[0]
+    def _walk_window(self, rows: Rows) -> tuple[F8, F8]:
+        n, K = rows[0].shape[0], self._room
         answer, side = np.empty((n, K)), np.empty((n, 1 if self._classify else K))
         fixed = (self._settings, self._work, self._order)
         ring = (self.ring_, self.ring_labels_, self.ring_weights_)
         analytic.walk_window(
-            (F, codes, *rows[1:]), self._state_of_head(), fixed, (answer, side),
+            rows, self._state_of_head(), fixed, (answer, side),
             None if self._classify else True, ring,
         )  # fmt: skip
         return answer, side
-
-    def seen(self, block: Block, rows: I8) -> F8:
-        """The features of these rows with their gaps filled."""
-        X: F8 = block.X[rows]
-        if not np.isnan(X).any():
-            return X
-        self._admit(block)
-        seen: F8 = self._seen(block, self._n_wanted(block))["log:X"][rows]
-        return seen
-
-    def _seen(self, block: Block, K: int) -> Columns:
-        """The features with every gap filled as it is at scoring: a late label teaches on these.
-
-        Rows that are empty or not taken stay as they are, to be passed over again.
-        """
-        rows, missing = rows_of(block), np.isnan(block.X)
-        if not missing.any():
-            return {"log:X": rows[0]}
-        F = np.empty((block.n, self.inverse_.shape[0]))
-        codes = np.empty(block.n, dtype=np.int64)
-        inputs, scalars = self.inputs_.copy(), self.scalars_.copy()
-        room = K if self._classify else 0
-        if lift.lift_linear(rows, inputs, scalars, self._settings, _NO_NODES, F, codes, room) >= 0:
-            return {"log:X": rows[0]}  # a bad weight, which the walk reports
-        kept = missing.all(axis=1) | (codes == lift.SKIP)
-        return {"log:X": np.where(kept[:, None], rows[0], F[:, 1:])}
 
     # -- removal -----------------------------------------------------------------------------------
 
@@ -154,12 +103,11 @@ class _Analytic(LeastSquares):
             raise ValueError(f"{owner}: window must be null for forget, got {self.window}")
         before = self.snapshot()
         self._admit(block)
-        self._widen(self._n_wanted(block))
-        rows = rows_of(block.replace(mode=np.full(block.n, LEARN, dtype=np.uint8)))
-        F, codes = self._lift(block, rows)
+        block = block.replace(mode=np.full(block.n, LEARN, dtype=np.uint8))
+        F, codes, y, weight, _ = self._lift(block, self._n_wanted(block))
         fixed = (self._settings, self._work, self._order)
         bad = analytic.forget_rows(
-            F, codes, rows[1], rows[2], self._state_of_head(), fixed, self._classify
+            F, codes, y, weight, self._state_of_head(), fixed, self._classify
         )
         if bad >= 0:
             self.restore(before)
@@ -188,7 +136,8 @@ class AnalyticClassifier(_Analytic, Classifier):
         probabilities: "scaled", a softmax of the scores with a learned scale, or "clip", positive
             parts of the scores, normalised.
         alpha0: the scale at the start, in [0.1, 100].
-        lr_alpha: step of its logarithm a label, >= 0.
+        lr_alpha: rate of its logarithm, in [0, 1]: it is learnt over about 1 / lr_alpha labels by
+            natural gradients; 0 keeps alpha0.
         balance: weigh a row by N / (C n_c), so that all C classes count alike.
         max_d: features beyond it are an error, >= 1; at 2,048 the inverse has 32 MB.
         max_classes: classes beyond it are an error, >= 1.
@@ -196,7 +145,7 @@ class AnalyticClassifier(_Analytic, Classifier):
         weights_: (K, D) float64, D = 1 + d; K = 1 + largest class code learnt.
         inverse_: (D, D) float64, of the weighted second moments of f with the ridge.
         outputs_: (3, K) float64, weight learnt of each class, then zeros and ones.
-        scalars_: (8,) float64, counters, log alpha, in the order of `streamlearn.jit.rls`.
+        scalars_: (9,) float64, counters, log alpha, in the order of `streamlearn.jit.rls`.
         inputs_: (2, d) float64, weight seen and running mean of each feature (OBSERVE rows).
         ring_, ring_labels_, ring_weights_: (window, D), (window, 1), (window, 1) float64, the rows
             of the window.
@@ -227,7 +176,7 @@ class AnalyticClassifier(_Analytic, Classifier):
         window: int | None = None,
         probabilities: str = "scaled",
         alpha0: float = 2.0,
-        lr_alpha: float = 0.05,
+        lr_alpha: float = 0.01,
         balance: bool = False,
         max_d: int = 2048,
         max_classes: int = 10_000,
@@ -235,8 +184,16 @@ class AnalyticClassifier(_Analytic, Classifier):
         given = locals()
         self._set_answers(given)
         self.max_classes = _checks.whole(type(self).__name__, "max_classes", max_classes, 1)
-        self._max_classes = self.max_classes
         self._set_head(given)
+
+    def _n_classes(self, block: Block) -> int:
+        wanted = super()._n_classes(block)
+        if wanted > self.max_classes:
+            raise UserError(
+                f"{type(self).__name__}: max_classes must be at least the classes of the stream, "
+                f"{wanted} so far, got {self.max_classes}"
+            )
+        return wanted
 
 
 class AnalyticRegressor(_Analytic, Regressor):

@@ -6,18 +6,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from streamlearn.block import F8, LEARN, Block, Columns, Features
-from streamlearn.contracts import State
+from streamlearn.block import Block, Columns, Features
 from streamlearn.jit import hedge_mlp
 from streamlearn.jit.counter import key_of, normals
 from streamlearn.operators import _checks
-from streamlearn.operators._base import Classifier, Operator, Regressor
+from streamlearn.operators._base import Classifier, Regressor
+from streamlearn.operators._supervised import Supervised, bad_weight, cut, rows_of
 
 _LOSSES = ("absolute", "minmax")
-_MAX_CLASSES = 100_000  # a label beyond it is no class code
 
 
-class _HedgeMLP(Operator):
+class _HedgeMLP(Supervised):
     """What both share: the network, its growth, and the call of the kernel.
 
     Heads have room for classes that may come; what their properties give is cut to the classes
@@ -28,8 +27,6 @@ class _HedgeMLP(Operator):
         "input_weights_", "hidden_weights_", "biases_", "input_head_", "heads_", "alpha_",
         "outputs_", "scalars_",
     )  # fmt: skip
-    _classify: ClassVar[bool] = False
-    recalls_input = True
 
     layers: int
     hidden: int
@@ -95,11 +92,6 @@ class _HedgeMLP(Operator):
             self.input_weights_ = np.vstack([self.input_weights_, *drawn])
         self._input_head = _checks.padded(self._input_head, (self._input_head.shape[0], 1 + d))
 
-    def load(self, state: State) -> None:
-        """Take over a state that `state` gave; the operator must have the same parameters."""
-        self._clear()
-        super().load(state)
-
     def _widen(self, K: int) -> None:
         """Room for K classes or targets, and scratch to fit."""
         L, h, d = self.layers, self.hidden, self.input_weights_.shape[0]
@@ -126,32 +118,13 @@ class _HedgeMLP(Operator):
         known = self.scalars_[hedge_mlp.CLASSES] if self._classify else self._outputs.shape[1]
         return int(known)
 
-    @property
-    def input_head_(self) -> F8:
-        """(K, 1 + d) weights of the head on the input, bias first."""
-        return self._input_head[: self._n_outputs]
-
-    @input_head_.setter
-    def input_head_(self, value: F8) -> None:
-        self._input_head = np.ascontiguousarray(value)
-
-    @property
-    def heads_(self) -> F8:
-        """(L, K, 1 + h) weights of the heads on the hidden layers, biases first."""
-        return np.ascontiguousarray(self._heads[:, : self._n_outputs])
-
-    @heads_.setter
-    def heads_(self, value: F8) -> None:
-        self._heads = np.ascontiguousarray(value)
-
-    @property
-    def outputs_(self) -> F8:
-        """(4, K): rows learnt of a class, then zeros; of a target mean, variance, mass, count."""
-        return self._outputs[:, : self._n_outputs]
-
-    @outputs_.setter
-    def outputs_(self, value: F8) -> None:
-        self._outputs = np.ascontiguousarray(value)
+    input_head_ = cut("_input_head", 0, "(K, 1 + d) weights of the head on the input, bias first.")
+    heads_ = cut(
+        "_heads", 1, "(L, K, 1 + h) weights of the heads on the hidden layers, biases first."
+    )
+    outputs_ = cut(
+        "_outputs", 1, "(4, K): rows learnt of a class; of a target mean, variance, mass, count."
+    )
 
     @property
     def n_samples_(self) -> int:
@@ -175,30 +148,19 @@ class _HedgeMLP(Operator):
 
     # -- the walk ----------------------------------------------------------------------------------
 
-    def _walk(self, block: Block, K: int) -> tuple[F8, F8]:
-        """Call the kernel with room for K classes or targets: answers (n, K) and (n, 1)."""
-        self._widen(K)
-        y = block.y if block.y.ndim == 2 else block.y[:, None]
-        rows = tuple(_plain(a) for a in (block.X, y, block.weight, block.mode))
+    def _run(self, block: Block) -> Columns:
+        self._widen(self._n_wanted(block))
         net = (
             self.input_weights_, self.hidden_weights_, self.biases_, self._input_head, self._heads,
             self.alpha_, self._outputs, self.scalars_,
         )  # fmt: skip
-        out = np.empty((block.n, self._outputs.shape[1])), np.empty((block.n, 1))
-        bad = hedge_mlp.walk(
-            rows, net, (self._settings, *self._scratch), out, None if self._classify else True
-        )
+        answer, side = np.empty((block.n, self._outputs.shape[1])), np.empty((block.n, 1))
+        fixed = (self._settings, *self._scratch)
+        targets = None if self._classify else True
+        bad = hedge_mlp.walk(rows_of(block), net, fixed, (answer, side), targets)
         if bad >= 0:
-            raise ValueError(
-                f"{type(self).__name__}: weight must be >= 0 and finite, got {block.weight[bad]} "
-                f"in row {bad} of the block"
-            )
-        return out
-
-
-def _plain(array: Any) -> Any:
-    """The array, or a copy if it is read-only or strided: one compiled kernel serves all."""
-    return array if array.flags.carray else array.copy()
+            raise bad_weight(self, block, bad)
+        return self._named(block, answer, side if self._classify else None)
 
 
 class HedgeMLPClassifier(_HedgeMLP, Classifier):
@@ -254,24 +216,6 @@ class HedgeMLPClassifier(_HedgeMLP, Classifier):
         self.balance = _checks.truth(type(self).__name__, "balance", balance)
         self._begin(BALANCE=float(self.balance))
 
-    def _run(self, block: Block) -> Columns:
-        answer, side = self._walk(block, self._n_wanted(block))
-        known = self._n_outputs
-        if known < answer.shape[1]:
-            answer = np.ascontiguousarray(answer[:, :known])
-        return {"prediction": side[:, 0], "proba": answer}
-
-    def _n_wanted(self, block: Block) -> int:
-        """Classes that may be known after this block."""
-        if block.y.ndim != 1:
-            owner, shape = type(self).__name__, block.y.shape
-            raise ValueError(f"{owner}: y must be one target a row, (n,), got shape {shape}")
-        known = self._n_outputs
-        if block.labels is not None and len(block.labels) <= known:
-            return known
-        codes = block.y[block.y < _MAX_CLASSES]
-        return max(known, 1 + int(codes.max(initial=-1.0)))
-
 
 class HedgeMLPRegressor(_HedgeMLP, Regressor):
     """Online deep learning for numbers: as `HedgeMLPClassifier`, with linear heads.
@@ -307,21 +251,3 @@ class HedgeMLPRegressor(_HedgeMLP, Regressor):
         owner = type(self).__name__
         self.target_rate = _checks.between(owner, "target_rate", target_rate, 1e-9, 0.5)
         self._begin(Q=1.0 - self.target_rate)
-
-    def _run(self, block: Block) -> Columns:
-        answer, _ = self._walk(block, self._n_wanted(block))
-        return {
-            "prediction": answer[:, 0] if block.y.ndim == 1 and answer.shape[1] == 1 else answer
-        }
-
-    def _n_wanted(self, block: Block) -> int:
-        """Number of targets: given by the first block with more than one column, and fixed by the
-        first label.
-        """
-        known = self._n_outputs
-        q = 1 if block.y.ndim == 1 else block.y.shape[1]
-        if q == known or (q > known and self.n_samples_ == 0):
-            return q
-        if block.y.ndim == 1 and not (block.mode & LEARN).any():
-            return known  # asked only: y says nothing
-        raise ValueError(f"{type(self).__name__}: y must have {known} columns, got {q}")

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from streamlearn.block import F8, LEARN, Block, Columns, Csr, Features
-from streamlearn.contracts import State
 from streamlearn.jit import implicit, lift
 from streamlearn.operators import _checks
-from streamlearn.operators._base import Classifier, Operator, Regressor
+from streamlearn.operators._base import Classifier, Regressor
+from streamlearn.operators._supervised import Supervised, bad_weight, cut, plain, rows_of
 
 _CLASS_LOSSES = {
     "softmax": implicit.SOFTMAX, "logistic": implicit.LOGISTIC, "hinge": implicit.HINGE
@@ -23,10 +23,9 @@ _RATES = {
     "coordinate": implicit.COORDINATE, "scalar": implicit.SCALAR, "constant": implicit.CONSTANT
 }  # fmt: skip
 _STEPS = {"implicit": implicit.IMPLICIT, "truncated": implicit.TRUNCATED}
-_MAX_CLASSES = 100_000  # a label beyond it is no class code
 
 
-class _Implicit(Operator):
+class _Implicit(Supervised):
     """What both share: the dual vectors, dense and sparse, and the call of the kernel.
 
     Three arrays have room for classes, and one for sparse columns, that may come; what their
@@ -34,9 +33,7 @@ class _Implicit(Operator):
     """
 
     _arrays: ClassVar[tuple[str, ...]] = ("dense_", "sparse_", "outputs_", "scalars_")
-    _classify: ClassVar[bool] = False
     takes_sparse = True
-    recalls_input = True
 
     alpha: float
     beta: float
@@ -97,14 +94,14 @@ class _Implicit(Operator):
     def _n_columns(self) -> int:
         return self._first + self._n_outputs
 
-    @property
-    def dense_(self) -> F8:
-        """(1 + d, 2, K): dual vector and sum of squared steps; intercept, then dense features."""
-        return self._dense[:, :, : self._n_columns]
-
-    @dense_.setter
-    def dense_(self, value: F8) -> None:
-        self._dense = np.ascontiguousarray(value)
+    dense_ = cut(
+        "_dense", 2, "(1 + d, 2, K): dual vector, sum of squared steps; intercept, then features.",
+        to="_n_columns",
+    )  # fmt: skip
+    outputs_ = cut(
+        "_outputs", 1, "(4, K): weight learnt, running mean, running variance, squared steps.",
+        to="_n_columns",
+    )  # fmt: skip
 
     @property
     def sparse_(self) -> F8:
@@ -114,15 +111,6 @@ class _Implicit(Operator):
     @sparse_.setter
     def sparse_(self, value: F8) -> None:
         self._sparse = np.ascontiguousarray(value)
-
-    @property
-    def outputs_(self) -> F8:
-        """(4, K): weight learnt, running mean, running variance, sum of squared steps."""
-        return self._outputs[:, : self._n_columns]
-
-    @outputs_.setter
-    def outputs_(self, value: F8) -> None:
-        self._outputs = np.ascontiguousarray(value)
 
     @property
     def n_samples_(self) -> int:
@@ -159,11 +147,6 @@ class _Implicit(Operator):
         """Make room for dense features, with weight 0: exact for one that was always 0."""
         self._dense = _checks.padded(self._dense, (1 + len(features), *self._dense.shape[1:]))
 
-    def load(self, state: State) -> None:
-        """Take over a state that `state` gave; the operator must have the same parameters."""
-        self._clear()
-        super().load(state)
-
     def _widen(self, K: int, width: int) -> None:
         """Room for K classes or targets, and for sparse columns below width; both may have more."""
         columns, (m, _, room) = self._first + K, self._sparse.shape
@@ -180,34 +163,23 @@ class _Implicit(Operator):
 
     # -- the walk ----------------------------------------------------------------------------------
 
-    def _walk_block(self, block: Block, K: int) -> tuple[F8, F8]:
-        """Call the kernel with room for K classes or targets: answers (n, >= K) and (n, 1)."""
+    def _run(self, block: Block) -> Columns:
+        K = self._n_wanted(block)
         sparse = block.sparse
         if sparse is None:
             sparse = Csr(np.zeros(0), np.zeros(0, np.int64), np.zeros(block.n + 1, np.int64), 0)
         learns = bool((block.mode & LEARN).any())
         self._widen(K, int(sparse.columns.max(initial=-1)) + 1 if learns else 0)
-        y = block.y if block.y.ndim == 2 else block.y[:, None]
-        rows = (
-            *map(_plain, (block.X, sparse.values, sparse.columns, sparse.indptr, y)),
-            *map(_plain, (block.weight, block.mode)),
-        )
-        K = self._outputs.shape[1] - self._first
-        out = np.empty((block.n, K)), np.empty((block.n, 1))
+        X, *others = rows_of(block)
+        rows = (X, *map(plain, (sparse.values, sparse.columns, sparse.indptr)), *others)
+        room = self._outputs.shape[1] - self._first
+        answer, side = np.empty((block.n, room)), np.empty((block.n, 1))
         walk = implicit.walk_classes if self._classify else implicit.walk_targets
         state = (self._dense, self._sparse, self._outputs, self.scalars_)
-        bad = walk(rows, state, self._settings, self._work, out)
+        bad = walk(rows, state, self._settings, self._work, (answer, side))
         if bad >= 0:
-            raise ValueError(
-                f"{type(self).__name__}: weight must be >= 0 and finite, got {block.weight[bad]} "
-                f"in row {bad} of the block"
-            )
-        return out
-
-
-def _plain(array: Any) -> Any:
-    """The array, or a copy if it is read-only or strided: one compiled kernel serves all."""
-    return array if array.flags.carray else array.copy()
+            raise bad_weight(self, block, bad)
+        return self._named(block, answer, side if self._classify else None)
 
 
 class ImplicitLinearClassifier(_Implicit, Classifier):
@@ -296,26 +268,6 @@ class ImplicitLinearClassifier(_Implicit, Classifier):
         """The learned scale of the scores."""
         return math.exp(self.scalars_[implicit.LOG_ALPHA])
 
-    def _run(self, block: Block) -> Columns:
-        if block.y.ndim != 1:
-            raise ValueError(
-                f"{type(self).__name__}: y must be one target a row, (n,), "
-                f"got shape {block.y.shape}"
-            )
-        proba, side = self._walk_block(block, self._n_wanted(block))
-        known = self._n_outputs
-        if known < proba.shape[1]:
-            proba = np.ascontiguousarray(proba[:, :known])
-        return {"prediction": side[:, 0], "proba": proba}
-
-    def _n_wanted(self, block: Block) -> int:
-        """Classes that may be known after this block."""
-        known = self._n_outputs
-        if block.labels is not None and len(block.labels) <= known:
-            return known
-        codes = block.y[block.y < _MAX_CLASSES]
-        return max(known, 1 + int(codes.max(initial=-1.0)))
-
 
 class ImplicitLinearRegressor(_Implicit, Regressor):
     """Linear regression for any convex loss, by steps that cannot overshoot; sparse input too.
@@ -381,20 +333,3 @@ class ImplicitLinearRegressor(_Implicit, Regressor):
             RESCALE=self.scale_targets,
             MEMORY=self.memory,
         )
-
-    def _run(self, block: Block) -> Columns:
-        q = self._n_wanted(block)
-        answer, _ = self._walk_block(block, q)
-        return {"prediction": answer[:, 0] if block.y.ndim == 1 and q == 1 else answer}
-
-    def _n_wanted(self, block: Block) -> int:
-        """Number of targets: given by the first block with more than one column, and fixed by the
-        first label.
-        """
-        known = self._n_outputs
-        q = 1 if block.y.ndim == 1 else block.y.shape[1]
-        if q == known or (q > known and self.n_samples_ == 0):
-            return q
-        if block.y.ndim == 1 and not (block.mode & LEARN).any():
-            return known  # asked only: y says nothing
-        raise ValueError(f"{type(self).__name__}: y must have {known} columns, got {q}")

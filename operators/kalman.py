@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from streamlearn.block import F8, I8, Block, Features
-from streamlearn.contracts import State
 from streamlearn.jit import kalman, kalman_chunk, kalman_each, lift, monte_carlo
 from streamlearn.jit.counter import key_of
 from streamlearn.operators import _checks
-from streamlearn.operators._lifted import Lifted, LiftedClassifier, LiftedRegressor, Out, Rows
+from streamlearn.operators._base import Classifier, Regressor
+from streamlearn.operators._lifted import Lifted, Out, Rows
+from streamlearn.operators._supervised import cut
 
 _FORMS = {  # kernels by form of the covariance; kept here, as River measures what an operator keeps
     "standard": kalman.walk_standard,
@@ -103,43 +104,32 @@ class _KalmanHead(Lifted):
         """The head of output 0; before it, the one that stands for classes not known yet."""
         return int(self._apart and self._classify)
 
-    @property
-    def means_(self) -> F8:
-        """(K, D) posterior means of bias, random features, features; a row a class or target."""
-        return self._means[: self._n_outputs]
+    means_ = cut(
+        "_means", 0, "(K, D) posterior means of bias, random features, features; a row an output."
+    )
+    outputs_ = cut(
+        "_outputs",
+        1,
+        "(3, K): rows learnt (a target: weight), running mean, running variance scale.",
+    )
+    heads_ = cut(
+        "_heads", 0, '(H, 9): with groups="each" the scalars of every head, delta its own.',
+        to="_n_heads",
+    )  # fmt: skip
 
-    @means_.setter
-    def means_(self, value: F8) -> None:
-        self._means = np.ascontiguousarray(value)
+    @property
+    def _n_heads(self) -> int:
+        """Heads that are state; any more are room."""
+        return self._n_outputs + self._first
 
     @property
     def covariance_(self) -> F8:
         """(D, D) covariance of the weights of an output; (H, D, D) with groups="each"."""
-        return (
-            self._covariance[: self._n_outputs + self._first] if self._apart else self._covariance
-        )
+        return self._covariance[: self._n_heads] if self._apart else self._covariance
 
     @covariance_.setter
     def covariance_(self, value: F8) -> None:
         self._covariance = np.ascontiguousarray(value)
-
-    @property
-    def heads_(self) -> F8:
-        """(H, 9): with groups="each" the scalars of every head, of which delta is its own."""
-        return self._heads[: self._n_outputs + self._first]
-
-    @heads_.setter
-    def heads_(self, value: F8) -> None:
-        self._heads = np.ascontiguousarray(value)
-
-    @property
-    def outputs_(self) -> F8:
-        """(3, K): rows learnt (a target: weight), running mean, running variance scale."""
-        return self._outputs[:, : self._n_outputs]
-
-    @outputs_.setter
-    def outputs_(self, value: F8) -> None:
-        self._outputs = np.ascontiguousarray(value)
 
     @property
     def deltas_(self) -> F8:
@@ -184,11 +174,6 @@ class _KalmanHead(Lifted):
         if not self._first:
             return list(range(n))
         return [h for h in range(n) if h == 0 or self._outputs[0, h - 1] > 0.0]
-
-    def load(self, state: State) -> None:
-        """Take over a state that `state` gave; the operator must have the same parameters."""
-        self._clear()
-        super().load(state)
 
     def _widen(self, K: int) -> None:
         """Room for K classes or targets, and scratch to fit."""
@@ -327,7 +312,7 @@ class _KalmanHead(Lifted):
         return float(self.scalars_[lift.REFUSED] + repaired)
 
 
-class KalmanClassifier(_KalmanHead, LiftedClassifier):
+class KalmanClassifier(_KalmanHead, Classifier):
     """Linear classifier whose weights drift, with calibrated probabilities and learned forgetting.
 
     Model: one-hot label y_n = W_n' f_n + noise, noise ~ N(0, sigma2 I). Each column of W drifts as
@@ -383,6 +368,8 @@ class KalmanClassifier(_KalmanHead, LiftedClassifier):
     >>> model.predict_one({"a": 0.5})
     'odd'
     """
+
+    _classify = True
 
     def __init__(
         self,
@@ -457,7 +444,7 @@ class KalmanClassifier(_KalmanHead, LiftedClassifier):
         return Y, weight
 
 
-class KalmanRegressor(_KalmanHead, LiftedRegressor):
+class KalmanRegressor(_KalmanHead, Regressor):
     """Linear regression whose weights drift, with predictive variances and learned forgetting.
 
     Model, state and arguments as `KalmanClassifier`, without the softmax; y is (n,) or (n, q).

@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from streamlearn.block import F8, Features
-from streamlearn.contracts import State
 from streamlearn.jit import kalman, kalman_bank, lift
 from streamlearn.operators import _checks
-from streamlearn.operators._lifted import Lifted, LiftedClassifier, LiftedRegressor, Out, Rows
+from streamlearn.operators._base import Classifier, Regressor
+from streamlearn.operators._lifted import Lifted, Out, Rows
+from streamlearn.operators._supervised import cut
 
 _DELTAS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
 _ASKED = np.uint8(1)
@@ -85,23 +86,10 @@ class _KalmanBank(Lifted):
     def _width(self) -> int:
         return self._means.shape[2]
 
-    @property
-    def means_(self) -> F8:
-        """(J, K, D) posterior means of every head."""
-        return self._means[:, : self._n_outputs]
-
-    @means_.setter
-    def means_(self, value: F8) -> None:
-        self._means = np.ascontiguousarray(value)
-
-    @property
-    def outputs_(self) -> F8:
-        """(J, 3, K): of every head rows learnt (a target: weight), running mean, scale."""
-        return self._outputs[:, :, : self._n_outputs]
-
-    @outputs_.setter
-    def outputs_(self, value: F8) -> None:
-        self._outputs = np.ascontiguousarray(value)
+    means_ = cut("_means", 1, "(J, K, D) posterior means of every head.")
+    outputs_ = cut(
+        "_outputs", 2, "(J, 3, K): of every head rows learnt (a target: weight), mean, scale."
+    )
 
     @property
     def weights_(self) -> F8:
@@ -126,11 +114,6 @@ class _KalmanBank(Lifted):
         self._means = _checks.padded(self._means, (J, self._room, D))
         self.covariance_ = _checks.padded(self.covariance_, (J, D, D))
         self.covariance_[:, range(had, D), range(had, D)] = self.sigma_w2
-
-    def load(self, state: State) -> None:
-        """Take over a state that `state` gave; the operator must have the same parameters."""
-        self._clear()
-        super().load(state)
 
     def inflate(self, factor: float) -> None:
         """Widen all covariances after a drift, as `KalmanClassifier.inflate` does; O(J D^3)."""
@@ -170,7 +153,7 @@ class _KalmanBank(Lifted):
         return float(refused + self.heads_[:, kalman.REPAIRED].sum())
 
 
-class KalmanBankClassifier(_KalmanBank, LiftedClassifier):
+class KalmanBankClassifier(_KalmanBank, Classifier):
     """Linear classifiers of several memories, mixed by how well each one predicted of late.
 
     Every member is a `KalmanClassifier` with a fixed drift rate, to the last bit, on the same
@@ -211,6 +194,8 @@ class KalmanBankClassifier(_KalmanBank, LiftedClassifier):
     'odd'
     """
 
+    _classify = True
+
     def __init__(
         self,
         deltas: Sequence[float] = _DELTAS,
@@ -238,7 +223,7 @@ class KalmanBankClassifier(_KalmanBank, LiftedClassifier):
         self.heads_[:, kalman.LOG_ALPHA] = np.log(self.alpha0)
 
 
-class KalmanBankRegressor(_KalmanBank, LiftedRegressor):
+class KalmanBankRegressor(_KalmanBank, Regressor):
     """Linear regressions of several memories, mixed by how well each one predicted of late.
 
     Every member is a `KalmanRegressor` with a fixed drift rate; members are mixed as in

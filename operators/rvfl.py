@@ -6,13 +6,14 @@ from typing import Any, ClassVar
 import numpy as np
 from river import base
 
-from streamlearn.block import BOOLEAN, F8, I8, LEARN, NUMBER, Block, Columns, Features
+from streamlearn.block import BOOLEAN, F8, LEARN, NUMBER, Block, Columns, Features
 from streamlearn.jit import lift, rvfl
 from streamlearn.jit import random_features as activations
 from streamlearn.jit.counter import key_of, normals
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Classifier, Regressor, Transformer
-from streamlearn.operators._least_squares import LeastSquares, plain, rows_of
+from streamlearn.operators._least_squares import LeastSquares
+from streamlearn.operators._supervised import bad_weight, cut, plain, rows_of
 
 _ACTIVATIONS = {
     "sigmoid": activations.SIGMOID, "tanh": activations.TANH, "relu": activations.RELU,
@@ -117,7 +118,6 @@ class _LiteRVFL(_Nodes, LeastSquares):
     def _clear(self) -> None:
         super()._clear()
         self._buffer, self._lessons = np.zeros((0, 0)), np.zeros((0, 2))
-        self._lifted = np.zeros((0, 0)), np.zeros(0, dtype=np.int64)
         self.width_ = 0
 
     # -- state -------------------------------------------------------------------------------------
@@ -127,23 +127,11 @@ class _LiteRVFL(_Nodes, LeastSquares):
         """Lessons of the warm-up, which are kept until it is over."""
         return self.n_samples_ if self.n_samples_ < self.warm_up else 0
 
-    @property
-    def buffer_(self) -> F8:
-        """(n, d) the inputs of the lessons so far, within the warm-up; empty after it."""
-        return self._buffer[: self._n_kept]
-
-    @buffer_.setter
-    def buffer_(self, value: F8) -> None:
-        self._buffer = np.ascontiguousarray(value)
-
-    @property
-    def lessons_(self) -> F8:
-        """(n, 1 + q) their weights and labels."""
-        return self._lessons[: self._n_kept]
-
-    @lessons_.setter
-    def lessons_(self, value: F8) -> None:
-        self._lessons = np.ascontiguousarray(value)
+    buffer_ = cut(
+        "_buffer", 0, "(n, d) the inputs of the lessons of the warm-up so far; empty after it.",
+        to="_n_kept",
+    )  # fmt: skip
+    lessons_ = cut("_lessons", 0, "(n, 1 + q) their weights and labels.", to="_n_kept")
 
     def _n_columns(self, d: int) -> int:
         return 1 + self.hidden + d
@@ -167,30 +155,21 @@ class _LiteRVFL(_Nodes, LeastSquares):
             answer, side = self._warm_walk(block, rows, K)
         if not self._warned:
             self._warn()
-        return self._outputs_of(block, answer, side)
+        return self._named(block, answer, side)
 
     def _walk_on(self, block: Block, rows: Any, start: int, K: int) -> tuple[F8, F8, int]:
         """From row start on, as far as the scaler stands: answers, and where to go on."""
-        F, codes = self._room_for(block.n)
+        F, codes = self._buffers(block.n, self._width)
         nodes = self._nodes(self.inputs_, self._features)
         room = self._weights.shape[0] if self._classify else 0
         kept = (self._buffer, self._lessons)
         lifted = (F, codes)
         stop = rvfl.lift_nodes(start, rows, nodes, kept, self.scalars_, self._shape, lifted, room)
         if stop < 0:
-            raise self._refuse_weight(block, -1 - stop)
+            raise bad_weight(self, block, -1 - stop)
         part = slice(start, stop)
         answer, side = self._teach(F[part], codes[part], *(column[part] for column in rows[1:]))
         return answer, side, stop
-
-    def _room_for(self, n: int) -> tuple[F8, I8]:
-        F, codes = self._lifted
-        D = self.inverse_.shape[0]
-        if F.shape != (n, D):
-            F, codes = np.empty((n, D)), np.empty(n, dtype=np.int64)
-            if n == 1:  # kept where two allocations cost as much as the walk, not beyond
-                self._lifted = F, codes
-        return F, codes
 
     def _warm_walk(self, block: Block, rows: Any, K: int) -> tuple[F8, F8]:
         """Within the warm-up, anew after every part of it that is completed."""
@@ -253,7 +232,8 @@ class LiteRVFLClassifier(_LiteRVFL, Classifier):
         probabilities: "scaled", a softmax of the scores with a learned scale, or "clip", positive
             parts of the scores, normalised.
         alpha0: the scale at the start, in [0.1, 100].
-        lr_alpha: step of its logarithm a label, >= 0.
+        lr_alpha: rate of its logarithm, in [0, 1]: it is learnt over about 1 / lr_alpha labels by
+            natural gradients; 0 keeps alpha0.
         balance: weigh a row by N / (C n_c), so that all C classes count alike.
         eps_std: added to standard deviations, in units of the feature, >= 0.
         clip: bound of standardised inputs, > 0.
@@ -262,7 +242,7 @@ class LiteRVFLClassifier(_LiteRVFL, Classifier):
         weights_: (K, D) float64, D = 1 + hidden + d; K = 1 + largest class code learnt.
         inverse_: (D, D) float64, of the weighted second moments of f with the ridge.
         outputs_: (3, K) float64, weight learnt of each class, then zeros and ones.
-        scalars_: (8,) float64, counters, log alpha, in the order of `streamlearn.jit.rls`.
+        scalars_: (9,) float64, counters, log alpha, in the order of `streamlearn.jit.rls`.
         inputs_: (5, d) float64, of each feature: values seen, running mean and sum of squares,
             applied centre and factor.
         buffer_, lessons_: (n, d) and (n, 2) float64, the rows of the warm-up; then empty.
@@ -295,7 +275,7 @@ class LiteRVFLClassifier(_LiteRVFL, Classifier):
         leaky: bool = True,
         probabilities: str = "scaled",
         alpha0: float = 4.0,
-        lr_alpha: float = 0.05,
+        lr_alpha: float = 0.01,
         balance: bool = False,
         eps_std: float = 0.01,
         clip: float = 10.0,

@@ -172,7 +172,7 @@ def test_scores_are_calibrated_by_one_scale() -> None:
     X = rng.normal(size=(60, 2))
     y = (X[:, 0] + 0.5 * rng.normal(size=60) > 0).astype(float)
     model = AnalyticClassifier(lam=1.0, alpha0=2.0, lr_alpha=0.1)
-    log_alpha, H = np.log(2.0), with_one(X)
+    log_alpha, information, H = np.log(2.0), 1.0, with_one(X)
     out = run(model, X, y)
     for t in range(60):
         known = np.unique(y[:t]).astype(int)
@@ -187,5 +187,9 @@ def test_scores_are_calibrated_by_one_scale() -> None:
 
             assert out["proba"][t, int(y[t])] == pytest.approx(np.exp(log_p(log_alpha)), rel=1e-6)
             slope = (log_p(log_alpha + 1e-6) - log_p(log_alpha - 1e-6)) / 2e-6
-            log_alpha += 0.1 * np.clip(slope, -1.0, 1.0)
+            # the slope over its running Fisher information, E[slope^2] under the answer
+            p = np.exp([log_p(log_alpha, c=k) for k in range(known.size)])
+            z = np.exp(log_alpha) * score
+            information += 0.1 * (p @ (z - p @ z) ** 2 - information)
+            log_alpha += np.clip(0.1 * slope / (information + 0.01), -1.0, 1.0)
     assert np.log(model.alpha_) == pytest.approx(log_alpha, rel=1e-6)
