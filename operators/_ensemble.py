@@ -24,12 +24,12 @@ class Ensemble(Operator):
     members_: list[Operator]
     _numbers: list[int]  # of each member, for ever: under it stands what the member has logged
 
-    def _adopt(self, members: Sequence[Operator]) -> None:
-        """Take these members, and be able to do what they can."""
-        for member in members:
+    def _adopt(self, members: Sequence[Operator], argument: str) -> None:
+        """Take these members, and be able to do what they can; argument is where they are from."""
+        for j, member in enumerate(members):
             if member.task != self.task:
                 raise ValueError(
-                    f"{type(self).__name__}: members must do {self.task}, "
+                    f"{type(self).__name__}: {argument.format(j)} must do {self.task}, "
                     f"got {type(member).__name__}"
                 )
         self.members_ = list(members)

@@ -32,8 +32,8 @@ class _Analytic(LeastSquares, Lifting):
     def _set_head(self, given: dict[str, Any]) -> None:
         owner = type(self).__name__
         self.ridge = _checks.positive(owner, "ridge", given["ridge"])
-        self.lam = _checks.between(owner, "lam", given["lam"], 0.0, 1.0)
-        if self.lam == 0.0:
+        self.lam = _checks.number(owner, "lam", given["lam"])
+        if not 0.0 < self.lam <= 1.0:
             raise ValueError(f"{owner}: lam must be in (0, 1], got {given['lam']!r}")
         window = given["window"]
         self.window = None if window is None else _checks.whole(owner, "window", window, 1)

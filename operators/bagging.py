@@ -48,7 +48,7 @@ class _Bagging(Ensemble):
         self.lam = _checks.positive(owner, "lam", given["lam"])
         _checks.between(owner, "lam", self.lam, 0.0, _MOST)
         self.seed = _checks.whole(owner, "seed", given["seed"], 0)
-        self._adopt([self.model.clone() for _ in range(self.n)])
+        self._adopt([self.model.clone() for _ in range(self.n)], "model")
         keys = [key_of(self.seed, f"member {j}") for j in range(self.n)]
         self._keys = np.array(keys, dtype=np.uint64)[:, None]
         self._cumulative = _poisson(self.lam)

@@ -3,6 +3,7 @@
 import importlib
 import math
 from collections.abc import Iterator
+from types import NoneType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -47,6 +48,8 @@ class _ExpertMixture(Ensemble):
         """Check and keep the parameters that both families have, and take in the experts."""
         owner = type(self).__name__
         experts = given["experts"]
+        if not isinstance(experts, (list, tuple, NoneType)):
+            raise ValueError(f"{owner}: experts must be a list of models, got {experts!r}")
         self.experts = None if experts is None else [as_stage(expert) for expert in experts]
         self.mixing = _checks.choice(owner, "mixing", given["mixing"], _MIXING)
         self.eta = _checks.not_negative(owner, "eta", given["eta"])
@@ -64,7 +67,7 @@ class _ExpertMixture(Ensemble):
 
     def _begin(self, lr_alpha: float = 0.0) -> None:
         """Take in the experts, given or by default; settings as the kernel takes them."""
-        self._adopt(self._defaults() if self.experts is None else self.experts)
+        self._adopt(self._defaults() if self.experts is None else self.experts, "experts[{}]")
         settings = {
             ensemble.ETA: self.eta, ensemble.SHARE: self.share, ensemble.DISCOUNT: self.discount,
             ensemble.LOG_SCORE: self.mixing == "log_score", ensemble.SCALE: self.scale_losses,

@@ -20,6 +20,8 @@ _ACTIVATIONS = {
     "identity": activations.IDENTITY,
 }  # fmt: skip
 
+_MOST_HIDDEN = 10_000  # the inverse of a head on as many has 800 MB
+
 
 class _Draws:
     """Standard normal draws of biases and weights, a row for each feature name, kept by name.
@@ -61,6 +63,8 @@ class _Nodes:
     def _set_nodes(self, owner: str, given: dict[str, Any]) -> None:
         """Check and keep them; the settings vector of the kernels."""
         self.hidden = _checks.whole(owner, "hidden", given["hidden"], 0)
+        if self.hidden > _MOST_HIDDEN:
+            raise ValueError(f"{owner}: hidden must be <= {_MOST_HIDDEN}, got {self.hidden}")
         self.activation = _checks.choice(owner, "activation", given["activation"], _ACTIVATIONS)
         self.warm_up = _checks.whole(owner, "warm_up", given["warm_up"], 2)
         self.node_scale = _checks.positive(owner, "node_scale", given["node_scale"])
@@ -219,7 +223,7 @@ class LiteRVFLClassifier(_LiteRVFL, Classifier):
     ridge does not fade as the rows do: each label gives (1 - lam) D ridge back to one of the D
     coordinates in turn. Without, what the inputs do not excite winds up (see `n_resets`).
     Args:
-        hidden: random features, >= 0; 0 is linear. Well below `memory` times 4.
+        hidden: random features, in [0, 10000]; 0 is linear. Well below `memory` times 4.
         memory: labelled rows remembered, > 1; a row's weight has halved after 0.7 of it. None
             never forgets. The paper's theta is (1 - 1 / memory) ** -0.5.
         ridge: pull of the weights to 0, in units of squared features, > 0.

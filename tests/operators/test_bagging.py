@@ -262,7 +262,7 @@ def test_a_saved_bag_of_river_models_is_read_back(tmp_path: Any) -> None:
         ({"lam": 101.0}, r"^OnlineBaggingClassifier: lam must be in \[0, 100\], got 101\.0$"),
         (
             {"model": KalmanRegressor()},
-            r"^OnlineBaggingClassifier: members must do classification, got KalmanRegressor$",
+            r"^OnlineBaggingClassifier: model must do classification, got KalmanRegressor$",
         ),
     ],
 )

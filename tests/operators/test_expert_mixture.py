@@ -244,12 +244,16 @@ def test_sparse_features_go_to_those_that_take_them() -> None:
             {"experts": []},
             r"^ExpertMixtureRegressor: experts must be at least one model, got none$",
         ),
+        (
+            {"experts": KalmanRegressor()},
+            r"^ExpertMixtureRegressor: experts must be a list of models, got KalmanRegressor\(\)$",
+        ),
         ({"eta": -1.0}, r"^ExpertMixtureRegressor: eta must be >= 0, got -1\.0$"),
         ({"share": 1.5}, r"^ExpertMixtureRegressor: share must be in \[0, 1\], got 1\.5$"),
         ({"mixing": "mean"}, r"^ExpertMixtureRegressor: mixing must be one of eg, log_score, got"),
         (
             {"experts": [KalmanClassifier()]},
-            r"^ExpertMixtureRegressor: members must do regression, got KalmanClassifier$",
+            r"^ExpertMixtureRegressor: experts\[0\] must do regression, got KalmanClassifier$",
         ),
     ],
 )
