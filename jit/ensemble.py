@@ -19,10 +19,10 @@ import math
 import numpy as np
 
 from streamlearn.jit._compile import F8, U1, kernel, part
-from streamlearn.jit.open_classes import balanced, natural_step
+from streamlearn.jit.open_classes import LOG_ALPHA_MAX, LOG_ALPHA_MIN, balanced
 from streamlearn.jit.random_features import tanh_inplace
 
-LOG_ALPHA, LEARNT, STEPS, REJECTED, FISHER, N_SCALARS = range(6)  # places in s
+LOG_ALPHA, LEARNT, STEPS, REJECTED, N_SCALARS = range(5)  # places in s
 (ETA, SHARE, DISCOUNT, LOG_SCORE, SCALE, CORRECT, LR_ALPHA, N_SETTINGS) = range(8)  # places in p
 HIDDEN = 32  # units of each of the two hidden layers of the short-term network
 _PREDICT, _LEARN = 1, 2
@@ -38,6 +38,9 @@ _WORST = 1e9  # a loss that is not scaled and beyond it counts as this
 _RATE, _B1, _B2, _EPS = 1e-3, 0.9, 0.999, 1e-8  # of Adam
 _REACH = 10.0  # inputs of the short-term network are clipped to it
 _HUGE = 1e150  # a target beyond it counts as infinite, an answer as none: their squares are
+# slope of log alpha; a narrower clip makes mixtures of noisy labels too sharp, and natural steps as
+# in `open_classes` were no better (mean log loss over seven tuning streams 0.2370 against 0.2356)
+_STEEPEST = -20.0
 CODES = 100_000.0  # a label beyond it is no class code
 # rows of work: shares, losses, scratch, slopes of both hidden layers, and of the network
 _V, _L, _Z, _G1, _G2, _H1, _H2, INPUT, ANSWERS, BIAS, GRADIENT, _ROWS = range(12)
@@ -291,15 +294,12 @@ def step_alpha(s: F8, p: F8, prob: F8, c: int, weight: float) -> None:
     K = prob.shape[0]
     if c >= K or not prob[c] > 0.0:
         return
-    mean, square = 0.0, 0.0
+    slope = math.log(prob[c])
     for k in range(K):
         if prob[k] > 0.0:
-            z = math.log(prob[k])
-            mean += prob[k] * z
-            square += prob[k] * z * z
-    slope, variance = math.log(prob[c]) - mean, max(square - mean * mean, 0.0)
-    rate = p[LR_ALPHA] * min(weight, 1.0)
-    s[LOG_ALPHA], s[FISHER] = natural_step(s[LOG_ALPHA], s[FISHER], slope, variance, rate)
+            slope -= prob[k] * math.log(prob[k])
+    move = p[LR_ALPHA] * min(weight, 1.0) * max(slope, _STEEPEST)
+    s[LOG_ALPHA] = min(max(s[LOG_ALPHA] + move, LOG_ALPHA_MIN), LOG_ALPHA_MAX)
 
 
 @part

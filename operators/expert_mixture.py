@@ -80,7 +80,6 @@ class _ExpertMixture(Ensemble):
 
     def _clear(self) -> None:
         self.scalars_: F8 = np.zeros(ensemble.N_SCALARS)
-        self.scalars_[ensemble.FISHER] = 1.0
         self.network_: F8 = _network(self.seed, len(self.members_) if self.correction else 0)
         self._begin_targets(1)
 
@@ -176,16 +175,15 @@ class ExpertMixtureClassifier(_ExpertMixture, Classifier):
         scale_losses: whether "eg" measures losses by their running mean.
         correction: whether a small network moves the weights at short term (OneNet), from the
             experts' last probabilities of the true class; it costs some 5 us a label.
-        lr_alpha: rate of log alpha, in [0, 1]: it is learnt over about 1 / lr_alpha labels by
-            natural gradients; 0 leaves the mixture as it is.
+        lr_alpha: step of log alpha a label, >= 0; 0 leaves the mixture as it is.
         balance: whether a label counts N / (C n_c) in the weights, and in the default experts.
         seed: of the default experts and the network.
     State:
         log_weights_: (1, J) float64, log u. running_: (3, 1, J) float64: running losses, weight
             seen, rows without an answer. biases_: (1, J) and network_: (3, N) float64, of the
-            correction. targets_: (3, 1) float64, unused. scalars_: (5,) float64, log alpha,
-            counters, its information, in the order of `streamlearn.jit.ensemble`. seen_: (K,)
-            float64, weight learnt of each class, with `balance`.
+            correction. targets_: (3, 1) float64, unused. scalars_: (4,) float64, log alpha and
+            counters, in the order of `streamlearn.jit.ensemble`. seen_: (K,) float64, weight learnt
+            of each class, with `balance`.
         The states of the experts, under their numbers.
     A late label judges the answers that were given when its event was scored.
     Cost: the experts', and O(J K) time an event, no allocation in the kernel.
@@ -222,13 +220,13 @@ class ExpertMixtureClassifier(_ExpertMixture, Classifier):
         discount: float = 0.99,
         scale_losses: bool = True,
         correction: bool = False,
-        lr_alpha: float = 0.01,
+        lr_alpha: float = 0.02,
         balance: bool = False,
         seed: int = 0,
     ) -> None:
         self._set_parameters(locals())
         owner = type(self).__name__
-        self.lr_alpha = _checks.between(owner, "lr_alpha", lr_alpha, 0.0, 1.0)
+        self.lr_alpha = _checks.not_negative(owner, "lr_alpha", lr_alpha)
         self.balance = _checks.truth(owner, "balance", balance)
         self._begin(self.lr_alpha)
 

@@ -26,7 +26,7 @@ CANDIDATES: dict[str, dict[str, list[Any]]] = {
         "mixing": ["eg", "log_score"],
         "eta": [0.1, 0.25, 0.5, 1.0, 2.0],
         "share": [0.001, 0.003, 0.01, 0.03],
-        "lr_alpha": [0.0, 0.005, 0.01, 0.02],
+        "lr_alpha": [0.0, 0.005, 0.02, 0.05],
     },
     "ExpertMixtureRegressor": {
         "mixing": ["eg", "log_score"],
@@ -77,7 +77,7 @@ def _mixture(J: int) -> ExpertMixtureClassifier:
 
 def plain(X: F8, y: F8, J: int) -> None:
     """Mix and learn row by row, in numpy: the same equations."""
-    u, running, log_alpha, information = np.full(J, 1.0 / J), np.zeros(J), 0.0, 1.0
+    u, running, log_alpha = np.full(J, 1.0 / J), np.zeros(J), 0.0
     for t, (x, c) in enumerate(zip(X, y.astype(int), strict=True)):
         p = 1.0 / (1.0 + np.exp(-np.clip(x[:J], -30.0, 30.0)))
         P = np.column_stack([1.0 - p, p])
@@ -85,9 +85,7 @@ def plain(X: F8, y: F8, J: int) -> None:
         mixed = mixed ** np.exp(log_alpha)
         mixed /= mixed.sum()
         logs = np.log(mixed)
-        mean = mixed @ logs
-        information += 0.01 * (mixed @ (logs - mean) ** 2 - information)
-        log_alpha += max(min(0.01 * (logs[c] - mean) / (information + 0.01), 1.0), -1.0)
+        log_alpha += 0.02 * max(logs[c] - mixed @ logs, -20.0)
         losses = -np.log(np.maximum(P[:, c], 1e-3))
         running += max(0.01, 1.0 / (t + 1)) * (losses - running)
         scaled = np.minimum(losses / max(running.mean(), 0.01), 10.0)
