@@ -120,11 +120,15 @@ class Lifted(Lifting):
 
     def _open_inputs(self, features: Features) -> int:
         """Make room for features on the side of the inputs; the width of the head."""
-        d, h = len(features), self.random_features
+        d = len(features)
         self.inputs_ = _checks.padded(self.inputs_, (2, d))
         self._work = np.zeros((0, 0))  # too small for the new width
+        return 1 + self.random_features + d
+
+    def _draw(self, features: Features) -> None:
+        """Weights of the random features; last, for a size beyond all memory is refused before."""
+        h = self.random_features
         self._random = random_weights(self.seed, features.names if h else (), h, self.random_scale)
-        return 1 + h + d
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go back to a snapshot, which may be restored again."""

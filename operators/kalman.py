@@ -159,6 +159,7 @@ class _KalmanHead(Lifted):
             self._covariance = new
         else:
             self._covariance = _checks.padded(self._covariance, (D, D), diagonal=prior)
+        self._draw(features)
 
     @property
     def _room(self) -> int:

@@ -114,6 +114,7 @@ class _KalmanBank(Lifted):
         self._means = _checks.padded(self._means, (J, self._room, D))
         self.covariance_ = _checks.padded(self.covariance_, (J, D, D))
         self.covariance_[:, range(had, D), range(had, D)] = self.sigma_w2
+        self._draw(features)
 
     def inflate(self, factor: float) -> None:
         """Widen all covariances after a drift, as `KalmanClassifier.inflate` does; O(J D^3)."""

@@ -107,7 +107,7 @@ class Naive:
             old = self.v[j] > self.v_min and self.sp[j] < self.sp_min
             if (weak or (old and self.steps % 50 == 0)) and len(self.mu) > 1:
                 for parts in (self.mu, self.C, self.sp, self.v):
-                    del parts[j]  # type: ignore[attr-defined]
+                    del parts[j]
 
 
 def assert_alike(model: Any, naive: Naive, tol: float) -> None:
