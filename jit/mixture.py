@@ -546,7 +546,7 @@ def learn(c: int, known: int, weight: float, state: State, fixed: Fixed) -> None
     K = int(s[COMPONENTS])
     s[STEPS] += 1.0
     if best < 0 and K > 0 and p[K_MAX] <= K:  # the first of its class: the weakest makes room
-        weakest = 0
+        weakest = K - 1
         for j in range(K):
             weakest = j if comp[SP, j] < comp[SP, weakest] else weakest
         delete(weakest, state)
@@ -777,6 +777,12 @@ def take(
 
 
 @part
+def owner(c: int, phase: int, p: F8) -> int:
+    """The class whose components take part in a phase, -1 for all."""
+    return c if phase == 1 and p[TASK] == CONDITIONAL else -1
+
+
+@part
 def step(t: int, r: int, c: int, w: float, rows: Rows, state: State, fixed: Fixed, out: Out) -> int:
     """Answer row t (r < 0) and learn it, or learn row r of the buffer.
 
@@ -785,7 +791,7 @@ def step(t: int, r: int, c: int, w: float, rows: Rows, state: State, fixed: Fixe
     """
     X, y, _, mode = rows
     d, D = X.shape[1], state[0].shape[1]
-    asked, last, known, own = (mode[t] & _PREDICT) != 0, 0, 0, -1
+    asked, last = (mode[t] & _PREDICT) != 0, 0
     if r >= 0 or asked or w > 0.0:
         project(state, fixed)
     for phase in range(2):
@@ -797,7 +803,7 @@ def step(t: int, r: int, c: int, w: float, rows: Rows, state: State, fixed: Fixe
             if last != 0 or not w > 0.0:
                 break
             known = expose(state, fixed)
-            own = c if fixed[0][TASK] == CONDITIONAL else -1
+        own = owner(c, phase, fixed[0])
         m, total = unknown(d if phase == 0 else D, d, state[3], fixed[2]), 0.0
         if state[6][COMPONENTS] > 0.0 and (phase == 0 or m > 0):
             total = recall(m, own, state, fixed, fixed[0][TASK] == TARGETS)
@@ -805,9 +811,9 @@ def step(t: int, r: int, c: int, w: float, rows: Rows, state: State, fixed: Fixe
             answer(t, m, total, asked, X, state, fixed, out)
         else:
             complete(m, state, fixed)
-    if known > 0:
-        learn(own, known, w, state, fixed)
-        tend(state, fixed)
+            if known > 0:
+                learn(own, known, w, state, fixed)
+                tend(state, fixed)
     return last
 
 

@@ -70,7 +70,7 @@ class _Mixture(Operator):
         settings = {
             mixture.TASK: self._task, mixture.PAPER: self.mode == "paper", mixture.RHO: self.rho,
             mixture.V_MIN: self.v_min, mixture.SP_MIN: self.sp_min, mixture.K_MAX: self.k_max,
-            mixture.EPS: self.eps, mixture.STD: self.std,
+            mixture.STD: self.std,
             mixture.WARM: 0 if self.std > 0.0 else self.warm_start,
         } | {getattr(mixture, name): value for name, value in more.items()}  # fmt: skip
         self._settings = np.array([float(settings.get(i, 0.0)) for i in range(mixture.N_SETTINGS)])
@@ -213,10 +213,25 @@ class _Mixture(Operator):
         buffer[:, np.append(kept, [D, D + 1])] = self._buffer
         self._mu, self._Lam, self.moments_, self._buffer = mu, Lam, moments, buffer
 
+    def state(self) -> State:
+        """Everything needed to go on bit-identically, as copies, and the parameters."""
+        state = super().state()
+        state.table["parameters"] = self._get_params()
+        return state
+
     def load(self, state: State) -> None:
-        """Take over a state that `state` gave; the operator must have the same parameters."""
+        """Take over a state that `state` gave; refused if the parameters were others."""
+        saved: Any = state.table["parameters"]
+        _checks.unchanged(type(self).__name__, saved, self._get_params())
         self._clear()
         super().load(state)
+        if self._task == mixture.TARGETS:
+            self._q = self.moments_.shape[1] - len(self._features)
+
+    def reset(self) -> None:
+        """Forget everything learnt, and how many targets there were; names stay."""
+        self._clear()
+        self.grow(self._features)
 
     def _make_room(self) -> None:
         """Room for a quarter more components, eight at least."""
@@ -250,7 +265,8 @@ class _Mixture(Operator):
     def _fit(self) -> None:
         """Scratch, settings, the gate's table and the buffer, as wide as the state is now."""
         (K, D), C = self._mu.shape, self._classes.shape[1]
-        self._settings[mixture.DELTA] = self.delta_
+        delta = self._settings[mixture.DELTA] = self.delta_
+        self._settings[mixture.EPS] = min(1.0, self.eps / (delta * delta))
         vec, per, G = self._work
         width = max(K, D, C, 1)
         if vec.shape[1] < width or per.shape[1:] != (K, D) or G.shape[0] != D:
@@ -356,7 +372,8 @@ class GaussianMixtureClassifier(_Mixture, Classifier):
         k_max: the most components, >= 1; beyond it the nearest takes what is new (`n_forced`).
         mode: "exact", or "paper": the published update, which can lose positive definiteness, with
             a guard (`n_guarded`). For comparison.
-        eps: floor of the variance of a coordinate given all others, in initial variances, [0, 1].
+        eps: floor of the variance of a coordinate given all others, in variances of the data,
+            but no more than the initial one, in [0, 1].
         std: standard deviation of all coordinates, if known, > 0; 0 estimates it.
         warm_start: rows from which it is estimated, >= 1; after an eighth, a quarter, a half and
             all of them the mixture begins anew from them.
@@ -405,10 +422,10 @@ class GaussianMixtureClassifier(_Mixture, Classifier):
         delta: float = 0.0,
         rho: float = 0.995,
         v_min: float = 100.0,
-        sp_min: float = 3.0,
+        sp_min: float = 1.0,
         k_max: int = 200,
         mode: str = "exact",
-        eps: float = 1e-3,
+        eps: float = 0.01,
         std: float = 0.0,
         warm_start: int = 100,
         components: str = "joint",
@@ -478,21 +495,15 @@ class GaussianMixtureRegressor(_Mixture, Regressor):
         delta: float = 0.0,
         rho: float = 0.995,
         v_min: float = 100.0,
-        sp_min: float = 3.0,
+        sp_min: float = 1.0,
         k_max: int = 200,
         mode: str = "exact",
-        eps: float = 1e-3,
+        eps: float = 0.01,
         std: float = 0.0,
         warm_start: int = 100,
     ) -> None:
         self._set_parameters(locals())
         self._begin()
-
-    def load(self, state: State) -> None:
-        """Take over a state that `state` gave; the operator must have the same parameters."""
-        self._clear()
-        self._q = state.arrays["moments_"].shape[1] - len(state.table["features"]["names"])
-        Operator.load(self, state)
 
     def snapshot(self) -> dict[str, Any]:
         """A cheap copy of all that learning changes, for `restore` within this process."""
@@ -543,10 +554,10 @@ class GaussianMixtureImputer(_Mixture, Transformer):
         delta: float = 0.0,
         rho: float = 0.995,
         v_min: float = 100.0,
-        sp_min: float = 3.0,
+        sp_min: float = 1.0,
         k_max: int = 200,
         mode: str = "exact",
-        eps: float = 1e-3,
+        eps: float = 0.01,
         std: float = 0.0,
         warm_start: int = 100,
     ) -> None:
@@ -580,10 +591,10 @@ class GaussianMixtureAnomalyScorer(_Mixture, Scorer):
         delta: float = 0.0,
         rho: float = 0.995,
         v_min: float = 100.0,
-        sp_min: float = 3.0,
+        sp_min: float = 1.0,
         k_max: int = 200,
         mode: str = "exact",
-        eps: float = 1e-3,
+        eps: float = 0.01,
         std: float = 0.0,
         warm_start: int = 100,
     ) -> None:

@@ -77,15 +77,11 @@ def _softmax(log: F8) -> F8:
 
 def made(K: int, d: int) -> GaussianMixtureRegressor:
     """A regressor with K components, and no more, that all learn from every row of `costs`."""
-    model = GaussianMixtureRegressor(beta=0.5, delta=1.0, std=1.0, rho=0.9999, k_max=K, v_min=1e12)
-    rng = np.random.default_rng(K)
+    model = GaussianMixtureRegressor(beta=1e-9, delta=1.0, std=1.0, rho=0.9999, k_max=K, v_min=1e12)
     X = 1e3 * np.arange(1.0, K + 1.0)[:, None] * np.ones(d)
     model.run(labelled(X, np.zeros(K)))
-    model.mu_[:] = 0.1 * rng.normal(size=model.mu_.shape)
-    model.load(model.state())
-    open_gate = GaussianMixtureRegressor(beta=0.0, delta=1.0, std=1.0, rho=0.9999, v_min=1e12)
-    open_gate.load(model.state())
-    return open_gate
+    model.mu_[:] = 0.1 * np.random.default_rng(K).normal(size=model.mu_.shape)
+    return model
 
 
 def costs() -> Iterator[Cost]:

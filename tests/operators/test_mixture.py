@@ -328,3 +328,47 @@ def test_room_that_is_made_while_the_warm_up_is_replayed_changes_nothing() -> No
     assert model.n_components_ > 50
     for name, array in roomy.state().arrays.items():
         assert_array_equal(array, model.state().arrays[name])
+
+
+def test_a_state_of_other_settings_is_refused() -> None:
+    model = GaussianMixtureRegressor(rho=0.9)
+    model.run(labelled(np.ones((3, 2)), np.ones(3)))
+    with pytest.raises(
+        ValueError,
+        match=r"^GaussianMixtureRegressor: rho must be 0.9 as in the saved state, got 0.995$",
+    ):
+        GaussianMixtureRegressor().load(model.state())
+
+
+def test_reset_forgets_how_many_targets_there_were() -> None:
+    rng = np.random.default_rng(24)
+    X = rng.normal(size=(150, 2))
+    model, fresh = GaussianMixtureRegressor(), GaussianMixtureRegressor()
+    model.run(labelled(X, X @ rng.normal(size=(2, 3))))
+    model.reset()
+    for Y in (X[:, 0], X):
+        a, b = model.run(labelled(X, Y)), fresh.run(labelled(X, Y))
+        assert_array_equal(a["prediction"], b["prediction"])
+        model.reset()
+        fresh = GaussianMixtureRegressor()
+
+
+def test_a_loaded_regressor_keeps_its_targets() -> None:
+    rng = np.random.default_rng(25)
+    X = rng.normal(size=(150, 2))
+    model, twin = GaussianMixtureRegressor(), GaussianMixtureRegressor()
+    model.run(labelled(X[:120], X[:120, ::-1]))
+    twin.load(model.state())
+    a, b = (one.run(labelled(X[120:], X[120:, ::-1])) for one in (model, twin))
+    assert_array_equal(a["prediction"], b["prediction"])
+
+
+@pytest.mark.jit
+def test_curved_boundaries_that_change_are_followed() -> None:
+    """The floor of the variances decides: without it components collapse to planes (0.75)."""
+    rng = np.random.default_rng(26)
+    X = rng.random((8000, 2))
+    board = (np.sin(2.0 * np.pi * X) > 0.0).sum(axis=1) % 2
+    y = np.where(np.arange(8000) < 4000, board, 1 - board)
+    out = GaussianMixtureClassifier().run(labelled(X, y, task="classification"))
+    assert (out["prediction"] == y).mean() > 0.88
