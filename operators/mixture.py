@@ -368,7 +368,7 @@ class GaussianMixtureClassifier(_Mixture, Classifier):
         rho: what a component keeps of its accumulated posterior a row, in [0.5, 1]; 1 forgets
             nothing and fails under drift.
         v_min, sp_min: a component older than v_min rows with less posterior than sp_min is
-            deleted, >= 0.
+            deleted, >= 0. With rho=1 a posterior never falls below 1: take sp_min=3.
         k_max: the most components, >= 1; beyond it the nearest takes what is new (`n_forced`).
         mode: "exact", or "paper": the published update, which can lose positive definiteness, with
             a guard (`n_guarded`). For comparison.
@@ -425,7 +425,7 @@ class GaussianMixtureClassifier(_Mixture, Classifier):
         sp_min: float = 1.0,
         k_max: int = 200,
         mode: str = "exact",
-        eps: float = 0.01,
+        eps: float = 0.02,
         std: float = 0.0,
         warm_start: int = 100,
         components: str = "joint",
@@ -498,7 +498,7 @@ class GaussianMixtureRegressor(_Mixture, Regressor):
         sp_min: float = 1.0,
         k_max: int = 200,
         mode: str = "exact",
-        eps: float = 0.01,
+        eps: float = 0.02,
         std: float = 0.0,
         warm_start: int = 100,
     ) -> None:
@@ -557,7 +557,7 @@ class GaussianMixtureImputer(_Mixture, Transformer):
         sp_min: float = 1.0,
         k_max: int = 200,
         mode: str = "exact",
-        eps: float = 0.01,
+        eps: float = 0.02,
         std: float = 0.0,
         warm_start: int = 100,
     ) -> None:
@@ -594,7 +594,7 @@ class GaussianMixtureAnomalyScorer(_Mixture, Scorer):
         sp_min: float = 1.0,
         k_max: int = 200,
         mode: str = "exact",
-        eps: float = 0.01,
+        eps: float = 0.02,
         std: float = 0.0,
         warm_start: int = 100,
     ) -> None:

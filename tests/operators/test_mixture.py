@@ -44,7 +44,9 @@ def test_an_outlier_is_pruned_once_it_is_old_and_the_last_component_never() -> N
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 2))
     X[200] = [50.0, -50.0]
-    settings: dict[str, Any] = {"beta": 1e-6, "rho": 1.0, "delta": 1.0, "std": 1.0}
+    settings: dict[str, Any] = {
+        "beta": 1e-6, "rho": 1.0, "delta": 1.0, "std": 1.0, "sp_min": 3.0
+    }  # fmt: skip
     model = GaussianMixtureAnomalyScorer(**settings)
     model.run(block_of(X[:201]))
     assert model.n_components_ == 2
