@@ -124,6 +124,6 @@ def _accuracy(path: Path, rho: float) -> float:
     names = [name for name in table.column_names if name != "class"]
     X = np.column_stack([np.asarray(table[name], dtype=np.float64) for name in names])
     block = labelled(X, np.asarray(table["class"]), task="classification")
-    out = GaussianMixtureClassifier(delta=0.3, rho=rho).run(block)["prediction"]
+    out = GaussianMixtureClassifier(delta=0.3, sp_min=3.0, rho=rho).run(block)["prediction"]
     right = (out == block.y)[200:]
     return float(right.mean()) if right.size else math.nan
