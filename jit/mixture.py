@@ -47,6 +47,7 @@ _PRUNE_EVERY, _CHECK_EVERY = 50, 1000
 _HEAVIEST = 1e6  # a weight beyond it counts as this
 _ENTRY = 10.0  # values after which a feature that comes late enters
 _CLASS_STD = 0.1  # the least spread of a class column
+_TIE = 1e-6  # a relative difference of two variances below it is none
 _LEAST_SHARE, _LEAST_DENSITY = 1e-2, 1e-300  # of a class, before its log is taken
 _LOG_2PI = math.log(2.0 * math.pi)
 
@@ -450,7 +451,8 @@ def update(j: int, d2: float, gain: float, state: State, fixed: Fixed) -> None:
     """(5) to (8) and (10) of component j by w = gain, in one pass over Lam. O(D^2).
 
     (10): the coordinate of least conditional variance 1 / Lam_ii, measured by sig2_i, is kept at
-    eps sig2_i. The spec's ridge goes around the coordinates: then their order would matter.
+    eps sig2_i. The spec's ridge goes around the coordinates: then their order would matter. So it
+    would where two are tied, as yes/no features are: then the values of the row decide.
     """
     mu, Lam, comp, moments, _, _, s = state
     p, _, vec, per, _ = fixed
@@ -464,13 +466,15 @@ def update(j: int, d2: float, gain: float, state: State, fixed: Fixed) -> None:
         s[GUARDED] += 1.0
     sign = -1.0 if c > 0.0 else 1.0
     root, a, dims = math.sqrt(abs(c) / (q * keep)), 1.0 / keep, 0.0
-    at, worst = 0, 0.0
+    at, worst, first = 0, 0.0, 0.0
     for i in range(D):
         mu[j, i] += gain * e[i]
         z[i] *= root
         dims += moments[USED, i]
         tight = (a * L[i, i] + sign * z[i] * z[i]) * vec[_SIG2, i] * moments[USED, i]
-        at, worst = (i, tight) if tight > worst else (at, worst)
+        apart = mu[j, i] + 0.6 * e[i]
+        rank = tight * (1.0 + _TIE * apart / (1.0 + abs(apart)))
+        at, worst, first = (i, tight, rank) if rank > first else (at, worst, first)
     comp[LOGDET, j] += dims * math.log1p(-gain) + math.log(q)
     if p[EPS] * worst > 1.0:
         more = p[EPS] - 1.0 / worst  # of sig2, added to the variance: 1 + r Lam_ii = eps worst

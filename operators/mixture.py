@@ -16,6 +16,7 @@ from streamlearn.operators._base import Classifier, Operator, Regressor, Row, Sc
 _log = logging.getLogger(__name__)
 _MODES = ("exact", "paper")
 _MEMORY = 1000.0  # rows that the width of components is for, where nothing is forgotten
+_FLOOR = 0.1  # of the initial variance; nearer to it, what is tied on binary features decides
 _MAX_CLASSES = 100_000  # a label beyond it is no class code
 
 
@@ -266,7 +267,7 @@ class _Mixture(Operator):
         """Scratch, settings, the gate's table and the buffer, as wide as the state is now."""
         (K, D), C = self._mu.shape, self._classes.shape[1]
         delta = self._settings[mixture.DELTA] = self.delta_
-        self._settings[mixture.EPS] = min(1.0, self.eps / (delta * delta))
+        self._settings[mixture.EPS] = min(_FLOOR, self.eps / (delta * delta))
         vec, per, G = self._work
         width = max(K, D, C, 1)
         if vec.shape[1] < width or per.shape[1:] != (K, D) or G.shape[0] != D:
@@ -373,7 +374,7 @@ class GaussianMixtureClassifier(_Mixture, Classifier):
         mode: "exact", or "paper": the published update, which can lose positive definiteness, with
             a guard (`n_guarded`). For comparison.
         eps: floor of the variance of a coordinate given all others, in variances of the data,
-            but no more than the initial one, in [0, 1].
+            but no more than a tenth of the initial one, in [0, 1].
         std: standard deviation of all coordinates, if known, > 0; 0 estimates it.
         warm_start: rows from which it is estimated, >= 1; after an eighth, a quarter, a half and
             all of them the mixture begins anew from them.
