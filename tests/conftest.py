@@ -9,9 +9,11 @@ from hypothesis import HealthCheck, settings
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("STREAMLEARN_DATA", ROOT.parent / "shared" / "data"))
 
+SHARE = float(os.environ.get("STREAMLEARN_EXAMPLES", "1"))  # of the examples of every law
+
 settings.register_profile(
     "suite",
-    max_examples=25,
+    max_examples=max(1, round(25 * SHARE)),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -37,6 +37,7 @@ from streamlearn.testing import (
     run_in_cuts,
 )
 from tests import strategies
+from tests.conftest import SHARE
 
 
 def _scaled(*factors: float) -> Callable[[Stream], Stream]:
@@ -109,8 +110,8 @@ def _composed() -> dict[str, Make]:
 
 def _examples(name: str, law: Law) -> int:
     """Fewer for a second set of parameters, and for laws that walk a stream many times."""
-    most = 8 if law.streams in ("late", "at once") else 25
-    return most // 3 if "[" in name else most
+    most = SHARE * (8 if law.streams in ("late", "at once") else 25)
+    return max(1, round(most / 3 if "[" in name else most))
 
 
 SUBJECTS = _subjects() | _composed()
