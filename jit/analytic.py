@@ -108,12 +108,15 @@ def refresh(W: F8, P: F8, B: F8, extra: float) -> None:
 
 @part
 def renew(state: State, fixed: Fixed) -> None:
-    """Count a lesson of the refresh; when it is due, give the ridge back what has faded."""
+    """Count a lesson of the refresh; when it is due, give the ridge back what has faded.
+
+    Not more often than every D lessons, so that a lesson costs O(D^2) on the average.
+    """
     W, P, _, s = state
     p, work, _ = fixed
+    D = P.shape[0]
     s[SINCE] += 1.0
-    if p[REFRESH] > 0.0 and s[SINCE] >= p[REFRESH]:
-        D = P.shape[0]
+    if p[REFRESH] > 0.0 and s[SINCE] >= max(p[REFRESH], D):
         extra = p[RIDGE] * (1.0 - p[LAM] ** s[SINCE])
         refresh(W, P, work[MORE : MORE + D, :D], extra)
         s[SINCE] = 0.0

@@ -153,8 +153,8 @@ class AnalyticClassifier(_Analytic, Classifier):
     feature or weight teaches nothing, and nothing is forgotten for it. Rows with an infinity, or
     with |f|^2 beyond 1e12 ridge, are refused (`n_rejected`). A class exists from the first row that
     teaches it, with a column of zeros, which is exact.
-    Cost: O(D^2 + K D) time an event, thrice that with a window, and O(D^3 (1 - lam)) for the ridge;
-    no allocation in the kernel; O(D^2 + K D + window D) memory.
+    Cost: O(D^2 + K D) time an event, thrice that with a window; giving the ridge back O(D^3) each
+    max(1 / (1 - lam), D) labels. No allocation in the kernel; O(D^2 + K D + window D) memory.
     Raises: ValueError for a parameter out of range, and for a negative or infinite weight.
     Reference: Zhuang et al. (2024), G-ACIL: Analytic Learning for Exemplar-Free Generalized Class
     Incremental Learning, arXiv 2403.15706; Haykin, Adaptive Filter Theory, recursive least squares.

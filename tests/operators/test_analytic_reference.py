@@ -86,6 +86,21 @@ def test_forgetting_with_weights_gives_the_weighted_normal_equations() -> None:
 
 
 @pytest.mark.jit
+def test_a_memory_shorter_than_the_state_is_wide_gives_the_ridge_back_every_d_labels() -> None:
+    """Memory of 5 labels, 7 columns: the ridge is whole again after 7, 14, ... labels."""
+    X, y = late_classes(200, 6)
+    model = AnalyticClassifier(lam=0.8)
+    for n in range(1, 201):
+        run(model, X[n - 1 : n], y[n - 1 : n])
+        fade = 0.8 ** np.arange(n - 1.0, -1.0, -1.0)
+        K = int(y[:n].max()) + 1
+        Y, ridge = np.eye(K)[y[:n].astype(int)], 0.1 * 0.8 ** (n % 7)
+        W, P = ridge_solution(with_one(X[:n]), Y, fade, ridge)
+        assert_allclose(model.inverse_, P, rtol=1e-8, atol=1e-8)
+        assert_allclose(model.weights_, W, rtol=0.0, atol=1e-7)
+
+
+@pytest.mark.jit
 def test_what_is_never_excited_stays_at_its_ridge() -> None:
     """Acceptance 4 of M1."""
     X = np.random.default_rng(0).normal(size=(5000, 12))
