@@ -9,7 +9,7 @@ import math
 
 from streamlearn.jit import lift
 from streamlearn.jit._compile import F8, I8, kernel, part
-from streamlearn.jit.kalman import row_products, symmetric_product
+from streamlearn.jit.products import row_products, symmetric_product
 from streamlearn.jit.rls import (
     HEAVIEST,
     LAM,

@@ -24,6 +24,7 @@ from streamlearn.jit import lift
 from streamlearn.jit._compile import F8, I8, U1, kernel, part
 from streamlearn.jit.monte_carlo import BY_MU, BY_SD, MU, SD, expected_softmax, stream_of
 from streamlearn.jit.open_classes import LOG_ALPHA_MAX, LOG_ALPHA_MIN, balanced, softmax, step
+from streamlearn.jit.products import row_products, symmetric_product
 
 # places in the state vector s, after the counters of `lift`
 DELTA, LOG_ALPHA, GAP, SAMPLES, CLASSES, REPAIRED = range(3, 9)
@@ -329,27 +330,6 @@ def guard(A: F8, s: F8, s_w: float) -> None:
 
 
 @part
-def symmetric_product(A: F8, f: F8, u: F8) -> None:
-    """u <- A f. Row j of a symmetric A is its column j: vectorises across i, each u one chain."""
-    D = f.shape[0]
-    for i in range(D):
-        u[i] = A[0, i] * f[0]
-    j = 1
-    while j + 3 < D:
-        f0, f1, f2, f3 = f[j], f[j + 1], f[j + 2], f[j + 3]
-        for i in range(D):
-            total = u[i] + A[j, i] * f0
-            total += A[j + 1, i] * f1
-            total += A[j + 2, i] * f2
-            u[i] = total + A[j + 3, i] * f3
-        j += 4
-    while j < D:
-        for i in range(D):
-            u[i] += A[j, i] * f[j]
-        j += 1
-
-
-@part
 def condition_standard(f: F8, noise: float, state: State, fixed: Fixed) -> None:
     """Time update with the new delta and measurement update, fused: A <- g^2 A + (1 - g^2) s_w I -
     z z'.
@@ -389,28 +369,6 @@ def walk_standard(
         noise = settle(t, rows, state, fixed, out, targets, draws)
         if noise > 0.0:
             condition_standard(rows[0][t], noise, state, fixed)
-
-
-@part
-def row_products(M: F8, x: F8, out: F8) -> None:
-    """out <- M x, four rows at a time; each entry is one chain in order of the columns."""
-    n = M.shape[0]
-    i = 0
-    while i + 3 < n:
-        s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
-        for j in range(x.shape[0]):
-            s0 += M[i, j] * x[j]
-            s1 += M[i + 1, j] * x[j]
-            s2 += M[i + 2, j] * x[j]
-            s3 += M[i + 3, j] * x[j]
-        out[i], out[i + 1], out[i + 2], out[i + 3] = s0, s1, s2, s3
-        i += 4
-    while i < n:
-        total = 0.0
-        for j in range(x.shape[0]):
-            total += M[i, j] * x[j]
-        out[i] = total
-        i += 1
 
 
 # -- Joseph form ---------------------------------------------------------------------------------

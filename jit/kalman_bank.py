@@ -20,8 +20,8 @@ from streamlearn.jit.kalman import (
     blank,
     condition_standard,
     settle,
-    symmetric_product,
 )
+from streamlearn.jit.products import symmetric_product
 
 _PREDICT = 1
 _FARTHEST = 50.0  # by which a label can set a head back: none is lost for ever to one outlier

@@ -36,11 +36,11 @@ from streamlearn.jit.kalman import (
     latent,
     show_classes,
     step_delta,
-    symmetric_product,
     take_target,
 )
 from streamlearn.jit.monte_carlo import BY_MU, BY_SD, MU, SD
 from streamlearn.jit.open_classes import LOG_ALPHA_MAX, LOG_ALPHA_MIN, step
+from streamlearn.jit.products import symmetric_product
 
 _PREDICT = 1
 _TARGET, _SKIP = lift.TARGET, lift.SKIP

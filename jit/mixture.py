@@ -20,6 +20,7 @@ import math
 
 from streamlearn.jit._compile import F8, U1, kernel, part
 from streamlearn.jit.open_classes import balanced, softmax, step_log_alpha
+from streamlearn.jit.products import symmetric_product
 
 LOGDET, SP, AGE, OWN = range(4)  # rows of comp
 MASS, MEAN, VAR, USED = range(4)  # rows of moments
@@ -58,27 +59,6 @@ Out = tuple[F8, F8]
 
 
 # -- linear algebra --------------------------------------------------------------------------------
-
-
-@part
-def symmetric_product(A: F8, f: F8, u: F8) -> None:
-    """u <- A f. Row j of a symmetric A is its column j: vectorises across i, each u one chain."""
-    D = f.shape[0]
-    for i in range(D):
-        u[i] = A[0, i] * f[0]
-    j = 1
-    while j + 3 < D:
-        f0, f1, f2, f3 = f[j], f[j + 1], f[j + 2], f[j + 3]
-        for i in range(D):
-            total = u[i] + A[j, i] * f0
-            total += A[j + 1, i] * f1
-            total += A[j + 2, i] * f2
-            u[i] = total + A[j + 3, i] * f3
-        j += 4
-    while j < D:
-        for i in range(D):
-            u[i] += A[j, i] * f[j]
-        j += 1
 
 
 @part

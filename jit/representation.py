@@ -9,6 +9,7 @@ import math
 
 from streamlearn.jit import kalman, lift
 from streamlearn.jit._compile import F8, I8, kernel, part
+from streamlearn.jit.products import symmetric_product
 
 # rows of work: f, A f, scratch of A f, slope in f; m f, probabilities
 _F, _U, _V, _D, _NU, _P = range(6)
@@ -123,7 +124,7 @@ def density_slopes(
         if root:
             kalman.root_product(A, f, work[_V, :D], u)
         else:
-            kalman.symmetric_product(A, f, u)
+            symmetric_product(A, f, u)
         kalman.project(m, f, work[_NU])
         for i in range(D):
             work[_D, i] = 0.0

@@ -22,8 +22,9 @@ import math
 
 from streamlearn.jit import lift
 from streamlearn.jit._compile import F8, I8, U1, kernel, part
-from streamlearn.jit.kalman import blank, row_products, symmetric_product
+from streamlearn.jit.kalman import blank
 from streamlearn.jit.open_classes import balanced, calibrate, softmax
+from streamlearn.jit.products import row_products, symmetric_product
 
 # places in the state vector s, after the counters of `lift`
 LOG_ALPHA, SAMPLES, CLASSES, RESETS, SINCE, FISHER = range(3, 9)

@@ -6,7 +6,8 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from streamlearn.jit._compile import F8, kernel
-from streamlearn.jit.kalman import root_condition, root_drift, root_product, row_products
+from streamlearn.jit.kalman import root_condition, root_drift, root_product
+from streamlearn.jit.products import row_products
 
 F4 = NDArray[np.float32]
 
