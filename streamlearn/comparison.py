@@ -15,7 +15,7 @@ import numpy as np
 
 from streamlearn.block import F8
 from streamlearn.contracts import Json
-from streamlearn.durable import disk_errors
+from streamlearn.durable import write_text
 from streamlearn.engine import Summary
 from streamlearn.errors import UserError
 from streamlearn.evaluation import METRICS
@@ -261,8 +261,7 @@ def _failure(c: Entrant) -> str:
 def write(found: Any, json: str | Path | None, report: str | Path | None) -> None:
     """Write a comparison, a ranking or a tuning to the files that are named."""
     if json is not None:
-        with disk_errors(json):
-            Path(json).write_text(found.to_json() + "\n", encoding="utf-8")
+        write_text(json, found.to_json() + "\n")
     if report is not None:
         from streamlearn.report import write_report
 

@@ -52,6 +52,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def write_text(path: Path | str, text: str) -> None:
+    """Write a file for people to read, in the place of what is there."""
+    with disk_errors(path):
+        Path(path).write_text(text, encoding="utf-8")
+
+
 @contextlib.contextmanager
 def disk_errors(path: Path | str) -> Iterator[None]:
     """Errors of the system while writing `path`, as one line for the user."""

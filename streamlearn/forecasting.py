@@ -21,7 +21,7 @@ from streamlearn import config as configs
 from streamlearn import connectors
 from streamlearn.block import B1, BOOLEAN, F8, I8, NO_TIME, NUMBER, SCORED, TIME, Block, Features
 from streamlearn.contracts import Json
-from streamlearn.durable import disk_errors
+from streamlearn.durable import disk_errors, write_text
 from streamlearn.errors import UserError
 from streamlearn.job import check_outputs, name_of, user_errors
 from streamlearn.operators.forecaster import OnlineForecaster
@@ -178,8 +178,7 @@ def forecast(
     )
     result = Forecast(**{**vars(found), "name": name_of(data)})
     if json is not None:
-        with disk_errors(json):
-            Path(json).write_text(result.to_json() + "\n", encoding="utf-8")
+        write_text(json, result.to_json() + "\n")
     if report is not None:
         from streamlearn.report_forecast import write_report
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from streamlearn import wording
-from streamlearn.durable import disk_errors
+from streamlearn.durable import disk_errors, write_text
 from streamlearn.errors import UserError
 from streamlearn.report_page import Page
 from streamlearn.result import Result
@@ -55,9 +55,7 @@ def write_report(
     Cost: about 1.4 MB, most of which is BokehJS; a second.
     Raises: UserError without bokeh, without a result, or where the file cannot be written.
     """
-    text = report_html(results, title, comparison)
-    with disk_errors(path):
-        Path(path).write_text(text, encoding="utf-8")
+    write_text(path, report_html(results, title, comparison))
 
 
 def report_html(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from streamlearn import plots, wording
 from streamlearn.display_forecast import facts, who
-from streamlearn.durable import disk_errors
+from streamlearn.durable import write_text
 from streamlearn.forecasting import LAST, MODEL, Forecast
 from streamlearn.report_page import Key, Page, bars, listing, paragraph, table
 from streamlearn.report_page import facts as numbers
@@ -18,9 +18,7 @@ _SEEN = 120  # rows before the end that the outlook shows
 
 def write_report(path: str | Path, found: Forecast, title: str | None = None) -> None:
     """Write the report: one HTML file, which opens anywhere and fetches nothing."""
-    text = report_html(found, title)
-    with disk_errors(path):
-        Path(path).write_text(text, encoding="utf-8")
+    write_text(path, report_html(found, title))
 
 
 def report_html(found: Forecast, title: str | None = None) -> str:

@@ -13,7 +13,7 @@ from streamlearn import config as configs
 from streamlearn import display, label_sources
 from streamlearn.config import Config
 from streamlearn.connectors.sinks import open_dead_letters, open_sink
-from streamlearn.durable import disk_errors
+from streamlearn.durable import write_text
 from streamlearn.engine import Engine, Summary
 from streamlearn.errors import UserError
 from streamlearn.evaluation import Evaluation
@@ -222,8 +222,7 @@ def validated(config: Config) -> Job:
 def written(result: Result, json: str | Path | None, report: str | Path | None) -> Result:
     """The result, also written to files where they are named."""
     if json is not None:
-        with disk_errors(json):
-            Path(json).write_text(result.to_json() + "\n", encoding="utf-8")
+        write_text(json, result.to_json() + "\n")
     if report is not None:
         from streamlearn.report import write_report
 
