@@ -2,9 +2,11 @@
 
 import numpy as np
 
-from streamlearn.block import F8, Block, Columns
+from streamlearn.block import F8, Block, Columns, concatenate
 from streamlearn.operators import _prequential
 from streamlearn.operators._base import Detector, Operator
+
+_SHORT, _LONG = 16, 4096  # rows of the first piece after a change; where doubling ends
 
 
 def ask(member: Operator, number: int, block: Block) -> Columns:
@@ -36,3 +38,43 @@ def first_rise(detector: Detector, errors: F8) -> int:
             return start + at
         start += at + 1
     return -1
+
+
+class Listener(Operator):
+    """An operator that changes where something is heard, walking its block in pieces.
+
+    A piece runs and listens to its errors. Where something is heard in the middle, it goes back,
+    runs up to that row, changes, and the walk goes on with short pieces. A subclass gives `_piece`
+    and calls `_shorten` at a change.
+    """
+
+    _stride = 0  # rows of the next piece, 0 for all there are; speed alone, no state
+
+    def _piece(self, block: Block) -> tuple[Columns, int]:
+        """Run rows up to and including the first that calls for a change; outputs, and how many."""
+        raise NotImplementedError(f"{type(self).__name__} has no _piece")
+
+    def _in_pieces(self, block: Block) -> Columns:
+        """Outputs of a block, all of whose rows ask."""
+        parts: list[Columns] = []
+        lengths, at = [], 0
+        while at < block.n or not parts:
+            outputs, length = self._piece(block.rows(at, self._piece_end(at, block.n)))
+            parts.append(outputs)
+            lengths.append(length)
+            at += length
+        return concatenate(parts, lengths)
+
+    def _piece_end(self, at: int, n: int) -> int:
+        """Where the next piece ends: short after a change, then doubling; row by row if need be."""
+        if not self.cheap_snapshot:
+            return at + 1
+        if self._stride == 0:
+            return n
+        stop = min(at + self._stride, n)
+        self._stride = 0 if self._stride >= _LONG else 2 * self._stride
+        return stop
+
+    def _shorten(self) -> None:
+        """Go on with short pieces: where one change was, the next may be near."""
+        self._stride = _SHORT

@@ -5,6 +5,7 @@ Arrays have room for some that may come; what is state is cut to those that have
 not depend on how the stream was cut into blocks. Not exported.
 """
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,11 +29,18 @@ def rows_of(block: Block) -> tuple[F8, F8, F8, U1]:
 
 
 def bad_weight(operator: Operator, block: Block, row: int) -> ValueError:
-    """The error for a row whose weight a kernel has refused."""
+    """The error for a row whose weight is none."""
     return ValueError(
         f"{type(operator).__name__}: weight must be >= 0 and finite, got {block.weight[row]} "
         f"in row {row} of the block"
     )
+
+
+def refuse_bad_weights(operator: Operator, block: Block) -> None:
+    """For kernels that do not look at weights: raise for the first row whose weight is none."""
+    good = (block.weight >= 0.0) & (block.weight < math.inf)
+    if not good.all():
+        raise bad_weight(operator, block, int(good.argmin()))
 
 
 def cut(array: str, axis: int, doc: str, to: str = "_n_outputs") -> Any:

@@ -4,21 +4,20 @@ from typing import Any
 
 import numpy as np
 
-from streamlearn.block import F8, U1, Block, Columns, Features, concatenate
+from streamlearn.block import F8, U1, Block, Columns, Features
 from streamlearn.contracts import State, merged
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import Classifier, Detector, Operator, Regressor
-from streamlearn.operators._members import ask, first_rise
+from streamlearn.operators._members import Listener, ask, first_rise
 from streamlearn.operators.adwin import ADWIN
 from streamlearn.operators.foreign import as_stage
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
 
 POLICIES = ("notify", "reset", "inflate", "background")
 _COUNTS = ("n_alarms_", "n_warnings_", "_serving", "_born")
-_SHORT, _LONG = 16, 4096  # rows of the first piece after an alarm; where doubling ends
 
 
-class _Adaptive(Operator):
+class _Adaptive(Listener):
     """The walk that both families share: run, listen to the errors, cut at an alarm, adapt."""
 
     def __init__(
@@ -51,7 +50,6 @@ class _Adaptive(Operator):
         self._serving = self._born = 0  # numbers of the model, and of the last one that was born
         self.n_alarms_ = 0
         self.n_warnings_ = 0
-        self._stride = 0  # rows of the next piece, 0 for all there are; speed alone, no state
 
     def _early_listener(self) -> Detector:
         """The detector that starts the background model: as given, or ten times as nervous."""
@@ -77,24 +75,7 @@ class _Adaptive(Operator):
             alarm = self._rises(_prequential.errors(asked, outputs, str(self.task)))
             self.n_alarms_ += int(alarm.sum())
             return _prequential.hidden({**outputs, "alarm": alarm}, block)
-        parts: list[Columns] = []
-        lengths, at = [], 0
-        while at < block.n or not parts:
-            outputs, length = self._piece(asked.rows(at, self._piece_end(at, block.n)))
-            parts.append(outputs)
-            lengths.append(length)
-            at += length
-        return _prequential.hidden(concatenate(parts, lengths), block)
-
-    def _piece_end(self, at: int, n: int) -> int:
-        """Where the next piece ends: short after an alarm, then doubling; row by row if need be."""
-        if not self.cheap_snapshot:
-            return at + 1
-        if self._stride == 0:
-            return n
-        stop = min(at + self._stride, n)
-        self._stride = 0 if self._stride >= _LONG else 2 * self._stride
-        return stop
+        return _prequential.hidden(self._in_pieces(asked), block)
 
     def _piece(self, block: Block) -> tuple[Columns, int]:
         """Run rows up to and including the first that calls for a change, and make the change."""
@@ -153,11 +134,11 @@ class _Adaptive(Operator):
         """A warning starts a background model, an alarm does what the policy says."""
         self.n_warnings_ += warned
         self.n_alarms_ += alarmed
+        if alarmed or warned:
+            self._shorten()
         if alarmed:
-            self._stride = _SHORT
             self._adapt()
         elif warned:
-            self._stride = _SHORT
             self._background = self._fresh()
             self._born += 1
 

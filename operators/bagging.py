@@ -6,20 +6,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from streamlearn.block import F8, I8, LEARN, OBSERVE, Block, Columns, concatenate
+from streamlearn.block import F8, I8, LEARN, OBSERVE, Block, Columns
 from streamlearn.contracts import State
 from streamlearn.jit import ensemble
 from streamlearn.jit.counter import bits_at, key_of, unit
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import CLASSIFICATION, Classifier, Operator, Regressor
 from streamlearn.operators._ensemble import Ensemble, numbers, probabilities
-from streamlearn.operators._members import first_rise
+from streamlearn.operators._members import Listener, first_rise
 from streamlearn.operators.adwin import ADWIN
 from streamlearn.operators.baselines import MajorityClassifier, MeanRegressor
 from streamlearn.operators.foreign import as_stage
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
 
-_SHORT, _LONG = 16, 4096  # rows of the first piece after an alarm; where doubling ends
 _MOST = 100.0  # the largest mean of the weights
 
 
@@ -123,7 +122,7 @@ class _Bagging(Ensemble):
         return outputs
 
 
-class _ADWINBagging(_Bagging):
+class _ADWINBagging(_Bagging, Listener):
     """Bagging with a detector beside each member: where one fires, the worst member starts anew.
 
     As `Adaptive` does it: run, listen, and where a detector fires in the middle, go back, run up to
@@ -144,7 +143,7 @@ class _ADWINBagging(_Bagging):
         super()._clear()
         self.detectors_ = [ADWIN(self.delta) for _ in range(self.n)]
         self.n_resets_, self._born = 0, self.n
-        self._stride = 0  # rows of the next piece, 0 for all there are; speed alone, no state
+        self._stride = 0
 
     def _states(self) -> dict[str, Operator]:
         detectors = {f"detector {j}": d for j, d in enumerate(self.detectors_)}
@@ -152,24 +151,7 @@ class _ADWINBagging(_Bagging):
 
     def _run(self, block: Block) -> Columns:
         asked = _prequential.asked(block)
-        parts: list[Columns] = []
-        lengths, at = [], 0
-        while at < block.n or not parts:
-            outputs, length = self._piece(asked.rows(at, self._piece_end(at, block.n)))
-            parts.append(outputs)
-            lengths.append(length)
-            at += length
-        return _prequential.hidden(concatenate(parts, lengths), block)
-
-    def _piece_end(self, at: int, n: int) -> int:
-        """Where the next piece ends: short after an alarm, then doubling; row by row if need be."""
-        if not self.cheap_snapshot:
-            return at + 1
-        if self._stride == 0:
-            return n
-        stop = min(at + self._stride, n)
-        self._stride = 0 if self._stride >= _LONG else 2 * self._stride
-        return stop
+        return _prequential.hidden(self._in_pieces(asked), block)
 
     def _piece(self, block: Block) -> tuple[Columns, int]:
         """Run rows up to and including the first at which a detector fires, and act on it."""
@@ -209,7 +191,7 @@ class _ADWINBagging(_Bagging):
         self._numbers[worst] = self._born
         self._born += 1
         self.n_resets_ += 1
-        self._stride = _SHORT
+        self._shorten()
 
 
 def _poisson(lam: float) -> F8:

@@ -14,6 +14,7 @@ from streamlearn.jit.counter import key_of, normals
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import CLASSIFICATION, Classifier, Operator, Regressor
 from streamlearn.operators._members import ask
+from streamlearn.operators._supervised import MAX_CLASSES, cut, rows_of
 from streamlearn.operators.baselines import MajorityClassifier, MeanRegressor
 from streamlearn.operators.foreign import as_stage
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
@@ -22,7 +23,6 @@ SKETCH, NEIGHBOURS = BACKENDS = ("sketch", "neighbours")
 COUNT, SOFTMAX = WEIGHTINGS = ("count", "softmax")
 CANDIDATES = ((0.0, 0.0), (1.0, 0.4), (1.0, 0.9), (0.0, 0.5), (0.0, 1.0))  # (gamma, lam)
 _MAX_BITS = 24  # 2^24 cells an array
-_MAX_CLASSES = 100_000  # a label beyond it is no class code
 _KEPT = ("scaler_", "gate_", "keys_", "cells_", "outputs_", "scalars_")
 
 
@@ -149,14 +149,9 @@ class _ErrorMemory(Operator):
     def cells_(self, value: F8) -> None:
         self._cells = np.ascontiguousarray(value)
 
-    @property
-    def outputs_(self) -> F8:
-        """(2, C): weight learnt, and mean squared error of the model (targets)."""
-        return self._outputs[:, : self._n_outputs]
-
-    @outputs_.setter
-    def outputs_(self, value: F8) -> None:
-        self._outputs = np.ascontiguousarray(value)
+    outputs_ = cut(
+        "_outputs", 1, "(2, C): weight learnt, and mean squared error of the model (targets)."
+    )
 
     @property
     def n_writes_(self) -> int:
@@ -284,8 +279,7 @@ class _ErrorMemory(Operator):
         side = outputs["prediction"]
         side = side.copy() if side.ndim == 1 else side[:, 0].copy()
         source, T = _of_then(block, C)
-        y = block.y if block.y.ndim == 2 else block.y[:, None]
-        rows = (*map(_plain, (block.X, y, block.weight, block.mode)), source)
+        rows = (*rows_of(block), source)
         walk = jit.walk_sketch if self.backend == SKETCH else jit.walk_ring
         walk(
             rows, (B, R, T), self._key(), self._cells, (self._grid, self.gate_, self._outputs),
@@ -351,11 +345,6 @@ class _ErrorMemory(Operator):
                 np.zeros(d), np.zeros(h), np.zeros(c, dtype=np.int64), *map(np.zeros, sizes),
             )  # fmt: skip
         return self._work
-
-
-def _plain(array: Any) -> Any:
-    """The array, or a copy if it is read-only or strided: one compiled kernel serves all."""
-    return array if array.flags.carray else array.copy()
 
 
 def _wide(said: F8, C: int) -> F8:
@@ -489,7 +478,7 @@ class ErrorMemoryClassifier(_ErrorMemory, Classifier):
 
     def _n_wanted(self, block: Block, wide: int) -> int:
         """Classes that may be known after this block."""
-        codes = block.y[block.y < _MAX_CLASSES]
+        codes = block.y[block.y < MAX_CLASSES]
         return max(int(self._outputs.shape[1]), wide, 1 + int(codes.max(initial=-1.0)))
 
     def _answers(self, said: F8, P: F8, side: F8) -> Columns:

@@ -16,6 +16,7 @@ from streamlearn.jit import forecast as jit
 from streamlearn.jit.counter import key_of, uniforms
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Operator, Row
+from streamlearn.operators._supervised import plain, refuse_bad_weights
 
 FORECASTING = "forecasting"
 EXPERTS = ("cross_time", "cross_variable", "last_value", "seasonal")  # in the order of their codes
@@ -299,14 +300,8 @@ class OnlineForecaster(Operator):
     def _run(self, block: Block) -> Columns:
         shape = (block.n, self.horizon, len(self._features))
         out = np.full(shape, math.nan), np.full(shape, math.nan), np.full(shape, math.nan)
-        rows = _plain(block.X), _plain(block.weight), _plain(block.mode)
-        good = (rows[1] >= 0.0) & (rows[1] < math.inf)
-        if not good.all():
-            bad = int(good.argmin())
-            raise ValueError(
-                f"{type(self).__name__}: weight must be >= 0 and finite, got {block.weight[bad]} "
-                f"in row {bad} of the block"
-            )
+        refuse_bad_weights(self, block)
+        rows = plain(block.X), plain(block.weight), plain(block.mode)
         if self._tcn is None:
             self._walk((*rows, np.zeros((block.n, 0, 0, 0))), out)
         else:
@@ -452,8 +447,3 @@ class OnlineForecaster(Operator):
             raise ValueError(f"{owner}: horizon must be <= {self.horizon}, got {wanted}")
         told = self._answer({})[what][0, :wanted].tolist()
         return [dict(zip(self._features.names, row, strict=True)) for row in told]
-
-
-def _plain(array: Any) -> Any:
-    """The array, or a copy if it is read-only or strided: one compiled kernel serves all."""
-    return array if array.flags.carray else array.copy()

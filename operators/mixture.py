@@ -12,12 +12,12 @@ from streamlearn.contracts import State
 from streamlearn.jit import mixture
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Classifier, Operator, Regressor, Row, Scorer, Transformer
+from streamlearn.operators._supervised import MAX_CLASSES, cut, refuse_bad_weights, rows_of
 
 _log = logging.getLogger(__name__)
 _MODES = ("exact", "paper")
 _MEMORY = 1000.0  # rows that the width of components is for, where nothing is forgotten
 _FLOOR = 0.1  # of the initial variance; nearer to it, what is tied on binary features decides
-_MAX_CLASSES = 100_000  # a label beyond it is no class code
 
 
 class _Mixture(Operator):
@@ -96,32 +96,11 @@ class _Mixture(Operator):
         """Components there are."""
         return int(self.scalars_[mixture.COMPONENTS])
 
-    @property
-    def mu_(self) -> F8:
-        """(K, D) means of the components."""
-        return self._mu[: self.n_components_]
-
-    @mu_.setter
-    def mu_(self, value: F8) -> None:
-        self._mu = np.ascontiguousarray(value)
-
-    @property
-    def Lam_(self) -> F8:
-        """(K, D, D) precisions of the components, symmetric positive definite."""
-        return self._Lam[: self.n_components_]
-
-    @Lam_.setter
-    def Lam_(self, value: F8) -> None:
-        self._Lam = np.ascontiguousarray(value)
-
-    @property
-    def components_(self) -> F8:
-        """(4, K): log-determinant of the covariance, accumulated posterior, age, class or -1."""
-        return self._components[:, : self.n_components_]
-
-    @components_.setter
-    def components_(self, value: F8) -> None:
-        self._components = np.ascontiguousarray(value)
+    mu_ = cut("_mu", 0, "(K, D) means of the components.", "n_components_")
+    Lam_ = cut("_Lam", 0, "(K, D, D) their precisions, positive definite.", "n_components_")
+    components_ = cut(
+        "_components", 1, "(4, K): log |C|, posteriors so far, age, class or -1.", "n_components_"
+    )
 
     @property
     def classes_(self) -> F8:
@@ -294,14 +273,8 @@ class _Mixture(Operator):
 
     def _walk_block(self, block: Block, answer: F8, side: F8) -> None:
         """Call the kernel until the block is done; it stops where something needs room."""
-        bad = np.flatnonzero(~((block.weight >= 0.0) & (block.weight < math.inf)))
-        if bad.size:
-            raise ValueError(
-                f"{type(self).__name__}: weight must be >= 0 and finite, got "
-                f"{block.weight[bad[0]]} in row {bad[0]} of the block"
-            )
-        y = block.y if block.y.ndim == 2 else block.y[:, None]
-        rows = (_plain(block.X), _plain(y), _plain(block.weight), _plain(block.mode))
+        refuse_bad_weights(self, block)
+        rows = rows_of(block)
         at, why = 0, -1
         while why != mixture.DONE:
             self._fit()
@@ -310,7 +283,7 @@ class _Mixture(Operator):
             if why == mixture.ROOM:
                 self._make_room()
             elif why == mixture.CLASS:
-                self._open_class(int(y[at, 0]))
+                self._open_class(int(rows[1][at, 0]))
         if not self._warned and self.n_repaired > 0:
             self._warned = True
             _log.warning("%s: a precision had to begin anew", type(self).__name__)
@@ -348,11 +321,6 @@ class _Mixture(Operator):
         """All features of one event, those missing in x recalled from those that are there."""
         Z, _ = self.recall(self._row(x))
         return dict(zip(self._features.names, Z[0].tolist(), strict=False))
-
-
-def _plain(array: Any) -> Any:
-    """The array, or a copy if it is read-only or strided: one compiled kernel serves all."""
-    return array if array.flags.carray else array.copy()
 
 
 class GaussianMixtureClassifier(_Mixture, Classifier):
@@ -455,7 +423,7 @@ class GaussianMixtureClassifier(_Mixture, Classifier):
                 f"got shape {block.y.shape}"
             )
         known = self._classes.shape[1]
-        codes = block.y[block.y < _MAX_CLASSES]
+        codes = block.y[block.y < MAX_CLASSES]
         C = max(known, 1 + int(codes.max(initial=-1.0)))
         if known < C:
             self._classes = _checks.padded(self._classes, (2, C))

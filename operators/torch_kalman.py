@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamlearn.block import (
     F8,
@@ -27,6 +26,7 @@ from streamlearn.jit.counter import key_of, uniforms
 from streamlearn.jit.representation import WORK_ROWS, density_slopes
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Classifier, Operator, Regressor
+from streamlearn.operators._supervised import MAX_CLASSES, bad_weight, rows_of
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ _MISSING = (
     "{} trains a torch network, and torch is not here; "
     'pip install "streamlearn[torch]" (or KalmanClassifier(random_features=100), without a network)'
 )
-_MAX_CLASSES = 100_000  # a label beyond it is no class code
 _BUFFERS, _OPTIMISERS, _DEVICES = ("reservoir", "ring"), ("adam", "sgd"), ("cpu", "cuda")
 _ARRAYS = ("inputs_", "scalars_", "pending_inputs_", "pending_slopes_", "replay_inputs_",
            "replay_labels_", "replay_weights_")  # fmt: skip
@@ -264,18 +263,14 @@ class _TorchKalman(Operator):
         inputs and scalars are stepped. Raises: ValueError for a bad weight.
         """
         n, d = block.X.shape
-        y = block.y if block.y.ndim == 2 else block.y[:, None]
-        rows = (_plain(block.X), _plain(y), _plain(block.weight), _plain(block.mode))
+        rows = rows_of(block)
         F, codes = np.empty((n, 1 + d)), np.empty(n, dtype=np.int64)
         settings = np.array([0.0, math.inf])  # no rescaling here, no limit
-        room = _MAX_CLASSES if self.task == "classification" else 0
+        room = MAX_CLASSES if self.task == "classification" else 0
         before = inputs.copy()
         bad = lift.lift_linear(rows, inputs, scalars, settings, np.zeros((0, 0)), F, codes, room)
         if bad >= 0:
-            raise ValueError(
-                f"{type(self).__name__}: weight must be >= 0 and finite, got {block.weight[bad]} "
-                f"in row {bad} of the block"
-            )
+            raise bad_weight(self, block, bad)
         X = np.ascontiguousarray(F[:, 1:])
         missing = np.isnan(rows[0])
         if not missing.any():
@@ -475,11 +470,6 @@ class _TorchKalman(Operator):
         own: int = sum(getattr(self, name).nbytes for name in _ARRAYS)
         network = {} if self._trained is None else self._trained.tensors()
         return own + self.head_.state_bytes + sum(int(t.nbytes) for t in network.values())
-
-
-def _plain(array: NDArray[Any]) -> Any:
-    """The array, or a copy if it is read-only or strided: one compiled kernel serves all."""
-    return array if array.flags.carray else array.copy()
 
 
 class TorchKalmanClassifier(_TorchKalman, Classifier):
