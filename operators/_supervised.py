@@ -43,6 +43,16 @@ def refuse_bad_weights(operator: Operator, block: Block) -> None:
         raise bad_weight(operator, block, int(good.argmin()))
 
 
+def targets_of(operator: Operator, block: Block, known: int, fixed: bool) -> int:
+    """Targets: given by the first block with more than one column, and fixed by the first label."""
+    q = 1 if block.y.ndim == 1 else block.y.shape[1]
+    if q == known or (q > known and not fixed):
+        return q
+    if block.y.ndim == 1 and not (block.mode & LEARN).any():
+        return known  # asked only: y says nothing
+    raise ValueError(f"{type(operator).__name__}: y must have {known} columns, got {q}")
+
+
 def cut(array: str, axis: int, doc: str, to: str = "_n_outputs") -> Any:
     """The property for an array with room: what is state of it, the first `to` along an axis."""
 
@@ -90,7 +100,9 @@ class Supervised(Operator):
 
     def _n_wanted(self, block: Block) -> int:
         """Classes or targets that there must be room for to walk this block."""
-        return self._n_classes(block) if self._classify else self._n_targets(block)
+        if self._classify:
+            return self._n_classes(block)
+        return targets_of(self, block, self._n_outputs, self.n_samples_ > 0)
 
     def _n_classes(self, block: Block) -> int:
         """Classes that may be known after this block."""
@@ -104,16 +116,6 @@ class Supervised(Operator):
             return known
         codes = block.y[block.y < MAX_CLASSES]
         return max(known, 1 + int(codes.max(initial=-1.0)))
-
-    def _n_targets(self, block: Block) -> int:
-        """Given by the first block with more than one column, and fixed by the first label."""
-        known = self._n_outputs
-        q = 1 if block.y.ndim == 1 else block.y.shape[1]
-        if q == known or (q > known and self.n_samples_ == 0):
-            return q
-        if block.y.ndim == 1 and not (block.mode & LEARN).any():
-            return known  # asked only: y says nothing
-        raise ValueError(f"{type(self).__name__}: y must have {known} columns, got {q}")
 
     def _buffers(self, n: int, D: int) -> tuple[F8, I8]:
         """Scratch for the features of n rows, (n, D), and for codes of their labels."""

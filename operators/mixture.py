@@ -7,12 +7,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from streamlearn.block import F8, LEARN, Block, Columns, Features
+from streamlearn.block import F8, Block, Columns, Features
 from streamlearn.contracts import State
 from streamlearn.jit import mixture
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Classifier, Operator, Regressor, Row, Scorer, Transformer
-from streamlearn.operators._supervised import MAX_CLASSES, cut, refuse_bad_weights, rows_of
+from streamlearn.operators._supervised import (
+    MAX_CLASSES,
+    cut,
+    refuse_bad_weights,
+    rows_of,
+    targets_of,
+)
 
 _log = logging.getLogger(__name__)
 _MODES = ("exact", "paper")
@@ -479,7 +485,7 @@ class GaussianMixtureRegressor(_Mixture, Regressor):
         return super().snapshot() | {"_q": self._q}
 
     def _run(self, block: Block) -> Columns:
-        q = self._n_wanted(block)
+        q = targets_of(self, block, self._q, self.n_samples_ > 0)
         if q > self._q:
             self._insert(self.moments_.shape[1], q - self._q)
             self._q = q
@@ -488,17 +494,6 @@ class GaussianMixtureRegressor(_Mixture, Regressor):
         if block.y.ndim == 1 and q == 1:
             return {"prediction": answer[:, 0], "variance": side[:, 0]}
         return {"prediction": answer, "variance": side}
-
-    def _n_wanted(self, block: Block) -> int:
-        """Number of targets: given by the first block with more than one column, and fixed by the
-        first label.
-        """
-        q = 1 if block.y.ndim == 1 else block.y.shape[1]
-        if q == self._q or (q > self._q and self.n_samples_ == 0):
-            return q
-        if block.y.ndim == 1 and not (block.mode & LEARN).any():
-            return self._q  # asked only: y says nothing
-        raise ValueError(f"{type(self).__name__}: y must have {self._q} columns, got {q}")
 
 
 class GaussianMixtureImputer(_Mixture, Transformer):
