@@ -13,8 +13,8 @@ CANDIDATES: dict[str, dict[str, list[Any]]] = {
     "AnalyticClassifier": {
         "ridge": [0.01, 1.0],
         "lam": [0.99, 0.998, 0.999],
-        "alpha0": [4.0, 8.0],
-        "lr_alpha": [0.02],
+        "alpha0": [2.0, 4.0, 8.0],
+        "lr_alpha": [0.005, 0.01, 0.02],
     },
     "AnalyticRegressor": {"ridge": [0.01, 1.0], "lam": [0.99, 0.998, 0.999]},
 }

@@ -40,16 +40,16 @@ GRID = np.array([(0.0, 0.0), (1.0, 0.4), (1.0, 0.9), (0.0, 0.5), (0.0, 1.0)])
 
 
 class Plain:
-    """The equations in numpy, whole arrays at a time, around the shares of two classes."""
+    """The equations in numpy, whole arrays at a time, around the shares of C classes."""
 
-    def __init__(self, rho: float = 0.9995) -> None:
-        self.counts, self.gate, self.rho, self.g = np.zeros(2), np.full(5, 0.2), rho, 1.0
+    def __init__(self, C: int = 2, rho: float = 0.9995) -> None:
+        self.counts, self.gate, self.rho, self.g = np.zeros(C), np.full(5, 0.2), rho, 1.0
 
     def run(self, X: F8, y: F8) -> None:
         """Predict and learn the rows one by one."""
         for x, label in zip(X, y.astype(int).tolist(), strict=True):
             total = self.counts.sum()
-            b = self.counts / total if total else np.full(2, 0.5)
+            b = self.counts / total if total else np.full(len(self.counts), 1 / len(self.counts))
             read, place = self.read(x)
             if read is not None:
                 ybar, bbar = read
@@ -60,7 +60,7 @@ class Plain:
                 loss = -np.log(np.clip(P[:, label], 1e-4, 1.0 - 1e-4))
                 self.gate *= np.exp(-(loss - loss.min()))
                 self.gate = (1.0 - 1e-3) * self.gate / self.gate.sum() + 1e-3 / 5
-            target = np.zeros(2)
+            target = np.zeros(len(self.counts))
             target[label] = 1.0
             self.write(place, target, b)
             self.counts[label] += 1.0
@@ -77,10 +77,10 @@ class Plain:
 class PlainSketch(Plain):
     """K arrays of 2^L cells; one matrix product hashes a row."""
 
-    def __init__(self, d: int, K: int, L: int) -> None:
-        super().__init__()
+    def __init__(self, d: int, K: int, L: int, C: int) -> None:
+        super().__init__(C)
         self.W = np.random.default_rng(0).normal(size=(K * L, d)).astype(np.float32)
-        self.cells, self.arrays = np.zeros((K, 1 << L, 5)), np.arange(K)
+        self.cells, self.arrays = np.zeros((K, 1 << L, 1 + 2 * C)), np.arange(K)
         self.powers, self.shape = 1 << np.arange(L), (K, L)
 
     def read(self, x: F8) -> tuple[tuple[F8, F8] | None, I8]:
@@ -91,7 +91,8 @@ class PlainSketch(Plain):
         if total[0] * self.g < 5.0:
             return None, c
         total /= total[0]
-        return (total[1:3], total[3:5]), c
+        C = len(self.counts)
+        return (total[1 : 1 + C], total[1 + C :]), c
 
     def write(self, place: I8, target: F8, b: F8) -> None:
         """Add to the cells; time goes on."""
@@ -139,6 +140,17 @@ def costs() -> Iterator[Cost]:
         for K in (10, 70):
             size = f"d = {d}, K = {K}, L = 8"
             yield Cost("ErrorMemory", size, _sketch(K), _plain_sketch(d, K), d, d)
+    for C in (3, 10, 50):
+        yield Cost(
+            operator="ErrorMemory",
+            size=f"d = 54, K = 10, L = 8, {C} classes",
+            make=_sketch(10),
+            plain=_plain_sketch(54, 10, C),
+            d=54,
+            wide=54,
+            classes=C,
+            grows="classes",
+        )
     for d in (8, 54, 500):
         size = f"neighbours, d = {d}, S = 1000"
         yield Cost("ErrorMemory", size, _ring, _plain_ring(d), d, d)
@@ -152,8 +164,8 @@ def _ring() -> ErrorMemoryClassifier:
     return ErrorMemoryClassifier(MajorityClassifier(), "neighbours", warm_up=0)
 
 
-def _plain_sketch(d: int, K: int) -> Callable[[F8, F8], None]:
-    return PlainSketch(d, K, 8).run
+def _plain_sketch(d: int, K: int, C: int = 2) -> Callable[[F8, F8], None]:
+    return PlainSketch(d, K, 8, C).run
 
 
 def _plain_ring(d: int) -> Callable[[F8, F8], None]:

@@ -22,10 +22,11 @@ CANDIDATES: dict[str, dict[str, list[Any]]] = {
     "HedgeMLPRegressor": {"eta": [0.003, 0.01, 0.03, 0.1], "layers": [2, 3, 6]},
 }
 SIZES = [(8, 1, 8), (8, 6, 8), (8, 6, 32), (54, 6, 32), (500, 6, 32), (54, 6, 100)]
+CLASSES = (3, 10, 50)
 
 
 def costs() -> Iterator[Cost]:
-    """By features, layers and units."""
+    """By features, layers and units, and by classes."""
     for d, layers, hidden in SIZES:
         yield Cost(
             operator="HedgeMLPClassifier",
@@ -35,14 +36,25 @@ def costs() -> Iterator[Cost]:
             d=d,
             wide=hidden,
         )
+    for K in CLASSES:
+        yield Cost(
+            operator="HedgeMLPClassifier",
+            size=f"d = 54, 6 x 32, {K} classes",
+            make=partial(HedgeMLPClassifier, layers=6, hidden=32),
+            plain=partial(plain, layers=6, hidden=32, K=K),
+            d=54,
+            wide=32,
+            classes=K,
+            grows="classes",
+        )
 
 
-def plain(X: F8, y: F8, layers: int, hidden: int) -> None:
-    """Predict and learn two classes row by row, in numpy."""
+def plain(X: F8, y: F8, layers: int, hidden: int, K: int = 2) -> None:
+    """Predict and learn K classes row by row, in numpy."""
     rng, d = np.random.default_rng(0), X.shape[1]
     W = [rng.normal(size=(hidden, n)) * np.sqrt(2.0 / n) for n in [d] + [hidden] * (layers - 1)]
     b = [np.zeros(hidden) for _ in W]
-    T = [np.zeros((2, 1 + n)) for n in [d] + [hidden] * layers]
+    T = [np.zeros((K, 1 + n)) for n in [d] + [hidden] * layers]
     alpha = np.full(layers + 1, 1.0 / (layers + 1))
     for x, c in zip(X, y.astype(int), strict=True):
         alpha = _step(x, c, W, b, T, alpha)
@@ -56,7 +68,7 @@ def _step(x: F8, c: int, W: list[F8], b: list[F8], T: list[F8], alpha: F8) -> F8
     z = np.array([t[:, 0] + t[:, 1:] @ a for t, a in zip(T, h, strict=True)])
     p = np.exp(z - z.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
-    losses = np.minimum(-np.log(p[:, c]) / (2.0 * np.log(2.0)), 1.0)
+    losses = np.minimum(-np.log(p[:, c]) / (2.0 * np.log(p.shape[1])), 1.0)
     e = p * alpha[:, None]
     e[:, c] -= alpha
     dz: list[F8] = [np.zeros(0)] * len(W)

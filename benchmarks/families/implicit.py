@@ -29,12 +29,24 @@ CANDIDATES: dict[str, dict[str, list[Any]]] = {
     },
 }
 WIDTHS = (8, 16, 54, 128, 500)
+D_CLASSES, CLASSES = 54, (3, 10, 50)  # features where classes grow
 
 
 def costs() -> Iterator[Cost]:
-    """By features; there is no matrix, so the width is that of the weights."""
+    """By features and classes; there is no matrix, so the width is that of the weights."""
+    classes = partial(ImplicitLinearClassifier, loss="logistic", lr_alpha=0.0, rho=0.0)
+    for K in CLASSES:
+        yield Cost(
+            operator="ImplicitLinearClassifier",
+            size=f"d = {D_CLASSES}, {K} classes",
+            make=classes,
+            plain=partial(plain_logistic, K=K),
+            d=D_CLASSES,
+            wide=D_CLASSES,
+            classes=K,
+            grows="classes",
+        )
     for d in WIDTHS:
-        classes = partial(ImplicitLinearClassifier, loss="logistic", lr_alpha=0.0, rho=0.0)
         yield Cost("ImplicitLinearClassifier", f"d = {d}", classes, plain_logistic, d, d)
         numbers = partial(ImplicitLinearRegressor, scale_targets=False, rho=0.0)
         yield Cost("ImplicitLinearRegressor", f"d = {d}", numbers, plain_squared, d, d)
@@ -52,15 +64,16 @@ def plain_squared(X: F8, y: F8) -> None:
         G += step * step
 
 
-def plain_logistic(X: F8, y: F8) -> None:
-    """Two classes, each against the rest, and the class that did not come: three columns."""
-    th, G = np.zeros((3, 1 + X.shape[1])), np.zeros((3, 1 + X.shape[1]))
+def plain_logistic(X: F8, y: F8, K: int = 2) -> None:
+    """K classes, each against the rest, and the class that did not come: K + 1 columns."""
+    th, G = np.zeros((K + 1, 1 + X.shape[1])), np.zeros((K + 1, 1 + X.shape[1]))
+    signs = 2.0 * np.eye(K + 1)[1:] - 1.0
     rows = np.column_stack([np.ones(X.shape[0]), X])
-    for x, target in zip(rows, y, strict=True):
+    for x, c in zip(rows, y.astype(int), strict=True):
         inverse = 1.0 / np.sqrt(1.0 + G)
         z, q = (th * inverse) @ x, inverse @ (x * x)
-        sign = np.array([-1.0, 1.0 - 2.0 * target, 2.0 * target - 1.0])
-        b = np.full(3, 0.5)
+        sign = signs[c]
+        b = np.full(K + 1, 0.5)
         for _ in range(6):
             p = 1.0 / (1.0 + np.exp(sign * z + q * b))
             b -= (b - p) / (1.0 + q * p * (1.0 - p))

@@ -18,6 +18,8 @@ CANDIDATES: dict[str, dict[str, list[Any]]] = {
         "delta": [0.0, 0.3, 1.0, 2.0],
         "beta": [0.001, 0.01, 0.1],
         "rho": [0.99, 0.995, 0.998],
+        "sp_min": [1.0, 3.0],
+        "eps": [0.001, 0.005, 0.02, 0.05, 0.1],
         "components": ["joint", "by_class"],
         "lr_alpha": [0.005, 0.02, 0.1],
     },
@@ -25,9 +27,14 @@ CANDIDATES: dict[str, dict[str, list[Any]]] = {
         "delta": [0.0, 0.3, 1.0, 2.0],
         "beta": [0.001, 0.01, 0.1],
         "rho": [0.99, 0.995, 0.998],
+        "sp_min": [1.0, 3.0],
+        "eps": [0.001, 0.005, 0.02, 0.05, 0.1],
     },
 }
-SIZES = ((7, 10), (15, 10), (53, 10), (53, 50), (127, 10), (499, 10))  # features, components
+SIZES = (  # features, components, whether of the series by width
+    (7, 10, True), (15, 10, True), (53, 10, True), (99, 10, True), (399, 10, True),
+    (127, 10, False), (499, 10, False), (53, 50, False),
+)  # fmt: skip
 STREAMS = (
     ("sine_0123_abrupto", "lobo_sine_abrupt", (0.559, 0.942, 0.965, 0.964)),
     ("mixed_0101_abrupto", "lobo_mixed_abrupt", (0.536, 0.793, 0.871, 0.874)),
@@ -86,7 +93,7 @@ def made(K: int, d: int) -> GaussianMixtureRegressor:
 
 def costs() -> Iterator[Cost]:
     """Regressors of K components, each of which learns from every row: nothing is skipped."""
-    for d, K in SIZES:
+    for d, K, by_width in SIZES:
 
         def plain(X: F8, y: F8, K: int = K) -> None:
             twin = Plain(K, X.shape[1] + 1, 0.9999)
@@ -98,7 +105,15 @@ def costs() -> Iterator[Cost]:
         def make(K: int = K, d: int = d) -> GaussianMixtureRegressor:
             return made(K, d)
 
-        yield Cost("GaussianMixtureRegressor", f"d = {d}, K = {K}", make, plain, d, d + 1)
+        yield Cost(
+            operator="GaussianMixtureRegressor",
+            size=f"d = {d}, K = {K}",
+            make=make,
+            plain=plain,
+            d=d,
+            wide=d + 1,
+            grows="width" if by_width else "",
+        )
 
 
 def tables(data: Path) -> Iterator[Table]:

@@ -19,7 +19,7 @@ CANDIDATES: dict[str, dict[str, list[Any]]] = {
         "memory": [120.0, 180.0, 500.0],
         "hidden": [50, 200],
         "node_scale": [1.0, 4.0],
-        "lr_alpha": [0.02],
+        "lr_alpha": [0.005, 0.01, 0.02],
     },
     "LiteRVFLRegressor": {
         "activation": ["tanh", "relu"],
