@@ -27,7 +27,7 @@ class Plain:
         self.D, self.lam, self.ridge, self.n = 1 + d, lam, ridge, 0
         self.P, self.W = np.eye(self.D) / ridge, np.zeros((K, self.D))
         self.f = np.ones(self.D)
-        self.every = round(1.0 / (1.0 - lam))
+        self.every = max(round(1.0 / (1.0 - lam)), self.D)
 
     def walk(self, X: F8, y: F8) -> None:
         """Predict and learn every row."""
