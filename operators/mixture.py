@@ -455,7 +455,7 @@ class GaussianMixtureRegressor(_Mixture, Regressor):
     Raises: ValueError for a parameter out of range, a bad weight, a changed number of targets.
     Reference: Pinto and Engel (2015), PLOS ONE 10(10).
     >>> model = GaussianMixtureRegressor(warm_start=8)
-    >>> for i in range(40):
+    >>> for i in range(400):
     ...     model.learn_one({"a": float(i % 5)}, 2.0 * (i % 5) + 1.0)
     >>> round(model.predict_one({"a": 2.5}), 1)
     6.0
