@@ -258,13 +258,14 @@ class _KalmanHead(Lifted):
         taught = (codes >= 0) | (codes == lift.TARGET)
         if not taught.any():
             return
+        F = F[taught]
         Y, w = self._chunk_targets(codes[taught], y[taught], weight[taught])
         noise = self.sigma2 / np.minimum(w, kalman.HEAVIEST)
         self._drift_chunk()
         squares = np.zeros(self._means.shape[0])
         for at in range(0, len(Y), _CHUNK):
             piece = slice(at, at + _CHUNK)
-            squares += self._condition_chunk(F[taught][piece], Y[piece], noise[piece])
+            squares += self._condition_chunk(F[piece], Y[piece], noise[piece])
         self._count_chunk(squares, len(Y))
         for h in self._alive() if self._apart else ():
             self._heads[h, [kalman.GAP, kalman.SAMPLES]] = self.scalars_[
