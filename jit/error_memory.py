@@ -367,7 +367,7 @@ def read_label(t: int, y: F8, classes: float, target: F8) -> int:
 
 
 @part
-def what_was_said(t: int, source: int, said: Said, b: F8, r: F8) -> None:
+def what_was_said(source: int, said: Said, b: F8, r: F8) -> None:
     """b, r <- answer and reading of the time of scoring: of this block, or from the log."""
     B, R, T = said
     C = b.shape[0]
@@ -417,7 +417,7 @@ def judge(t: int, rows: Rows, said: Said, gate: Gate, more: More) -> float:
     if c < 0 or not rows[2][t] > 0.0:
         return 0.0
     w = min(rows[2][t], LARGEST)
-    what_was_said(t, rows[4][t], said, b, r)
+    what_was_said(rows[4][t], said, b, r)
     w = note_outputs(c, b, target, w, outputs, s, p)
     if not usable(b):
         return 0.0

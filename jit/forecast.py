@@ -65,11 +65,6 @@ Fixed = tuple[F8, I8, I8, F8]
 Out = tuple[F8, F8, F8]
 
 
-def net_size(K: int, H: int) -> int:
-    """Weights and biases of the net: (K + 1) H inputs, two hidden layers, one output."""
-    return ((K + 1) * H + 1) * HIDDEN + (HIDDEN + 1) * HIDDEN + HIDDEN + 1
-
-
 # -- a recursive ridge ---------------------------------------------------------------------------
 
 

@@ -128,7 +128,8 @@ def test_a_better_expert_takes_over(share: float, least: float, most: float) -> 
 def test_gradient_of_the_correction(K: int, H: int) -> None:  # acceptance 6
     """Of the squared error of the mixture, through the bias, against central differences."""
     rng = np.random.default_rng(K)
-    net, x = 0.3 * rng.normal(size=jit.net_size(K, H)), rng.normal(size=(K + 1) * H)
+    n, h = (K + 1) * H, jit.HIDDEN
+    net, x = 0.3 * rng.normal(size=(n + 1) * h + (h + 1) * h + h + 1), rng.normal(size=n)
     y, y1, y2 = rng.normal(size=(3, H))
     act = np.zeros(4 * jit.HIDDEN)
 
