@@ -10,7 +10,7 @@ A walker takes four tuples of arrays, float64 and C-contiguous unless said:
     state = log u (M, J) | running (3, M, J): loss, weight seen, rows slept | b (M, J)
             target (3, M): weight seen, mean, variance | net (3, N): weights and Adam's two moments
             | s (N_SCALARS,)
-    fixed = settings p (N_SETTINGS,) | work (work_rows(), work_width(J)) scratch
+    fixed = settings p (N_SETTINGS,) | work `work_shape(J, …)` scratch
     out   = answer (n, K or M) | side (n, 1 or M): probabilities and class, or mean and variance
 """
 

@@ -78,7 +78,8 @@ def log1p_exp(z: float) -> float:
 def wright(r: float) -> float:
     """The omega with omega + ln(omega) = r, to the last digits, by the iteration of Fritsch et al.
 
-    (1973): of fourth order, so two rounds. Below -700 it is 0, beyond 1e20 r to the last digit.
+    (1973): of fourth order, so three rounds are enough. Below -700 it is 0, beyond 1e20 r to the
+    last digit.
     """
     if r < -_EXP:
         return 0.0

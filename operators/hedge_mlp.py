@@ -223,7 +223,8 @@ class HedgeMLPRegressor(_HedgeMLP, Regressor):
     Targets are standardised by their running mean and deviation from before the row, so a step does
     not depend on their unit; y is (n,) or (n, q). A head pays its squared error, at most 1.
     Args:
-        target_rate: rate m of the running moments of a target, in (0, 1): a memory of 1 / m rows.
+        target_rate: rate m of the running moments of a target, in [1e-9, 0.5]: a memory of 1 / m
+            rows.
     State: outputs_ (4, q) holds mean, variance, mass and count of each target.
     A row with any target missing is not learnt.
     Cost: 6 (L h^2 + L h q + d h) operations an event, half of it where units rest; no allocation.

@@ -211,8 +211,7 @@ class ImplicitLinearClassifier(_Implicit, Classifier):
         sparse_: (m, 2, K) float64, the same of the sparse columns up to the last learnt.
         outputs_: (4, K) float64, weight learnt of each class, unused, unused, G of "scalar".
         scalars_: (9,) float64, counters, log of the scale of the scores, its information, and the
-            common factor of th, in the order of
-            `streamlearn.jit.implicit`.
+            common factor of th, in the order of `streamlearn.jit.implicit`.
     Rows with an infinity, or whose score overflows, are refused and get no answer (`n_rejected`).
     Cost: O(K (d + non-zeros)) time an event, no allocation in the kernel; 16 K (d + m) bytes.
     Raises: ValueError for a parameter out of range, and for a negative or infinite weight.

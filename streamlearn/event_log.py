@@ -403,8 +403,8 @@ class EventLog:
         at: (n,) int64, numbers of the puts. keys: (n,) int64, or `ids` in the table where a key is
         no integer. held/… (m,) and values/… (k, …): of the m events that are in memory, which
         logged a column, and what these k did (end to end, with lengths/… (k,), where rows vary in
-        length). files: names of those that hold the others; none
-        where whole is true, or the folder is a temporary one.
+        length). files: names of those that hold the others; none where whole is true, or the folder
+        is a temporary one.
         """
         order = sorted(self._at.items(), key=lambda pair: pair[1])
         files = {} if whole or self._spill is None or self._spill.private else self._files
