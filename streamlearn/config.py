@@ -24,8 +24,8 @@ Assignments = Mapping[str, Any] | Iterable[str] | None
 
 DEFAULT_MODEL = "KalmanHead"
 AROUND = ("Imputer", "OneHotEncoder", "Normalizer", "ADWIN")  # the model stands before the last
-AROUND_SPARSE = ("Imputer", "OneHotEncoder", "Densifier", "Normalizer", "ADWIN")  # text and words,
-# for a model that takes no sparse columns
+# with text and bags of words, around a model that takes no sparse columns
+AROUND_SPARSE = ("Imputer", "OneHotEncoder", "Densifier", "Normalizer", "ADWIN")
 
 Rows = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -292,9 +292,12 @@ def named(model: str, task: str | None, arguments: Mapping[str, Any] | None = No
             str(error).replace("--set.", "--set ").replace("--set:", "--model:")
         ) from None
     if registry.task_of(predictor) is None:
+        found = f"a {registry.kind_of(type(predictor))}; name it as a stage of a YAML file"
+        if getattr(predictor, "task", None) == "forecasting":
+            found = "a forecaster; `streamlearn forecast` runs it"
         raise UserError(
-            f"--model: {model!r} must be a classifier, a regressor or an anomaly scorer, got "
-            f"a {registry.kind_of(type(predictor))}; name it as a stage of a YAML file"
+            f"--model: {model!r} must be a classifier, a regressor or an anomaly scorer, "
+            f"got {found}"
         )
     return predictor
 
