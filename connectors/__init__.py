@@ -187,6 +187,7 @@ def _sample(data: Any) -> Mapping[str, Sequence[Any]]:
         from streamlearn.connectors.parquet_files import sample_table
 
         return sample_table(table, SAMPLE)
+    _check_iterable(data)
     rows = list(islice(data, SAMPLE))
     records = [dict(row) for row in rows if isinstance(row, Mapping)]
     if rows and not records:
@@ -195,6 +196,14 @@ def _sample(data: Any) -> Mapping[str, Sequence[Any]]:
             f"got an iterable of {type(rows[0]).__name__}; put each event in one dict"
         )
     return columns_of(records)
+
+
+def _check_iterable(data: Any) -> None:
+    if not isinstance(data, Iterable):
+        raise UserError(
+            f"data: must be a path, an Arrow table, a frame or an iterable of dicts, "
+            f"got {type(data).__name__}"
+        )
 
 
 def _sample_location(text: str) -> Mapping[str, Sequence[Any]]:
@@ -266,11 +275,7 @@ def _source_of(
     if table is not None:
         schema = schema if schema is not None else _inferred(table, **asked)
         return _table_source(table, schema), schema
-    if not isinstance(data, Iterable):
-        raise UserError(
-            f"data: must be a path, an Arrow table, a frame or an iterable of dicts, "
-            f"got {type(data).__name__}"
-        )
+    _check_iterable(data)
     if schema is None:
         head = list(islice(data, SAMPLE))
         schema = _inferred(head, **asked)

@@ -255,6 +255,11 @@ def test_mistakes_are_told(arguments: dict[str, Any], message: str) -> None:
         forecast(frame(waves()), **arguments)
 
 
+def test_what_is_no_data_is_told() -> None:
+    with pytest.raises(UserError, match=r"^data: must be a path, .* an iterable of dicts, got int"):
+        forecast(7, "load0")
+
+
 def test_times_that_step_back_are_told_where_they_are_named() -> None:
     table = frame(waves())
     table["time"] = table["time"].iloc[[0, 1, 2, 3, 4, 2, *range(6, len(table))]].to_numpy()
