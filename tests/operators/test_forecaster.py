@@ -102,17 +102,12 @@ def test_experts_that_swap(eta: float, share: float, expected: float) -> None:  
 
 
 def test_identical_experts_keep_equal_weights() -> None:  # acceptance 5
-    """A series that repeats itself every 4 rows and one that stands still: both baselines agree."""
-    X = np.tile([[1.0], [1.0]], (40, 1))
-    X[:, 0] += 1e-3 * (np.arange(80) < 8)  # it must have moved, to be learnt from at all
-    model = OnlineForecaster(2, experts=("last_value", "seasonal"), season=4, lags=3)
-    out = run(model, X)
-    assert_array_equal(model.weights_[0], np.exp(model.logu_[0]))
-    fresh = OnlineForecaster(2, experts=("last_value", "seasonal"), season=1, lags=3)
-    both = run(fresh, waves(80, 1))
-    assert_allclose(fresh.weights_, 0.5, rtol=0, atol=1e-15)  # with such a season both are one
+    """With a season of one row both baselines say the last value."""
+    model = OnlineForecaster(2, experts=("last_value", "seasonal"), season=1, lags=3)
+    both = run(model, waves(80, 1))
+    assert model.n_lessons_ > 70
+    assert_allclose(model.weights_, 0.5, rtol=0, atol=1e-15)
     assert_array_equal(both["forecast"][:, 0], waves(80, 1))
-    assert np.isfinite(out["forecast"]).all()
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0.99, 1.0), (0.01, 0.985, 0.989)])

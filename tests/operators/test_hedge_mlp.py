@@ -252,13 +252,17 @@ def test_drift_from_xor_to_a_plane_to_another_xor() -> None:
 
 def test_one_class_is_predicted_and_teaches_nothing_else() -> None:
     model = HedgeMLPClassifier(layers=2, hidden=4)
-    before = model.input_weights_.copy()
+    model.run(rows_of(np.ones((1, 1)), np.zeros(1), mode=1))
+    before = {name: array for name, array in model.state().arrays.items() if "weights" in name}
     out = model.run(rows_of(np.ones((5, 1)), np.zeros(5)))
     assert math.isnan(out["prediction"][0])
     assert_array_equal(out["prediction"][1:], 0.0)
     assert_array_equal(out["proba"][1:], 1.0)
     assert_array_equal(model.heads_, 0.0)
-    assert before.shape == (0, 4)
+    assert_array_equal(model.input_head_, 0.0)
+    assert len(before) == 2
+    for name, array in before.items():
+        assert_array_equal(model.state().arrays[name], array)
 
 
 def test_a_new_class_begins_at_zero_and_old_answers_stay_until_it_is_learnt() -> None:
