@@ -20,7 +20,7 @@ class Tuning(NamedTuple):
 
 
 def classes() -> Iterator[Tuning]:
-    """Classification: four real streams where they are present, five of our own."""
+    """Classification: four real streams where they are present, seven of our own."""
     yield from _real(("phishing_websites", "luxembourg", "moving_squares"), "target")
     yield from _real(("usenet1",), "Label")
     for kind in ("circle", "stripes", "board"):
