@@ -1,6 +1,6 @@
 """What every operator has: the width check, state, and River's methods as blocks of one row.
 
-A new operator subclasses one of the four families below, lists its fitted attributes in `_arrays`
+A new operator subclasses one of the five families below, lists its fitted attributes in `_arrays`
 and `_counters`, and writes `grow` and `_run`.
 """
 
