@@ -271,7 +271,7 @@ class _ErrorMemory(Operator):
         asked = _prequential.asked(block)
         outputs = ask(self.model, 0, _prequential.met(asked, self.model))
         said = self._said(outputs)
-        C = self._n_wanted(block, said.shape[1])
+        C = max(1, self._n_wanted(block, said.shape[1]))  # the kernels look at a first output
         self._widen(C)
         n = block.n
         B = _wide(said, C)
