@@ -135,7 +135,10 @@ class _ADWINBagging(_Bagging, Listener):
     delta: float
 
     def _set_parameters(self, given: dict[str, Any]) -> None:
-        self.delta = ADWIN(given["delta"]).delta
+        owner = type(self).__name__
+        self.delta = _checks.positive(owner, "delta", given["delta"])
+        if self.delta >= 1.0:
+            raise ValueError(f"{owner}: delta must be < 1, got {given['delta']!r}")
         self.n_resets_ = 0
         super()._set_parameters(given)
 

@@ -65,7 +65,7 @@ class OnlineForecaster(Operator):
         cross_lags: steps of each channel that `cross_variable` sees, >= 0.
         experts: names of the six above, at least one; `correction` favours the first.
         ridge: penalty of the weights, in lessons, > 0.
-        forgetting: a lesson counts this much less with each later one, in (0, 1].
+        forgetting: a lesson counts this much less with each later one, in [0.001, 1].
         leaky: keep the ridge where forgetting would wear it off, so that nothing winds up.
         eta: rate of the exponentiated gradient, >= 0; 0 keeps equal weights.
         share: of all weight that is dealt out equally after each lesson, in [0, 1).
@@ -74,7 +74,7 @@ class OnlineForecaster(Operator):
         warm_up: values of a channel whose mean and deviation scale it; frozen then. 0: they come
             scaled. Also the rows that the networks are fitted to.
         season: rows of one period, >= 0, for the `seasonal` expert alone.
-        level: share of values that shall be within the intervals, in (0, 1).
+        level: share of values that shall be within the intervals, in [0.01, 0.999].
         seed: of the networks.
         tcn_args: of the torch experts: hidden (32, units a layer), lr (1e-3), decay (0.01, of the
             weights), clip (1, largest norm of a gradient), epochs (5, over the warm-up) and batch

@@ -135,7 +135,10 @@ class _TorchKalman(Operator):
                 f"what makes one, got {self.module!r}"
             )
         given = self.module_args
-        if given is not None and not (isinstance(given, dict) and all(map(str, given))):
+        names = given is None or (
+            isinstance(given, dict) and all(isinstance(name, str) for name in given)
+        )
+        if not names:
             raise ValueError(f"{owner}: module_args must be `argument: value` pairs, got {given!r}")
         if given and self.module is not None and not isinstance(self.module, str):
             raise ValueError(f"{owner}: module_args must be for a module made here, got {given!r}")

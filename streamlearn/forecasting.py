@@ -200,7 +200,12 @@ def _operator(
         return model
     if "horizon" in arguments:
         raise UserError("set: horizon is an argument of its own; write --horizon")
-    found: OnlineForecaster = registry.build("OnlineForecaster", {"horizon": horizon} | arguments)
+    try:
+        found: OnlineForecaster = registry.build(
+            "OnlineForecaster", {"horizon": horizon} | arguments, path="--set"
+        )
+    except UserError as error:
+        raise UserError(str(error).replace("--set.", "--set ")) from None
     return found
 
 
@@ -242,11 +247,12 @@ def _check_columns(
     doubled = [name for name in [*targets, *more] if [*targets, *more].count(name) > 1]
     if doubled:
         raise UserError(f"target, features: {doubled[0]!r} must be named once")
-    for name in [*targets, *more]:
-        if name not in present:
-            raise UserError(f"target: there is no column {name!r}; {among(present)}")
-        if name not in numbers:
-            raise UserError(f"target: {name!r} must be a column of numbers; {among(numbers)}")
+    for option, names in (("target", targets), ("features", more)):
+        for name in names:
+            if name not in present:
+                raise UserError(f"{option}: there is no column {name!r}; {among(present)}")
+            if name not in numbers:
+                raise UserError(f"{option}: {name!r} must be a column of numbers; {among(numbers)}")
 
 
 def _gathered(source: Any, schema: Schema) -> Series:
