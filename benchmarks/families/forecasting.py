@@ -226,10 +226,11 @@ def _section_nine(data: Path) -> Table:
             ours = [_ours(Z, H, name) for name in ("last", "f1", "f2", "mean", "EGD", "EGD + net")]
         else:
             ours = _leaking(Z, H)
-        pairs = [f"{p} | {o}" for p, o in zip((*published, "-"), ours, strict=False)]
+        pairs = [f"{p}; {o}" for p, o in zip((*published, "-"), ours, strict=False)]
+        pairs += ["-"] * (6 - len(pairs))
         rows.append((f"{H}, {protocol}", *pairs))
     head = ("H, protocol", "last value", "f1", "f2", "mean", "EGD", "EGD + MLP")
-    note = "MSE / MAE: the specification's | ours. P0 learns from targets that are still to come."
+    note = "MSE / MAE: the specification's; ours. P0 learns from targets that are still to come."
     return Table("Forecasting ETTh2, two recursive ridges", head, rows, note)
 
 
