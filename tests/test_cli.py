@@ -299,6 +299,7 @@ def test_standard_input_must_hold_json_lines(text: str) -> None:
     refused(outcome, "-: standard input must be JSON Lines")
 
 
+@pytest.mark.jit
 def test_text_is_learnt_by_the_pipeline_of_a_name_alone(call: Call, tmp_path: Path) -> None:
     words = {"up": "good fine great", "down": "bad awful poor"}
     rows: list[dict[str, Any]] = [

@@ -134,6 +134,7 @@ def test_answers_before_an_eighth_of_the_warm_up_are_class_shares() -> None:
 
 
 @pytest.mark.parametrize("make", NUMBERS)
+@pytest.mark.jit
 def test_adding_to_targets_adds_to_answers(make: Any) -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(300, 2))
@@ -144,6 +145,7 @@ def test_adding_to_targets_adds_to_answers(make: Any) -> None:
 
 
 @pytest.mark.parametrize("make", HEADS)
+@pytest.mark.jit
 def test_clip_is_positive_parts_normalised(make: Any) -> None:
     X, y = curved(200)
     model = make(probabilities="clip")
@@ -154,6 +156,7 @@ def test_clip_is_positive_parts_normalised(make: Any) -> None:
 
 
 @pytest.mark.parametrize("make", HEADS)
+@pytest.mark.jit
 def test_balance_raises_the_recall_of_a_rare_class(make: Any) -> None:
     rng = np.random.default_rng(0)
     y = (rng.random(1500) < 0.05).astype(float)
@@ -256,6 +259,7 @@ def test_a_bad_weight_changes_nothing(make: Any) -> None:
 
 
 @pytest.mark.parametrize("make", [*HEADS, *NUMBERS])
+@pytest.mark.jit
 def test_infinities_are_refused_and_huge_values_do_no_harm(make: Any) -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 2))
