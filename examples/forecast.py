@@ -4,7 +4,7 @@ Run it: python examples/forecast.py
 """
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 
 from streamlearn import forecast
 
@@ -14,11 +14,13 @@ def main() -> None:
     rng = np.random.default_rng(0)
     hours = np.arange(5000)
     day = np.sin(2 * np.pi * hours / 24) * np.where(hours < 3000, 1.0, 2.0)
-    power = pd.DataFrame({"time": pd.date_range("2024-01-01", periods=5000, freq="h")})
-    power["load"] = 100 + 20 * day + 0.4 * rng.normal(size=5000).cumsum()
-    power["price"] = 40 + 5 * np.roll(day, 2) + rng.normal(size=5000)
+    power = {
+        "time": np.datetime64("2024-01-01T00", "ns") + hours * np.timedelta64(1, "h"),
+        "load": 100 + 20 * day + 0.4 * rng.normal(size=5000).cumsum(),
+        "price": 40 + 5 * np.roll(day, 2) + rng.normal(size=5000),
+    }
 
-    found = forecast(power, "load,price", horizon=24)
+    found = forecast(pa.table(power), "load,price", horizon=24)
     print(found)
     print(f"{found.level:.0%} intervals held {found.coverage:.1%} of the values")
     print("the next hour:", found.next[0]["load"])
