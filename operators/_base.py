@@ -29,6 +29,7 @@ from streamlearn.block import (
     Vocabulary,
 )
 from streamlearn.contracts import Json, State
+from streamlearn.operators import _checks
 
 NO_FEATURES = Features(())
 CLASSIFICATION, REGRESSION, ANOMALY = "classification", "regression", "anomaly"
@@ -166,14 +167,21 @@ class Operator(base.Base):
             setattr(self, name, value if named else copy.copy(value))
 
     def state(self) -> State:
-        """Everything needed to go on bit-identically, as copies: arrays and a JSON table."""
+        """Everything needed to go on bit-identically, as copies: arrays and a JSON table.
+
+        The parameters stand there too, so that `load` can tell whether it is the same operator;
+        those of members stand in the members' states.
+        """
         table: dict[str, Json] = {n: copy.deepcopy(getattr(self, n)) for n in self._counters}
+        table["parameters"] = self._plain_parameters()
         table["features"] = self._features.to_json()
         table["labels"] = None if self._labels is None else list(self._labels.values)
         return State({name: getattr(self, name).copy() for name in self._arrays}, table)
 
     def load(self, state: State) -> None:
-        """Take over a state that `state` gave; the operator must have the same parameters."""
+        """Take over a state that `state` gave; refused if the parameters were others."""
+        _checks.unchanged(type(self).__name__, state.table["parameters"], self._plain_parameters())
+        self._clear()
         self._features = Features.from_json(state.table["features"])
         labels = state.table["labels"]
         self._labels = None if labels is None else Vocabulary(labels)
@@ -182,6 +190,15 @@ class Operator(base.Base):
             setattr(self, name, np.array(state.arrays[name]))
         for name in self._counters:
             setattr(self, name, copy.deepcopy(state.table[name]))
+
+    def _plain_parameters(self) -> dict[str, Json]:
+        """Constructor arguments by name, but for members and whatever else JSON cannot hold."""
+        given = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        as_json = {name: _as_json(value) for name, value in given.items()}
+        return {name: value for name, value in as_json.items() if value is not _NO_JSON}
+
+    def _clear(self) -> None:
+        """The state before the first row, scratch and room included; nothing where none is kept."""
 
     def reset(self) -> None:
         """Forget everything learnt; the names of features and classes stay."""
@@ -307,6 +324,22 @@ class Operator(base.Base):
 def _missing(value: Any) -> bool:
     """Whether a value of a dict is None or NaN, which says nothing, of a category or class too."""
     return value is None or value != value
+
+
+_NO_JSON = object()
+
+
+def _as_json(value: Any) -> Json:
+    """The value as it comes back from JSON, or _NO_JSON."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, (list, tuple)):
+        members = [_as_json(member) for member in value]
+        return _NO_JSON if _NO_JSON in members else members
+    if isinstance(value, dict) and all(type(name) is str for name in value):
+        members = [_as_json(member) for member in value.values()]
+        return _NO_JSON if _NO_JSON in members else dict(zip(value, members, strict=True))
+    return _NO_JSON
 
 
 def _check_prefix(owner: str, what: str, old: Vocabulary, new: Vocabulary) -> None:

@@ -106,7 +106,7 @@ class Ensemble(Operator):
         return State(own.arrays | arrays, table)
 
     def load(self, state: State) -> None:
-        """Take over what `state` gave; the ensemble must have the same parameters."""
+        """Take over what `state` gave; refused if the parameters were others."""
         super().load(state)
         for name, member in self._states().items():
             member.load(state.under(name))
@@ -116,10 +116,6 @@ class Ensemble(Operator):
         self._clear()
         for member in self._states().values():
             member.reset()
-
-    def _clear(self) -> None:
-        """The ensemble's own state as it was before the first row."""
-        raise NotImplementedError(f"{type(self).__name__} has no _clear")
 
     @property
     def state_bytes(self) -> int:

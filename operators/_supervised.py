@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from streamlearn.block import F8, I8, LEARN, U1, Block, Columns
-from streamlearn.contracts import State
 from streamlearn.operators._base import Operator
 
 MAX_CLASSES = 100_000  # a label beyond it is no class code
@@ -86,15 +85,6 @@ class Supervised(Operator):
     def n_samples_(self) -> int:
         """Labelled rows learnt."""
         raise NotImplementedError(f"{type(self).__name__} has no n_samples_")
-
-    def _clear(self) -> None:
-        """The state of an operator that has not even seen a feature."""
-        raise NotImplementedError(f"{type(self).__name__} has no _clear")
-
-    def load(self, state: State) -> None:
-        """Take over a state that `state` gave; the operator must have the same parameters."""
-        self._clear()  # what is room or scratch follows the state
-        super().load(state)
 
     # -- before the walk ---------------------------------------------------------------------------
 

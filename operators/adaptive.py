@@ -196,7 +196,7 @@ class _Adaptive(Listener):
         return merged(members, table | {"has_background": self._background is not None})
 
     def load(self, state: State) -> None:
-        """Take over what `state` gave; the wrapper must have the same parameters."""
+        """Take over what `state` gave; refused if the parameters were others."""
         super().load(state)
         for name in _COUNTS:
             setattr(self, name, state.table[name])

@@ -61,7 +61,7 @@ class _Bagging(Ensemble):
         self._numbers = list(range(self.n))
 
     def load(self, state: State) -> None:
-        """Take over what `state` gave; the ensemble must have the same parameters."""
+        """Take over what `state` gave; refused if the parameters were others."""
         super().load(state)
         if self.needs_pickle:  # what a foreign model is, only its pickle says
             self.model = self.members_[0].clone()

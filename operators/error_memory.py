@@ -202,8 +202,7 @@ class _ErrorMemory(Operator):
         return State(whole.arrays | arrays, whole.table)
 
     def load(self, state: State) -> None:
-        """Take over what `state` gave; the operator must have the same parameters."""
-        self._clear()
+        """Take over what `state` gave; refused if the parameters were others."""
         super().load(state)
         for name in _KEPT:
             setattr(self, name, np.array(state.arrays[name]))

@@ -180,7 +180,7 @@ class OnlineForecaster(Operator):
         self.experts = self._checked_experts(experts)
         self.tcn_args, self.device = tcn_args, _checks.choice(owner, "device", device, _DEVICES)
         self.cheap_snapshot = not self._networks()
-        self._begin()
+        self._clear()
 
     def _networks(self) -> list[str]:
         """The torch experts among the experts; refuses their arguments where there is none."""
@@ -203,7 +203,7 @@ class OnlineForecaster(Operator):
             raise ValueError(f"{owner}: season must be > 0 for the seasonal expert, got 0")
         return tuple(names)
 
-    def _begin(self) -> None:
+    def _clear(self) -> None:
         """Settings as the vector that the kernel takes, and the state without a channel."""
         quantile = NormalDist().inv_cdf(0.5 + 0.5 * self.level) * math.sqrt(0.5 * math.pi)
         settings = {
@@ -363,8 +363,7 @@ class OnlineForecaster(Operator):
         self.grow(self._features)  # the order of the leaks and the scratch, for these channels
 
     def load(self, state: State) -> None:
-        """Take over a state that `state` gave; the operator must have the same parameters."""
-        self._begin()
+        """Take over a state that `state` gave; refused if the parameters were others."""
         super().load(state)
         if self._tcn is not None:
             found = {k: a for k, a in state.arrays.items() if k.startswith("tcn/")}

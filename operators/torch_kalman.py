@@ -449,7 +449,6 @@ class _TorchKalman(Operator):
 
     def load(self, state: State) -> None:
         """Take over a state that `state` gave; module and parameters must be the same."""
-        self._clear()
         super().load(state)
         for name in _ARRAYS:
             setattr(self, name, np.array(state.arrays[name]))

@@ -220,6 +220,34 @@ def test_two_targets_hold_the_laws(make: Make) -> None:
     check_reset(make, second)
 
 
+def _two_ways() -> list[type[Operator]]:
+    """Operators that the suite builds with other parameters of their own, not of members, too."""
+    found = []
+    for kind in operators.exported().values():
+        built = [kind(**given)._plain_parameters() for given in list(kind._unit_test_params())[:2]]
+        if len(built) == 2 and built[0] != built[1]:
+            found.append(kind)
+    return found
+
+
+@pytest.mark.parametrize("kind", _two_ways(), ids=lambda kind: kind.__name__)
+@pytest.mark.jit
+def test_a_state_of_other_parameters_is_refused_and_nothing_is_lost(kind: type[Operator]) -> None:
+    """Whichever parameter it is; a state that does not fit must not even empty the operator."""
+    own, other = (_make(kind, k)() for k in (0, 1))
+    stream = Stream.from_plan(plan_for(own, "tame", np.random.default_rng(1)))
+    run_in_cuts(own, stream.blocks())
+    run_in_cuts(other, stream.blocks())
+    before = own.state()
+    with pytest.raises(ValueError, match="as in the saved state, got"):
+        own.load(other.state())
+    after = own.state()
+    assert after.table == before.table
+    assert after.arrays.keys() == before.arrays.keys()
+    for name, array in before.arrays.items():
+        np.testing.assert_array_equal(after.arrays[name], array)
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.jit
 def test_wrappers_of_the_suite_do_act(policy: str) -> None:
