@@ -1,6 +1,5 @@
 """Mixtures of experts: any models side by side, and weights that follow who is right of late."""
 
-import importlib
 import math
 from collections.abc import Iterator
 from types import NoneType
@@ -21,7 +20,9 @@ from streamlearn.operators.baselines import (
     NoChangeRegressor,
 )
 from streamlearn.operators.foreign import as_stage
+from streamlearn.operators.implicit import ImplicitLinearClassifier, ImplicitLinearRegressor
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
+from streamlearn.operators.rvfl import LiteRVFLClassifier, LiteRVFLRegressor
 
 _MIXING = ("eg", "log_score")
 
@@ -352,7 +353,8 @@ def _default_classifiers(balance: bool, seed: int) -> list[Operator]:
         kind(**curved),
         kind(delta0=1e-4, lr_delta=0.0, **curved),
         kind(delta0=1e-3, lr_delta=0.0, **curved),
-        *_others("Classifier", more),
+        LiteRVFLClassifier(balance=balance, seed=seed),
+        ImplicitLinearClassifier(balance=balance),
     ]
 
 
@@ -372,12 +374,6 @@ def _default_regressors(seed: int) -> list[Operator]:
         kind(delta0=1e-4, lr_delta=0.0, **curved),
         kind(delta0=1e-3, lr_delta=0.0, **curved),
         NoChangeRegressor(),
-        *_others("Regressor", {}),
+        LiteRVFLRegressor(seed=seed),
+        ImplicitLinearRegressor(),
     ]
-
-
-def _others(suffix: str, arguments: dict[str, Any]) -> list[Operator]:
-    """Operators of further families, by name, as far as this version has them."""
-    exported = importlib.import_module("streamlearn.operators").exported()
-    names = [family + suffix for family in ("LiteRVFL", "ImplicitLinear")]
-    return [exported[name](**arguments) for name in names if name in exported]

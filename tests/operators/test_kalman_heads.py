@@ -13,6 +13,7 @@ from streamlearn.jit._compile import kernel
 from streamlearn.jit.counter import key_of
 from streamlearn.jit.monte_carlo import MU, ROWS, SD, expected_softmax, normal_of, stream_of
 from streamlearn.operators import KalmanClassifier, KalmanRegressor
+from tests.operators.test_kalman_reference import hand_over
 
 
 def rows(X: F8, y: F8, mode: Any = 7, weight: Any = 1.0, K: int | None = None) -> Block:
@@ -271,7 +272,7 @@ def test_slopes_are_those_of_the_likelihood(
         twin.delta |= dict.fromkeys(range(3), delta0)
     for c in range(3):
         x, after = rng.normal(size=(1, 2)), KalmanClassifier(lr_delta=1e-9, lr_alpha=1e-7, **fixed)
-        after.load(model.state())
+        hand_over(model.state(), after)
         after.run(rows(x, np.array([float(c)])))
         slopes, slope_alpha = twin.slopes(lifted(x[0]), c)
         got = math.log(after.alpha_) / 1e-7
@@ -393,7 +394,7 @@ def test_a_chunk_of_targets_equals_its_rows(settings: dict[str, Any]) -> None:
     first.run(rows(X[:2], np.full((2, 2), np.nan)))  # two updates are due, and one of the label
     chunk.load(first.state())
     chunk.learn_chunk(rows(X[20:], Y[20:]))
-    single.load(first.state())
+    hand_over(first.state(), single)
     single.run(rows(X[20:21], Y[20:21]))
     state = single.state()
     for name in ("scalars_", "heads_"):

@@ -29,6 +29,7 @@ from streamlearn.testing import (
     run_in_cuts,
     through_json,
 )
+from tests.operators.test_kalman_reference import hand_over
 
 torch = pytest.importorskip("torch", reason='needs the extra "torch"')
 
@@ -422,9 +423,10 @@ def test_a_saved_network_of_another_build_is_refused() -> None:
     small = TorchKalmanClassifier(module_args={"hidden": [4]})
     small.run(classes(10))
     with pytest.raises(ValueError, match=r"module must be the one that was saved.*weight0"):
-        TorchKalmanClassifier(module_args={"hidden": [5]}).load(small.state())
+        hand_over(small.state(), TorchKalmanClassifier(module_args={"hidden": [5]}))
+    sgd = TorchKalmanClassifier(module_args={"hidden": [4]}, optimiser="sgd")
     with pytest.raises(ValueError, match=r"these parts differ.*first/bias0"):
-        TorchKalmanClassifier(module_args={"hidden": [4]}, optimiser="sgd").load(small.state())
+        hand_over(small.state(), sgd)
 
 
 # -- replay ----------------------------------------------------------------------------------------
