@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from streamlearn.block import I8
-from streamlearn.contracts import Batch, Json, Positions, Reject
+from streamlearn.contracts import Batch, Json, Positions, Ready, Reject
 from streamlearn.errors import UserError
 from streamlearn.schema import Schema
 from streamlearn.schema_columns import Decoded
@@ -32,18 +31,6 @@ class Chunk:
         """Those between the rows start - 1 and stop - 1; the last part takes what follows too."""
         last = stop == self.decoded.n
         return [r for before, r in self.rejects if start <= before and (last or before < stop)]
-
-
-class Ready(NamedTuple):
-    """What a source holds decoded, and hands out at the next `poll` without waiting.
-
-    n: rows. times: (n,) int64 of them, None without a time column. rejects: how many of these rows
-    stand before each record that did not fit.
-    """
-
-    n: int
-    times: I8 | None
-    rejects: list[int]
 
 
 class Reader(Protocol):

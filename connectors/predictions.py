@@ -46,7 +46,7 @@ class PredictionRows:
 
     def take(self, answers: Answers) -> Rows:
         """The rows of a block that were to be answered."""
-        block, outputs, first = answers
+        block, outputs, first = answers.block, answers.outputs, answers.first_row
         asked = (block.mode & PREDICT) != 0
         row = first + np.arange(block.n)
         if not asked.all():

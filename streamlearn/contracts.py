@@ -1,11 +1,12 @@
 """What the rooms promise each other: state, sources, sinks. Nothing here does any work."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.block import Block, Columns
+from streamlearn.block import I8, Block, Columns
 
 Json = Any  # what json.dumps takes: None, bool, int, float, str, list, dict with str keys
 Positions = dict[str, Json]  # partition name -> what to read next
@@ -41,20 +42,43 @@ class Reject(NamedTuple):
     raw: bytes
 
 
+class Origins(NamedTuple):
+    """Where the events of a block came from: one entry an event, in their order.
+
+    partitions: the names that `partition` counts, as (topic, number). partition, offset: (m,).
+    times: (m,) nanoseconds since 1970 of the records, as the broker tells them. keys: (m,) the
+    records' keys as they came, bytes or None; None where no output is keyed.
+    """
+
+    partitions: Sequence[tuple[str, int]]
+    partition: NDArray[np.intp]
+    offset: I8
+    times: I8
+    keys: Sequence[bytes | None] | None
+
+
 class Batch(NamedTuple):
-    """What one poll gives: a block, the records that did not fit, and where to go on after both."""
+    """What one poll gives: a block, the records that did not fit, and where to go on after both.
+
+    origins: of the events in it (rows that PREDICT or OBSERVE), where the source knows them.
+    """
 
     block: Block
     rejects: list[Reject]
     positions: Positions
+    origins: Origins | None = None
 
 
 class Answers(NamedTuple):
-    """What one block leaves behind; first_row counts the stream's events from 0."""
+    """What one block leaves behind; first_row counts the stream's events from 0.
+
+    origins: as of `Batch`.
+    """
 
     block: Block
     outputs: Columns
     first_row: int
+    origins: Origins | None = None
 
 
 @runtime_checkable
@@ -94,3 +118,79 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Release files and connections without committing; may be called twice."""
+
+
+class Lane(Protocol):
+    """One partition of a source with several: in order by itself, merged with others by time."""
+
+    name: str
+
+    def ready(self) -> "Ready | None":
+        """What is decoded and may be taken at once; None when nothing is. Never waits."""
+
+    @property
+    def caught_up(self) -> bool:
+        """Everything up to the partition's end, as last heard, was taken: it holds no other."""
+
+    @property
+    def finished(self) -> bool:
+        """True when nothing will come any more (a range that was asked for has been read)."""
+
+
+class Ready(NamedTuple):
+    """What a source or a lane holds decoded, and hands out without waiting.
+
+    n: rows. times: (n,) int64 by which it is merged, None without times. rejects: how many of these
+    rows stand before each record that did not fit. offsets: (n,) of each row in its partition; None
+    where rows are numbered.
+    """
+
+    n: int
+    times: I8 | None
+    rejects: list[int]
+    offsets: I8 | None = None
+
+
+class LanedSource(Protocol):
+    """A source over several partitions, which a merge takes rows from in an order of its choice."""
+
+    guarantee: str
+    lanes: Sequence[Lane]
+
+    def open(self, positions: Positions) -> None:
+        """Go to these positions; an empty dict means where the source was told to start."""
+
+    def wait(self, max_wait: float) -> None:
+        """Look for records of all lanes, at most so many seconds; 0 takes what is there."""
+
+    def take(self, order: NDArray[np.intp]) -> Batch:
+        """The next rows of the lanes, (m,) the lane of each; tables grow in this order.
+
+        The rejects of a lane that stand before its last taken row come along; those behind it too
+        where the lane has no further row ready. An empty order takes the rejects of lanes without
+        rows.
+        """
+
+    @property
+    def finished(self) -> bool:
+        """True when all lanes are."""
+
+    def close(self) -> None:
+        """Release connections; may be called twice."""
+
+
+class Delivery(Protocol):
+    """What is told to a broker about checkpoints, or asked of it."""
+
+    def begin(self) -> int | None:
+        """Number of the checkpoint that the broker's offsets name; None: the newest one counts.
+
+        Called before recovery, when the lock of the checkpoints is held. With transactions: fence
+        an older writer, abort what it left open, read the committed offsets.
+        """
+
+    def saved(self, number: int, positions: Positions) -> None:
+        """A checkpoint is durable: commit offsets (and with transactions the outputs before it)."""
+
+    def close(self) -> None:
+        """Release connections; a transaction that is open is aborted. May be called twice."""

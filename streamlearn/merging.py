@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlearn.block import I8, NO_TIME
-from streamlearn.connectors._partitions import Ready
-from streamlearn.contracts import Batch, Positions, Reject, Source, State
+from streamlearn.contracts import Batch, Positions, Ready, Reject, Source, State
 from streamlearn.errors import UserError
 from streamlearn.order_log import OrderLog
 

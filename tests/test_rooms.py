@@ -23,6 +23,11 @@ MAY_IMPORT = {  # beside the standard library; a name stands for all below it
 ELSEWHERE = {  # the only files that may import more, and what
     "jit/_compile.py": ("numba",),
     "operators/_torch.py": ("torch",),
+    "connectors/kafka/kafka_python.py": ("kafka",),
+    "connectors/kafka/confluent.py": ("confluent_kafka",),
+    "connectors/kafka/avro.py": ("fastavro",),
+    "connectors/kafka/protobuf.py": ("google.protobuf",),
+    "connectors/kafka/registry.py": ("confluent_kafka",),
 }
 MAX_LINES = 60
 
