@@ -275,7 +275,7 @@ def test_a_row_far_inside_a_row_group_is_found_again(tmp_path: Path) -> None:
     for row in (0, 70_001, 89_999, 90_000, n - 1, n):
         source = open_source(path, Schema.from_config({"features": {"a": "number"}}))
         source.open({"t.parquet": {"row": row}})
-        values = [block.X[:, 0] for block, _, _ in drained(source, n)]
+        values = [block.X[:, 0] for block, *_ in drained(source, n)]
         np.testing.assert_array_equal(np.concatenate([*values, []]), np.arange(row, n))
 
 
