@@ -110,6 +110,8 @@ class Outgoing(NamedTuple):
     """Records for one topic, (n,) each.
 
     partitions: None lets keys choose (murmur2, as Java's client does; without a key in turn).
+    times: (n,) nanoseconds since 1970 that the records carry (in whole milliseconds); None lets the
+    client tell the time at which it takes them.
     """
 
     topic: str
@@ -117,6 +119,7 @@ class Outgoing(NamedTuple):
     keys: Sequence[bytes | None] | None
     headers: Sequence[Headers] | None
     partitions: Sequence[int] | None
+    times: I8 | None = None
 
 
 class Producer(Protocol):
