@@ -1,0 +1,57 @@
+"""One broker for a session's tests, both clients, topics of their own."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from streamlearn.connectors.kafka.wire import Connection
+from tests.kafka.broker import Broker, create, noida_binary, started
+
+CLIENTS = ("kafka-python", "confluent")
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """noida-db, or what KAFKA_BOOTSTRAP names; the test is skipped, visibly, without either."""
+    if "KAFKA_BOOTSTRAP" in os.environ:
+        yield Broker(os.environ["KAFKA_BOOTSTRAP"])
+        return
+    binary = noida_binary()
+    if binary is None:
+        assert os.environ.get("CI") != "true", "CI needs noida-db: install the extra dev"
+        pytest.skip("no broker: pip install noida-db==0.2.3, or set KAFKA_BOOTSTRAP")
+    mine = started(tmp_path_factory.mktemp("broker"), binary)
+    yield mine
+    mine.stop()
+
+
+@pytest.fixture
+def our_broker(broker: Broker) -> Broker:
+    """A broker that may be stopped and restarted."""
+    if not broker.ours:
+        pytest.skip("stops and restarts the broker: not done to the one of KAFKA_BOOTSTRAP")
+    return broker
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> str:
+    """Name of a client library; a test with it runs with both."""
+    return str(request.param)
+
+
+@pytest.fixture
+def connection(broker: Broker, client: str) -> Connection:
+    """How to reach the broker with either client."""
+    return Connection(broker.bootstrap, client)
+
+
+@pytest.fixture
+def topic(broker: Broker) -> Callable[..., str]:
+    """Makes topics: `topic(partitions)` is the name of a new one, without a time limit."""
+
+    def made(partitions: int = 1) -> str:
+        return create(broker, f"t-{uuid.uuid4().hex[:12]}", partitions)
+
+    return made
