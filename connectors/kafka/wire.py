@@ -177,6 +177,12 @@ class Membership(Protocol):
     def poll(self, max_wait: float) -> None:
         """Let a rebalance happen."""
 
+    def commit(self, offsets: Mapping[Partition, int], metadata: str) -> None:
+        """Commit for lag monitors, as `Consumer.commit`; a group with members takes only theirs.
+
+        Of any topic. Within `revoked` it still counts.
+        """
+
     def close(self) -> None:
         """Leave the group (a dynamic member says so), after `revoked` for what it owns."""
 
