@@ -231,6 +231,10 @@ class Connection(NamedTuple):
     client: str = "kafka-python"
     options: Mapping[str, object] = {}  # never written into
 
+    def __repr__(self) -> str:
+        """Without the options, among which a password may be."""
+        return f"Connection({self.bootstrap!r}, {self.client!r})"
+
 
 class Client(Protocol):
     """A client library."""
