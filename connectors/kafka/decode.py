@@ -11,32 +11,35 @@ from streamlearn.block import I8
 from streamlearn.connectors.kafka.wire import Headers
 from streamlearn.schema_columns import Column, Misfits
 
-
-class NotYet(Exception):
-    """What is needed to read these values is away (a schema registry): ask again later."""
-
-
-class Read(NamedTuple):
-    """Values that were read, as columns.
-
-    columns: by name, for the values without a misfit alone, in their order: a list of Python values
-    (None is missing), a float64 array (NaN is missing) or an Arrow array. A name may be absent.
-    misfits: by place among the values that were given, the reason why one could not be read.
-    """
-
-    columns: dict[str, Column]
-    misfits: Misfits
+Options = dict[str, Any]  # of a format, as the configuration has them
 
 
 class MessageDecoder(Protocol):
     """One format of message values."""
 
-    def read(self, values: Sequence[bytes]) -> Read:
-        """Values (n,), none of them a tombstone, as columns. A poisoned value is a misfit.
+    def ready(self, values: Sequence[bytes]) -> int:
+        """How many leading values can be decoded now, without waiting.
 
-        A reason continues a sentence, as in "must be JSON: …". The answer may depend on the value
-        alone, never on its neighbours. Raises: NotYet where all must be asked for again later.
+        Fewer than all only while a schema is asked for elsewhere: ask again later. Raises:
+        UserError where it is refused for good.
         """
+
+    def columns(self, values: Sequence[bytes]) -> tuple[dict[str, Column], Misfits]:
+        """Values (n,) that are ready, none of them a tombstone, as columns of n entries each.
+
+        Columns by name: a list of Python values (None is missing), a float64 array (NaN is missing)
+        or an Arrow array; a name may be absent. Misfits: by row, why a value could not be read; its
+        entries are missing. A reason continues a sentence, as in "must be JSON: …". What a value
+        gives may depend on nothing but itself. Cost: once for every message, so columns are made by
+        comprehensions.
+        """
+
+    @property
+    def connected(self) -> bool:
+        """Whether the registry answered of late; True for a format without."""
+
+    def close(self) -> None:
+        """Release what is open; may be called twice."""
 
 
 class Messages(NamedTuple):
@@ -54,6 +57,3 @@ class Messages(NamedTuple):
 def value_names(wanted: Sequence[str]) -> list[str]:
     """The columns that values must give, of those that a schema wants."""
     return [name for name in wanted if not name.startswith("$")]
-
-
-Options = dict[str, Any]  # of a format, as the configuration has them
