@@ -9,10 +9,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from streamlearn import registry, yaml12
+from streamlearn.config_topics import (
+    TAGS,
+    AlertsSection,
+    DeadLettersSection,
+    FormatSection,
+    HealthSection,
+    KafkaSection,
+    Origin,
+    OutputSection,
+    Rows,
+    Section,
+    SinkSection,
+    TopicsSection,
+)
 from streamlearn.errors import UserError
 from streamlearn.schema import Feature, Schema, among
 
@@ -27,7 +41,6 @@ AROUND = ("Imputer", "OneHotEncoder", "Normalizer", "ADWIN")  # the model stands
 # with text and bags of words, around a model that takes no sparse columns
 AROUND_SPARSE = ("Imputer", "OneHotEncoder", "Densifier", "Normalizer", "ADWIN")
 
-Rows = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -41,25 +54,22 @@ class ConfigError(UserError):
         super().__init__(self.problems[0] + hint)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True
-    )
-
-
-class Checkpoint(_Section):
+class Checkpoint(Section):
     """Where and how often state is saved.
 
-    path: the folder. every_events, every_seconds: how often it is saved. keep: how many stay.
+    path: the folder. every_events, every_seconds: how often it is saved; every second with
+    transactions, where neither is given. keep: how many stay. keep_order: of the order in which
+    inputs were merged, all, so that it can be replayed, or what the checkpoints need.
     """
 
     path: str
     every_events: Rows | None = None
     every_seconds: Seconds | None = 10.0
     keep: Rows = 3
+    keep_order: Literal["all", "needed"] = "all"
 
 
-class EvaluationSection(_Section):
+class EvaluationSection(Section):
     """How the stream is measured; the names are the arguments of `Evaluation`.
 
     window: rows of the windowed metrics. fading: factor of the fading ones. season: rows of a
@@ -74,16 +84,16 @@ class EvaluationSection(_Section):
     level: Annotated[float, Field(gt=0, lt=1)] = 0.9
     positive: str | int | bool | None = None
     max_groups: Rows = 100
-    river: list[str] = []
+    river: list[str] = Field(default=[])
 
 
-class LabelsSection(_Section):
+class LabelsSection(Section):
     """Where labels come from when they come late; `labels: 100` or `labels: labels.csv` is enough.
 
     delay: of labels that stand in the data: so many rows, a duration (30min), or the column with
         the time at which each label became known.
-    source: a stream of labels of its own, joined by id. id, target, time: its columns, named as
-        those of the events if absent.
+    source: a stream of labels of its own, joined by id: a file, or topics. id, target, time: its
+        columns, named as those of the events if absent.
     timeout: rows or a duration (in event time) after which a label is not waited for any more.
     assume: the label that an event gets at its time-out (only positives come back).
     max_pending: events that wait for their label at most; the oldest is given up.
@@ -91,7 +101,7 @@ class LabelsSection(_Section):
     idle: seconds after which a label stream that says nothing does not hold the events any more.
     """
 
-    source: str | None = None
+    source: Origin | None = None
     delay: int | str | None = None
     id: str | None = None
     target: str | None = None
@@ -114,7 +124,7 @@ class LabelsSection(_Section):
         if self.source is None and self.delay is None:
             raise ValueError("must name a source or a delay, got neither")
         if self.source is not None and self.delay is not None:
-            got = f"source {self.source!r} and delay {self.delay!r}"
+            got = f"source {str(self.source)!r} and delay {self.delay!r}"
             raise ValueError(f"must name a source or a delay, and not both, got {got}")
         alone = {"id", "target", "time", "timeout", "assume"} & self.model_fields_set
         if self.source is None and alone:
@@ -122,59 +132,90 @@ class LabelsSection(_Section):
         return self
 
 
-class EngineSection(_Section):
+class EngineSection(Section):
     """How the loop runs.
 
     block_rows: most rows of a block. pace: events a second; as fast as it goes if absent.
+    shutdown_timeout: seconds that SIGTERM leaves for the last checkpoint; what takes longer is cut
+    off, and done again after the next start.
     """
 
     block_rows: Rows = 4096
     pace: Annotated[float, Field(gt=0)] | None = None
+    shutdown_timeout: Annotated[float, Field(gt=0, lt=30)] = 25.0
 
 
-class SinkSection(_Section):
-    """Where answers or dead letters go; `sink: predictions.csv` is enough.
-
-    path: the file, or - for standard output. format: csv, jsonl or parquet, where the ending does
-    not say it. overwrite: whether a run that begins anew empties a file that holds something,
-    instead of refusing.
-    """
-
-    path: str
-    format: Literal["csv", "jsonl", "parquet"] | None = None
-    overwrite: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_path(cls, value: Any) -> Any:
-        return {"path": value} if isinstance(value, str) else value
-
-
-class Config(_Section):
+class Config(Section):
     """One pipeline with its source and sinks.
 
     `run` needs `source`, `schema` and `pipeline`; `replay DATA --model FILE` takes the first two
     from the command line.
 
-    source: where events come from. schema: their columns. pipeline: names, `{name: {arguments}}`,
-    or operators, in the order of the data flow. sink: where answers go. dead_letters: where records
-    go that do not fit. checkpoint: where state is saved. labels: where labels come from when they
-    come late. evaluation: how the stream is measured. engine: how the loop runs. allow_pickle:
-    whether the state of a River or scikit-learn stage may be saved and loaded.
+    source: where events come from: a file, or topics of Kafka. kafka: how to reach the broker of
+    topics. schema: their columns. pipeline: names, `{name: {arguments}}`, or operators, in the
+    order of the data flow. sink: where answers go. alerts: where alarms go. dead_letters: where
+    records go that do not fit. checkpoint: where state is saved. labels: where labels come from
+    when they come late. evaluation: how the stream is measured. engine: how the loop runs. health:
+    where others may ask how it is. allow_pickle: whether the state of a River or scikit-learn stage
+    may be saved and loaded.
     """
 
-    source: str | None = None
+    source: Origin | None = None
+    kafka: KafkaSection | None = None
     schema_: Schema | None = Field(default=None, alias="schema")
     pipeline: Annotated[list[Any], Field(min_length=1)] | None = None
     sink: SinkSection | None = None
-    dead_letters: SinkSection | None = None
+    alerts: AlertsSection | None = None
+    dead_letters: DeadLettersSection | None = None
     checkpoint: Checkpoint | None = None
     labels: LabelsSection | None = None
     evaluation: EvaluationSection = EvaluationSection()
     engine: EngineSection = EngineSection()
+    health: HealthSection | None = None
     allow_pickle: bool = False
 
     _document: yaml12.Document | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Config":
+        problem = _of_topics(self)
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+    @property
+    def read(self) -> dict[str, str | TopicsSection]:
+        """The data that are read, by the path that names them."""
+        labels = None if self.labels is None else self.labels.source
+        given = {"source": self.source, "labels.source": labels}
+        return {path: place for path, place in given.items() if place is not None}
+
+    @property
+    def written(self) -> dict[str, OutputSection]:
+        """The outputs, by the path that names them."""
+        given = {"sink": self.sink, "alerts": self.alerts, "dead_letters": self.dead_letters}
+        return {path: place for path, place in given.items() if place is not None}
+
+
+def _of_topics(config: Config) -> str | None:
+    """What does not fit together among topics, the broker and the checkpoints."""
+    read = {path for path, place in config.read.items() if isinstance(place, TopicsSection)}
+    written = {path for path, place in config.written.items() if place.topic is not None}
+    kafka = config.kafka
+    if kafka is None:
+        topics = min(read | written, default=None)
+        return topics and f"kafka: must be there for {topics}; say bootstrap: host:port under it"
+    if kafka.mode == "group":
+        if "source" not in read or set(config.read) > read:
+            return "kafka.mode: group is for a source of topics, and labels of topics or none"
+        if config.checkpoint is None:
+            return "checkpoint: must be there for kafka.mode group; all workers share its folder"
+    if kafka.delivery == "transactions":
+        if "source" not in read or set(config.read) > read:
+            return "kafka.delivery: transactions are for a source and outputs that are topics"
+        if config.checkpoint is None:
+            return "checkpoint: must be there for kafka.delivery transactions"
+    return None
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {
@@ -183,8 +224,12 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "evaluation": EvaluationSection,
     "engine": EngineSection,
     "schema": Schema,
+    "kafka": KafkaSection,
+    "source": TopicsSection,
     "sink": SinkSection,
-    "dead_letters": SinkSection,
+    "alerts": AlertsSection,
+    "dead_letters": DeadLettersSection,
+    "health": HealthSection,
 }
 
 _RULES = {  # pydantic's kind of error -> our rule, where its own words would not do
@@ -428,8 +473,11 @@ def _lost(path: str, step: str | int) -> NoReturn:
 
 def _problem(details: ErrorDetails) -> str:
     """One mistake that pydantic found, in our wording: path, rule, value."""
-    *parents, last = details["loc"]
-    path = _path(details["loc"])
+    loc = [step for step in details["loc"] if step not in TAGS]
+    if not loc:  # of several sections together
+        return str(details["ctx"]["error"])
+    *parents, last = loc
+    path = _path(loc)
     if details["type"] == "extra_forbidden":
         return f"{path}: is an unknown key{registry.near(str(last), _keys_at(parents))}"
     if details["type"] == "missing":
@@ -449,6 +497,10 @@ def _keys_at(parents: Sequence[str | int]) -> list[str]:
     """The keys that a section may have."""
     if parents[:2] == ["schema", "features"]:
         return _keys_of(Feature)
+    if parents[-1:] == ["format"]:
+        return _keys_of(FormatSection)
+    if parents == ["labels", "source"]:
+        return _keys_of(TopicsSection)
     return _keys_of(_SECTIONS[str(parents[0])] if parents else Config)
 
 
