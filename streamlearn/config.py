@@ -22,6 +22,7 @@ from streamlearn.config_topics import (
     KafkaSection,
     Origin,
     OutputSection,
+    RegistrySection,
     Rows,
     Section,
     SinkSection,
@@ -497,10 +498,9 @@ def _keys_at(parents: Sequence[str | int]) -> list[str]:
     """The keys that a section may have."""
     if parents[:2] == ["schema", "features"]:
         return _keys_of(Feature)
-    if parents[-1:] == ["format"]:
-        return _keys_of(FormatSection)
-    if parents == ["labels", "source"]:
-        return _keys_of(TopicsSection)
+    nested = {"format": FormatSection, "registry": RegistrySection, "source": TopicsSection}
+    if parents and parents[-1] in nested:
+        return _keys_of(nested[parents[-1]])
     return _keys_of(_SECTIONS[str(parents[0])] if parents else Config)
 
 

@@ -15,7 +15,14 @@ from pydantic import (
     model_validator,
 )
 
-from streamlearn.connectors.kafka.location import Format, Topics, is_topic, parts, point
+from streamlearn.connectors.kafka.location import (
+    Format,
+    RegistryAddress,
+    Topics,
+    is_topic,
+    parts,
+    point,
+)
 from streamlearn.connectors.kafka.wire import Connection
 from streamlearn.errors import UserError
 
@@ -35,18 +42,17 @@ class FormatSection(Section):
     """How messages are written; `format: json` is enough.
 
     name: json, csv, float32 or float64 (raw little-endian arrays), avro or protobuf. columns: names
-    of the columns of csv and of raw arrays, in their order. registry: address of a Confluent schema
-    registry. registry_options: of its client, passed through; a text may hold ${env:NAME} or
-    ${file:PATH}. message: import path of a Protobuf message class. schema_file: an Avro schema
-    (.avsc), where there is no registry.
+    of the columns of csv and of raw arrays, in their order. schema: a file with an Avro schema
+    (.avsc); with a registry it is that of the reader. descriptors: a file with a Protobuf
+    descriptor set. message: the full name of the message in it. Both are needed where there is no
+    registry.
     """
 
     name: Literal["json", "csv", "float32", "float64", "avro", "protobuf"] = "json"
-    columns: list[str] = []
-    registry: str | None = None
-    registry_options: dict[str, Any] = Field(default={}, repr=False)
+    columns: list[str] = Field(default=[])
+    schema_: str | None = Field(default=None, alias="schema")
+    descriptors: str | None = None
     message: str | None = None
-    schema_file: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -59,28 +65,18 @@ class FormatSection(Section):
         if flat != bool(self.columns):
             rule = "must name the columns of" if flat else "is for csv and raw arrays, not for"
             raise ValueError(f"columns {rule} {self.name}")
+        if self.schema_ is not None and self.name != "avro":
+            raise ValueError(f"schema is for avro, not for {self.name}")
+        if (self.descriptors is None) != (self.message is None):
+            raise ValueError("descriptors and message must be given together")
         if self.message is not None and self.name != "protobuf":
             raise ValueError(f"message is for protobuf, not for {self.name}")
-        if self.name == "protobuf" and self.message is None:
-            raise ValueError(
-                "message must name the import path of a Protobuf class, such as a_pb2.A"
-            )
-        if self.schema_file is not None and self.name != "avro":
-            raise ValueError(f"schema_file is for avro, not for {self.name}")
-        if self.registry is not None and self.name not in ("avro", "protobuf"):
-            raise ValueError(f"registry is for avro and protobuf, not for {self.name}")
         return self
 
     def format(self) -> Format:
         """For the connector."""
-        return Format(
-            self.name,
-            tuple(self.columns),
-            self.registry,
-            self.registry_options,
-            self.message,
-            self.schema_file,
-        )
+        columns = tuple(self.columns)
+        return Format(self.name, columns, self.schema_, self.descriptors, self.message)
 
 
 class TopicsSection(Section):
@@ -188,23 +184,19 @@ class SinkSection(OutputSection):
     path: the file, or - for standard output. topic: instead of a file. format: csv, jsonl or
     parquet of a file, where the ending does not say it; json or avro of a topic. overwrite:
     whether a run that begins anew empties a file that holds something, instead of refusing. keyed:
-    whether a message has the key of its input, and so its partition. registry: address of a schema
-    registry, for avro, with registry_options of its client.
+    whether a message has the key of its input, and so its partition.
     """
 
     format: Literal["csv", "jsonl", "parquet", "json", "avro"] | None = None
     keyed: bool = True
-    registry: str | None = None
-    registry_options: dict[str, Any] = Field(default={}, repr=False)
 
     @model_validator(mode="after")
     def _fits(self) -> "SinkSection":
         fitting = ("csv", "jsonl", "parquet") if self.topic is None else ("json", "avro")
         if self.format is not None and self.format not in fitting:
             raise ValueError(f"format must be {' or '.join(fitting)}, got {self.format!r}")
-        for name in {"keyed", "registry", "registry_options"} & self.model_fields_set:
-            if self.topic is None:
-                raise ValueError(f"{name} is for topics")
+        if self.topic is None and "keyed" in self.model_fields_set:
+            raise ValueError("keyed is for topics")
         return self
 
 
@@ -235,6 +227,26 @@ class AlertsSection(OutputSection):
     """
 
 
+class RegistrySection(Section):
+    """A Confluent schema registry; `registry: http://host:8081` is enough.
+
+    url: its address. options: of its client, passed through; a text may hold ${env:NAME} or
+    ${file:PATH}.
+    """
+
+    url: str
+    options: dict[str, Any] = Field(default={}, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_one(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
+
+    def address(self) -> RegistryAddress:
+        """For the connector."""
+        return RegistryAddress(self.url, self.options)
+
+
 class KafkaSection(Section):
     """How to reach the broker, and how to run on it.
 
@@ -244,7 +256,7 @@ class KafkaSection(Section):
     id under which offsets are committed. delivery: of outputs; transactions lets readers that are
     read_committed see each once. transactional_id: `<group>-<lineage>` if absent. buffer_mb: MiB of
     fetched records that wait in a lineage, then partitions are paused. max_in_flight: records that
-    wait to be acknowledged.
+    wait to be acknowledged. registry: of the schemas of Avro and Protobuf.
     """
 
     bootstrap: str
@@ -256,6 +268,7 @@ class KafkaSection(Section):
     transactional_id: str | None = None
     buffer_mb: Rows = 64
     max_in_flight: Rows = 100_000
+    registry: RegistrySection | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "KafkaSection":
@@ -279,6 +292,7 @@ class KafkaSection(Section):
             section.format.format(),
             self.group,
             self.buffer_mb,
+            None if self.registry is None else self.registry.address(),
         )
 
 

@@ -33,17 +33,24 @@ class Format:
     """How messages are written.
 
     name: json, csv, float32, float64 (raw little-endian arrays), avro or protobuf. columns: names
-    of the columns of csv and of raw arrays. registry: address of a Confluent schema registry, with
-    registry_options of its client. message: import path of a Protobuf message class. schema_file:
-    an Avro schema (.avsc), where there is no registry.
+    of the columns of csv and of raw arrays. schema_file: an Avro schema (.avsc); with a registry
+    that of the reader. descriptors: a file with a Protobuf descriptor set, and message: the full
+    name of the message in it, where there is no registry.
     """
 
     name: str = "json"
     columns: tuple[str, ...] = ()
-    registry: str | None = None
-    registry_options: Mapping[str, object] = field(default_factory=dict, repr=False)
-    message: str | None = None
     schema_file: str | None = None
+    descriptors: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class RegistryAddress:
+    """Where a Confluent schema registry is. options: of its client, passed through."""
+
+    url: str
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,8 @@ class Topics:
 
     connection: how to reach the broker. group: under which offsets are committed. start: where a
     run without a checkpoint begins. stop: None follows the topics for ever; a point ends the
-    source before it. buffer_mb: MiB of fetched records that wait.
+    source before it. buffer_mb: MiB of fetched records that wait. registry: of schemas. partitions:
+    the numbers that are read of every topic; None: all, those that are added later too.
     """
 
     connection: Connection
@@ -62,6 +70,8 @@ class Topics:
     format: Format = Format()
     group: str | None = None
     buffer_mb: int = 64
+    registry: RegistryAddress | None = None
+    partitions: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
         return PREFIX + ",".join(self.names)
