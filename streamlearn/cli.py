@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from streamlearn import cli_kafka
 from streamlearn.errors import UserError
 
 USAGE = 2  # exit status for every mistake of a user
@@ -446,6 +447,9 @@ def inspect(
     from streamlearn.display import print_checkpoint
 
     print_checkpoint(describe(checkpoint))
+
+
+cli_kafka.mount(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

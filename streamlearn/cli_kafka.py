@@ -1,0 +1,95 @@
+"""Commands for topics: play a file into one, record what a run consumed."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamlearn.errors import UserError
+
+if TYPE_CHECKING:
+    from streamlearn.connectors.kafka.wire import Connection
+
+
+def produce(
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="CSV, JSON Lines or Parquet (also .gz, .zst, folder)."),
+    ],
+    topic: Annotated[str, typer.Option(help="Topic to send to.")],
+    bootstrap: Annotated[
+        str, typer.Option(help="Broker, as HOST:PORT.", metavar="HOST:PORT")
+    ] = "localhost:9092",
+    pace: Annotated[
+        str,
+        typer.Option(
+            help="By the times of the records: realtime, or a factor (60: a minute in a second); "
+            "max: as fast as it goes.",
+            metavar="realtime|FACTOR|max",
+        ),
+    ] = "max",
+    time: Annotated[
+        str | None,
+        typer.Option(help="Column with the time, which the records then carry.", metavar="NAME"),
+    ] = None,
+    unit: Annotated[
+        str, typer.Option(help="Of times that are numbers: s, ms, us, ns.", metavar="UNIT")
+    ] = "s",
+    key: Annotated[
+        str | None, typer.Option(help="Column whose text is the key.", metavar="NAME")
+    ] = None,
+    partitions: Annotated[
+        int | None,
+        typer.Option(help="Make the topic with so many, if it is not there.", min=1),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after so many records.", min=1)] = None,
+    client: Annotated[str, typer.Option(help="kafka-python or confluent.")] = "kafka-python",
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            help="Option of the client (security_protocol=SSL); ${env:NAME} and ${file:PATH} stand "
+            "for secrets; repeatable.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
+) -> None:
+    """Play a file into a topic, as JSON.
+
+    At its own pace, a multiple of it, or as fast as possible; ends when the broker has it all.
+    """
+    from streamlearn.connectors.kafka import produce as playing
+
+    connection = _connection(bootstrap, client, options or ())
+    done = playing.produce(
+        file,
+        topic,
+        connection,
+        pace=pace,
+        time=time,
+        unit=unit,
+        key=key,
+        partitions=partitions,
+        limit=limit,
+    )
+    where = f"{topic} ({done.partitions} partition{'s' if done.partitions != 1 else ''})"
+    typer.echo(f"sent {done.records:,} records to {where} in {done.seconds:.1f} s")
+
+
+def _connection(bootstrap: str, client: str, options: Sequence[str]) -> "Connection":
+    """How to reach the broker, with the client's options."""
+    from streamlearn.connectors.kafka.wire import Connection
+    from streamlearn.yaml12 import parse
+
+    given: dict[str, object] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or not name:
+            raise UserError(f"option: must be NAME=VALUE, got {option!r}")
+        given[name] = parse(value, f"option {name}").value
+    return Connection(bootstrap, client, given)
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(produce)
