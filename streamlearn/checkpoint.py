@@ -84,6 +84,7 @@ class CheckpointStore:
         self.path = Path(path)
         self.keep, self.fingerprint, self.allow_pickle = keep, fingerprint, allow_pickle
         self._lock: _Lock | None = None
+        self._pinned: int | None = None
 
     def __enter__(self) -> Self:
         with disk_errors(self.path):
@@ -106,18 +107,29 @@ class CheckpointStore:
         """Refuse to go on where a later run has taken the folder. Cost: reads one small file."""
         self._held().check()
 
-    def save(self, checkpoint: Checkpoint) -> Path:
-        """Write one checkpoint durably, whole or not at all; drop those before the last `keep`."""
+    def save(self, checkpoint: Checkpoint) -> int:
+        """Write one checkpoint durably, whole or not at all, and say its number.
+
+        Those before the last `keep` are dropped, but never the one that is pinned.
+        """
         self.check()
         files = _files(self.path)
-        number = _number(files[-1]) + 1 if files else 1
-        path = self.path / f"checkpoint-{number:010d}.safetensors"
+        number = 1 + max([self._pinned or 0, *map(_number, files[-1:])])
         whole = self._whole(checkpoint)
-        write_archive(path, whole.arrays, whole.table)
+        write_archive(self.file_of(number), whole.arrays, whole.table)
         for old in files[: max(0, len(files) + 1 - self.keep)]:
-            with contextlib.suppress(OSError):
-                old.unlink()
-        return path
+            if _number(old) != self._pinned:
+                with contextlib.suppress(OSError):
+                    old.unlink()
+        return number
+
+    def file_of(self, number: int) -> Path:
+        """The file of a checkpoint."""
+        return self.path / f"checkpoint-{number:010d}.safetensors"
+
+    def pin(self, number: int) -> None:
+        """Keep this one, and no longer the one before, until another is pinned."""
+        self._pinned = number
 
     def latest(self) -> Checkpoint | None:
         """The last checkpoint that is whole, or None in a folder without any.
@@ -127,14 +139,17 @@ class CheckpointStore:
         """
         return self.last(lambda checkpoint: None)
 
-    def last(self, use: Callable[[Checkpoint], None]) -> Checkpoint | None:
+    def last(self, use: Callable[[Checkpoint], None], at: int | None = None) -> Checkpoint | None:
         """The last checkpoint that is whole and that `use` can take, or None in an empty folder.
 
         use: called with one after the other, the last first, until it raises no DamagedError: what
-        a checkpoint names may lie in files of its own (spilled events).
+        a checkpoint names may lie in files of its own (spilled events). at: number of the one that
+        counts; it is pinned, and those after it are dropped: what they hold never left.
         """
         self._held()
         files = _files(self.path)
+        if at is not None:
+            files = self._up_to(at, files)
         for path in reversed(files):
             try:
                 checkpoint = self._read(path)
@@ -149,6 +164,23 @@ class CheckpointStore:
                 f"delete the folder to begin anew"
             )
         return None
+
+    def _up_to(self, at: int, files: list[Path]) -> list[Path]:
+        """Those of these files that count where checkpoint `at` is the last that does."""
+        kept = [path for path in files if _number(path) <= at]
+        if not kept:
+            raise UserError(
+                f"{self.path}: checkpoint {at}, which the broker's offsets name, is not there, nor "
+                f"one before it; put back the folder, or begin anew under another group"
+            )
+        if _number(kept[-1]) != at:
+            text = "%s: checkpoint %d, which the broker's offsets name, is gone; going back to %d"
+            _log.warning(text, self.path, at, _number(kept[-1]))
+        for path in files[len(kept) :]:
+            _log.warning("%s: the outputs before it were not committed; it is dropped", path)
+            path.unlink()
+        self.pin(at)
+        return kept
 
     def _held(self) -> "_Lock":
         if self._lock is None:

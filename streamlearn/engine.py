@@ -20,7 +20,17 @@ import numpy as np
 
 from streamlearn.block import OBSERVE, PREDICT, Block, Columns
 from streamlearn.checkpoint import Checkpoint, CheckpointStore
-from streamlearn.contracts import Answers, Batch, Json, Positions, Reject, Sink, Source, State
+from streamlearn.contracts import (
+    Answers,
+    Batch,
+    Delivery,
+    Json,
+    Positions,
+    Reject,
+    Sink,
+    Source,
+    State,
+)
 from streamlearn.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -119,20 +129,25 @@ class Engine:
         pipeline: run(block), state(), load(state). A frozen one just scores.
         evaluation: sees every block with its outputs. recorder: sees them too, and the seconds that
             the pipeline took; it is no part of a checkpoint.
-        sink: takes the answers. dead_letters: takes the rejects; without it the first
-            ten are logged.
+        sink: takes the answers. alerts: takes those of the blocks in which an alarm rose.
+            dead_letters: takes the rejects; without it the first ten are logged.
         checkpoints: the store; without one a crash means starting anew. spill: what keeps the files
-            of the pipeline's log; told of every checkpoint.
+            of the pipeline's log; told of every checkpoint. delivery: asked which checkpoint
+            counts, and told of every one, after it was saved.
         every_events: a checkpoint at each multiple of so many events of the stream, whatever the
             blocks. every_seconds: and after so many seconds. One before the first event and one at
             the end are always made.
         block_rows: most rows of a block. pace: events a second, None for as fast as it goes.
         limit: end after so many events of the stream (a restart counts those before it).
         progress: called with the engine after every block; reads events, alarms, rejects.
+        beat: called before every poll, also where nothing comes: a sign that the loop is moving.
         max_wait: seconds that one poll may wait for events, so the reaction time to a signal.
         clock, sleep: exchangeable in tests; they never touch a value or the state.
 
-    Raises: UserError for an argument out of range.
+    `run` is `begin`, `step` while it says true, and `end`; who steps several engines in one loop
+    calls these, and `close` for one that must not save.
+
+    Raises: UserError for an argument out of range, or a delivery without checkpoints.
     """
 
     def __init__(
@@ -142,8 +157,10 @@ class Engine:
         *,
         evaluation: Measure | None = None,
         sink: Sink | None = None,
+        alerts: Sink | None = None,
         dead_letters: DeadLetters | None = None,
         checkpoints: CheckpointStore | None = None,
+        delivery: Delivery | None = None,
         spill: Spilling | None = None,
         recorder: Observer | None = None,
         every_events: int | None = None,
@@ -152,23 +169,28 @@ class Engine:
         pace: float | None = None,
         limit: int | None = None,
         progress: "Callable[[Engine], None] | None" = None,
+        beat: Callable[[], None] | None = None,
         max_wait: float = 0.1,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.source, self.pipeline, self.evaluation = source, pipeline, evaluation
-        self.sink, self.dead_letters, self.checkpoints = sink, dead_letters, checkpoints
-        self.spill, self.recorder = spill, recorder
+        self.sink, self.alerts, self.dead_letters = sink, alerts, dead_letters
+        self.checkpoints, self.delivery = checkpoints, delivery
+        self.spill, self.recorder, self.beat = spill, recorder, beat
         self.every_events, self.every_seconds = every_events, every_seconds
         self.block_rows, self.pace, self.limit = block_rows, pace, limit
         self.progress, self.max_wait, self.clock, self.sleep = progress, max_wait, clock, sleep
         self._check("a whole number", Integral, "every_events", "block_rows", "limit")
         self._check("a number", Real, "every_seconds", "pace")
+        if delivery is not None and checkpoints is None:
+            raise UserError("Engine: delivery must have checkpoints to tell of; name a folder")
         self.events = self.resumed_at = self.rejects = self.alarms = 0
         self._positions: Positions = {}
         self._saved, self._saved_at = 0, 0
         self._unsaved = True
-        self._stopped = ""
+        self._stopped, self.idle = "", False
+        self._held = contextlib.ExitStack()
 
     def _check(self, words: str, kind: Any, *names: str) -> None:
         """Every argument of these names must be of this kind and > 0, or None."""
@@ -187,37 +209,52 @@ class Engine:
         SIGINT and SIGTERM finish the block, save and return (main thread only); a second one raises
         KeyboardInterrupt. Any exception leaves the last checkpoint as it is.
         """
+        with self._signals(), frozen_objects(), contextlib.closing(self):
+            self.begin()
+            while self.step():
+                pass
+            return self.end()
+
+    def begin(self) -> None:
+        """Lock the checkpoints, open everything, and go back to the last checkpoint that counts."""
+        self._started = self.clock()
         with contextlib.ExitStack() as stack:
             if self.checkpoints is not None:
                 stack.enter_context(self.checkpoints)
-            for part in (self.source, self.sink, self.dead_letters):
+            for part in (self.source, *self._outputs().values(), self.delivery):
                 if part is not None:
                     stack.callback(part.close)
-            stack.enter_context(self._signals())
-            stack.enter_context(_frozen_objects())
-            return self._run()
+            self._recover()
+            self._held = stack.pop_all()
+        self._origin = self._last_save = self.clock()
+        self._first = self.events
 
-    def stop(self, reason: str = "stop") -> None:
-        """End the run after the block in hand, as a signal does; from any thread."""
-        self._stopped = self._stopped or reason
+    def step(self, max_wait: float | None = None) -> bool:
+        """One block, if one comes in time, and a checkpoint if one is due; False: it is over.
 
-    def _run(self) -> Summary:
-        started = self.clock()
-        self._recover()
-        origin = self._last_save = self.clock()
-        first = self.events
-        while not self._stopped and self._room() > 0:
-            batch = self.source.poll(self._room(), self.max_wait)
-            if batch is not None:
-                self._step(batch)
-            elif self.source.finished:
-                break
-            if self._due():
-                self._checkpoint()
-            self._keep_pace(origin, first)
+        max_wait: seconds, instead of the engine's. `idle` then says whether nothing came.
+        """
+        if self.beat is not None:
+            self.beat()
+        if self._stopped or self._room() <= 0:
+            return False
+        batch = self.source.poll(self._room(), self.max_wait if max_wait is None else max_wait)
+        self.idle = batch is None
+        if batch is not None:
+            self._take(batch)
+        elif self.source.finished:
+            return False
+        if self._due():
+            self._checkpoint()
+        self._keep_pace()
+        return True
+
+    def end(self) -> Summary:
+        """Save what is not saved yet, and let go of everything."""
         if self._unsaved:
             self._checkpoint()
-        seconds = self.clock() - started
+        seconds = self.clock() - self._started
+        self.close()
         return Summary(
             self.events,
             self.resumed_at,
@@ -228,7 +265,20 @@ class Engine:
             self._stopped,
         )
 
-    def _step(self, batch: Batch) -> None:
+    def close(self) -> None:
+        """Let go of everything without saving; may be called twice."""
+        self._held.close()
+
+    def stop(self, reason: str = "stop") -> None:
+        """End the run after the block in hand, as a signal does; from any thread."""
+        self._stopped = self._stopped or reason
+
+    @property
+    def positions(self) -> Positions:
+        """What is read next, by partition, after the last block."""
+        return self._positions
+
+    def _take(self, batch: Batch) -> None:
         """Run, measure and write one block; nothing of it is durable yet."""
         block = batch.block
         if block.n:
@@ -239,16 +289,22 @@ class Engine:
                 self.recorder.update(block, outputs, took)
             if self.evaluation is not None:
                 self.evaluation.update(block, outputs)
-            if self.sink is not None:
-                self.sink.write(Answers(block, outputs, self.events))
-            if "alarm" in outputs:
-                self.alarms += int(np.count_nonzero(outputs["alarm"]))
+            self._put(Answers(block, outputs, self.events, batch.origins))
             self.events += int(np.count_nonzero(block.mode & _EVENT))
         if batch.rejects:
             self._reject(batch.rejects)
         self._positions, self._unsaved = batch.positions, True
         if self.progress is not None:
             self.progress(self)
+
+    def _put(self, answers: Answers) -> None:
+        if self.sink is not None:
+            self.sink.write(answers)
+        alarm = answers.outputs.get("alarm")
+        if alarm is not None and (rose := int(np.count_nonzero(alarm))):
+            self.alarms += rose
+            if self.alerts is not None:
+                self.alerts.write(answers)
 
     def _reject(self, rejects: list[Reject]) -> None:
         if self.dead_letters is not None:
@@ -282,18 +338,20 @@ class Engine:
         seconds = self.every_seconds
         return seconds is not None and self.clock() - self._last_save >= seconds
 
-    def _keep_pace(self, origin: float, first: int) -> None:
+    def _keep_pace(self) -> None:
         """Sleep until so many events may have passed, in slices that notice a signal."""
         if self.pace is None:
             return
-        until = origin + (self.events - first) / self.pace
+        until = self._origin + (self.events - self._first) / self.pace
         while not self._stopped and (left := until - self.clock()) > 0:
             self.sleep(min(left, _SLICE))
 
     # -- checkpoints -------------------------------------------------------------------------------
 
     def _outputs(self) -> dict[str, Sink | DeadLetters]:
-        given: dict[str, Any] = {"predictions": self.sink, "dead_letters": self.dead_letters}
+        given: dict[str, Any] = {
+            "predictions": self.sink, "alerts": self.alerts, "dead_letters": self.dead_letters
+        }  # fmt: skip
         return {name: sink for name, sink in given.items() if sink is not None}
 
     def _schema(self) -> Stateful | None:
@@ -302,14 +360,18 @@ class Engine:
         return schema if hasattr(schema, "load") and hasattr(schema, "state") else None
 
     def _recover(self) -> None:
-        """Bring every part to the last checkpoint; without one begin, and save that."""
-        last = self.checkpoints.last(self._load) if self.checkpoints is not None else None
+        """Bring every part to the last checkpoint that counts; without one begin, and save that."""
+        number = None if self.delivery is None else self.delivery.begin()
+        last = None
+        if self.checkpoints is not None:
+            last = self.checkpoints.last(self._load, at=number)
         if last is not None:
             _log.info("going on after %d events", self.events)
         positions = last.sinks if last is not None else {}
         for name, sink in self._outputs().items():
             sink.open(positions.get(name))
         self.source.open(self._positions)
+        self._positions = getattr(self.source, "positions", self._positions)
         if last is None and self.checkpoints is not None:
             self._checkpoint()
             self._unsaved = True
@@ -341,11 +403,14 @@ class Engine:
         sinks = {name: sink.commit() for name, sink in self._outputs().items()}
         # 2. state: one file with the state and all positions, the source's too; from here it counts
         if self.checkpoints is not None:
-            self.checkpoints.save(self._unit(sinks))
+            number = self.checkpoints.save(self._unit(sinks))
             self._saved += 1
+            # 3. offsets: what is told to a broker may be told only now
+            if self.delivery is not None:
+                self.delivery.saved(number, self._positions)
+            self.checkpoints.pin(number)
             if self.spill is not None:
                 self.spill.saved()
-        # 3. offsets: a source that also reports its progress to a broker may do so only now
         self._unsaved, self._saved_at, self._last_save = False, self.events, self.clock()
 
     def _unit(self, sinks: dict[str, Json]) -> Checkpoint:
@@ -388,8 +453,8 @@ class Engine:
 
 
 @contextlib.contextmanager
-def _frozen_objects() -> Iterator[None]:
-    """What was imported before the loop is not looked through by the cyclic collector within it."""
+def frozen_objects() -> Iterator[None]:
+    """While it lasts, what was there before is not looked through by the cyclic collector."""
     gc.freeze()
     try:
         yield

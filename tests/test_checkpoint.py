@@ -70,7 +70,8 @@ def test_a_run_without_evaluation_and_schema_comes_back(tmp_path: Path) -> None:
 
 def test_equal_units_give_equal_bytes(tmp_path: Path) -> None:
     with CheckpointStore(tmp_path) as store:
-        assert store.save(unit(7)).read_bytes() == store.save(unit(7)).read_bytes()
+        first, second = (store.file_of(store.save(unit(7))) for _ in range(2))
+        assert first.read_bytes() == second.read_bytes()
 
 
 @pytest.mark.parametrize("keep", [1, 3])
@@ -85,7 +86,7 @@ def test_the_last_few_are_kept(keep: int, tmp_path: Path) -> None:
 
 def test_only_the_owner_may_read(tmp_path: Path) -> None:
     with CheckpointStore(tmp_path / "c") as store:
-        path = store.save(unit(1))
+        path = store.file_of(store.save(unit(1)))
     modes = [
         stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "c", path, tmp_path / "c" / "lock")
     ]
@@ -97,7 +98,7 @@ def test_a_damaged_one_is_passed_over_loudly(
 ) -> None:
     with CheckpointStore(tmp_path) as store:
         store.save(unit(1))
-        last = store.save(unit(2))
+        last = store.file_of(store.save(unit(2)))
         last.write_bytes(last.read_bytes()[:-7])
         with caplog.at_level(logging.WARNING):
             same(store.latest(), unit(1))
@@ -111,7 +112,7 @@ def test_a_damaged_one_is_passed_over_loudly(
 
 def test_nothing_but_damage_is_an_error(tmp_path: Path) -> None:
     with CheckpointStore(tmp_path) as store:
-        store.save(unit(1)).write_bytes(b"")
+        store.file_of(store.save(unit(1))).write_bytes(b"")
         with pytest.raises(UserError, match=r": all 1 checkpoints are damaged; delete the folder"):
             store.latest()
 
@@ -246,7 +247,7 @@ def test_a_store_must_be_entered(tmp_path: Path) -> None:
 def test_describe_says_what_is_in_it(tmp_path: Path) -> None:
     with CheckpointStore(tmp_path, fingerprint="f") as store:
         store.save(unit(1))
-        path = store.save(unit(2))
+        path = store.file_of(store.save(unit(2)))
     for place in (tmp_path, path):
         told = describe(place)
         assert told["path"] == str(path)
@@ -306,3 +307,58 @@ def test_whoever_writes_beside_the_checkpoints_asks_first(tmp_path: Path) -> Non
             store.check()
     with pytest.raises(RuntimeError, match="enter the store"):
         store.check()
+
+
+def numbers(folder: Path) -> list[int]:
+    """Which checkpoints lie in a folder."""
+    return sorted(int(path.stem[-10:]) for path in folder.glob("checkpoint-*"))
+
+
+def test_what_came_after_the_checkpoint_that_counts_is_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with CheckpointStore(tmp_path) as store:
+        for events in (3, 5, 7):
+            store.save(unit(events))
+        same(store.last(lambda checkpoint: None, at=2), unit(5))
+        assert numbers(tmp_path) == [1, 2]
+        assert caplog.messages == [
+            f"{store.file_of(3)}: the outputs before it were not committed; it is dropped"
+        ]
+        assert store.save(unit(9)) == 3
+
+
+def test_the_pinned_one_outlives_the_last_few(tmp_path: Path) -> None:
+    with CheckpointStore(tmp_path, keep=1) as store:
+        store.pin(store.save(unit(1)))
+        for events, there in ((2, [1, 2]), (3, [1, 3])):
+            store.save(unit(events))
+            assert numbers(tmp_path) == there
+        store.pin(3)
+        assert store.save(unit(4)) == 4
+        assert numbers(tmp_path) == [3, 4]
+    with CheckpointStore(tmp_path, keep=1) as store:  # after a crash before the commit
+        same(store.last(lambda checkpoint: None, at=3), unit(3))
+        store.save(unit(5))
+        assert numbers(tmp_path) == [3, 4]
+
+
+def test_a_damaged_one_that_counts_sends_back_and_keeps_its_number(tmp_path: Path) -> None:
+    with CheckpointStore(tmp_path) as store:
+        for events in (3, 5, 7):
+            store.save(unit(events))
+        store.file_of(2).write_bytes(b"")
+        same(store.last(lambda checkpoint: None, at=2), unit(3))
+        assert store.save(unit(4)) == 3
+        store.file_of(3).unlink()
+        store.file_of(2).unlink()
+        same(store.last(lambda checkpoint: None, at=2), unit(3))
+        assert store.save(unit(4)) == 3  # 2 is what the broker's offsets name: never another
+
+
+def test_offsets_that_name_a_checkpoint_of_another_folder_are_refused(tmp_path: Path) -> None:
+    with (
+        CheckpointStore(tmp_path) as store,
+        pytest.raises(UserError, match=r"checkpoint 4, which the broker's offsets name, is no"),
+    ):
+        store.last(lambda checkpoint: None, at=4)

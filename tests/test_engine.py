@@ -24,10 +24,10 @@ from streamlearn.block import (
     Features,
     Vocabulary,
 )
-from streamlearn.checkpoint import CheckpointStore
+from streamlearn.checkpoint import Checkpoint, CheckpointStore
 from streamlearn.connectors import as_source
 from streamlearn.connectors.sinks import MemorySink, open_dead_letters, open_sink
-from streamlearn.contracts import Batch, Json, Positions, Reject, State
+from streamlearn.contracts import Answers, Batch, Json, Origins, Positions, Reject, State
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
 from streamlearn.labels import DelayedLabels
@@ -215,9 +215,14 @@ def test_a_row_that_only_learns_is_no_event() -> None:
 def test_checkpoints_stand_at_multiples_of_events_whatever_the_blocks(
     block_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved = []
+    saved: list[int] = []
+
+    def noted(store: CheckpointStore, unit: Checkpoint) -> int:
+        saved.append(unit.events)
+        return len(saved)
+
     with CheckpointStore(tmp_path) as store:
-        monkeypatch.setattr(CheckpointStore, "save", lambda self, c: saved.append(c.events))
+        monkeypatch.setattr(CheckpointStore, "save", noted)
     summary = Engine(
         Numbers(25), RunningMean(), checkpoints=store, every_events=10, block_rows=block_rows
     ).run()
@@ -228,8 +233,13 @@ def test_checkpoints_stand_at_multiples_of_events_whatever_the_blocks(
 def test_labels_that_come_after_the_event_make_no_second_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved = []
-    monkeypatch.setattr(CheckpointStore, "save", lambda self, c: saved.append(c.events))
+    saved: list[int] = []
+
+    def noted(store: CheckpointStore, unit: Checkpoint) -> int:
+        saved.append(unit.events)
+        return len(saved)
+
+    monkeypatch.setattr(CheckpointStore, "save", noted)
     source = Numbers(20, lambda t: LEARN if 5 <= t < 10 else LABELLED)
     store = CheckpointStore(tmp_path)
     Engine(source, RunningMean(), checkpoints=store, every_events=5, block_rows=2).run()
@@ -245,7 +255,7 @@ def test_checkpoints_by_the_clock_also_while_nothing_comes(tmp_path: Path) -> No
         clock.now += 1.0
 
     class Store(CheckpointStore):
-        def save(self, checkpoint: Any) -> Path:
+        def save(self, checkpoint: Any) -> int:
             saved.append((clock.now, checkpoint.events))
             return super().save(checkpoint)
 
@@ -270,7 +280,7 @@ def test_sinks_are_durable_before_the_state_that_counts_on_them(tmp_path: Path) 
             return super().commit()
 
     class Store(CheckpointStore):
-        def save(self, checkpoint: Any) -> Path:
+        def save(self, checkpoint: Any) -> int:
             order.append("state")
             assert checkpoint.sinks["predictions"]["rows"] == checkpoint.events
             assert checkpoint.sources.get("numbers", 0) == checkpoint.events
@@ -565,7 +575,7 @@ def test_with_late_labels_events_alone_are_counted(block_rows: int, tmp_path: Pa
     saved: list[int] = []
 
     class Store(CheckpointStore):
-        def save(self, checkpoint: Any) -> Path:
+        def save(self, checkpoint: Any) -> int:
             saved.append(checkpoint.events)
             return super().save(checkpoint)
 
@@ -578,3 +588,142 @@ def test_with_late_labels_events_alone_are_counted(block_rows: int, tmp_path: Pa
         assert source.report()["pending"] == events - learnt
     assert saved == [0, 10, 17, 20, 25]
     assert [row["row"] for row in sink.rows] == list(range(17, 25))
+
+
+class Told:
+    """A delivery that writes down what it is told; `counts`: the checkpoint that counts."""
+
+    def __init__(self, folder: Path, counts: int | None = None) -> None:
+        self.folder, self.counts, self.told = folder, counts, list[Any]()
+
+    def begin(self) -> int | None:
+        """Note whether the lock is held."""
+        self.told.append(("begin", (self.folder / "lock").exists()))
+        return self.counts
+
+    def saved(self, number: int, positions: Positions) -> None:
+        """Note the number, where the source stands, and whether the file is there."""
+        there = (self.folder / f"checkpoint-{number:010d}.safetensors").exists()
+        self.told.append((number, positions.get("numbers"), there))
+
+    def close(self) -> None:
+        """Note it."""
+        self.told.append("close")
+
+
+def test_a_delivery_is_told_of_every_checkpoint_after_it_was_saved(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    store = CheckpointStore(tmp_path, keep=9)
+    Engine(Numbers(12), RunningMean(), checkpoints=store, delivery=told, every_events=5).run()
+    saves = [(1, None, True), (2, 5, True), (3, 10, True), (4, 12, True)]
+    assert told.told == [("begin", True), *saves, "close"]
+
+
+def test_the_checkpoint_that_a_delivery_names_is_gone_back_to(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=9)
+    Engine(Numbers(12), RunningMean(), checkpoints=store, every_events=5, limit=10).run()
+    sink, pipeline, told = MemorySink(), RunningMean(), Told(tmp_path, counts=2)
+    summary = Engine(
+        Numbers(12), pipeline, sink=sink, checkpoints=CheckpointStore(tmp_path), delivery=told
+    ).run()
+    assert (summary.resumed_at, summary.events, pipeline.n) == (5, 12, 12)
+    assert sink.rows == expected(12)[5:]
+    assert told.told == [("begin", True), (3, 12, True), "close"]
+
+
+def test_a_delivery_needs_checkpoints(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^Engine: delivery must have checkpoints to tell of; nam"):
+        Engine(Numbers(1), RunningMean(), delivery=Told(tmp_path))
+
+
+def test_begin_step_and_end_are_a_run_that_others_may_step_between(tmp_path: Path) -> None:
+    sinks = [MemorySink(), MemorySink()]
+    beats: list[int] = []
+    engines = [
+        Engine(
+            Numbers(7 + 5 * i),
+            RunningMean(),
+            sink=sink,
+            checkpoints=CheckpointStore(tmp_path / str(i)),
+            block_rows=2,
+            beat=lambda: beats.append(1),
+        )
+        for i, sink in enumerate(sinks)
+    ]
+    for engine in engines:
+        engine.begin()
+    going = engines
+    while going:
+        going = [engine for engine in going if engine.step(0.0)]
+    assert [engine.end().events for engine in engines] == [7, 12]
+    assert [sink.rows for sink in sinks] == [expected(7), expected(12)]
+    assert len(beats) == 4 + 1 + 6 + 1
+    for i in range(2):  # both locks are free
+        with CheckpointStore(tmp_path / str(i)) as store:
+            last = store.latest()
+        assert last is not None
+        assert last.events == 7 + 5 * i
+
+
+def test_an_engine_that_is_closed_saves_nothing(tmp_path: Path) -> None:
+    source = Numbers(9)
+    engine = Engine(source, RunningMean(), checkpoints=CheckpointStore(tmp_path), block_rows=4)
+    engine.begin()
+    assert engine.step()
+    assert (engine.positions, engine.idle) == ({"numbers": 4}, False)
+    engine.close()
+    engine.close()
+    assert source.closed == 1
+    with CheckpointStore(tmp_path) as store:
+        last = store.latest()
+    assert last is not None
+    assert last.events == 0
+
+
+def test_a_source_that_says_where_it_begins_is_held_to_it(tmp_path: Path) -> None:
+    """What `latest` meant at the first start must not mean something later after a crash."""
+
+    class Beginning(Numbers):
+        @property
+        def positions(self) -> Positions:
+            return {"numbers": self.at}
+
+        def open(self, positions: Positions) -> None:
+            self.at = positions.get("numbers", 3)
+
+    store = CheckpointStore(tmp_path)
+    engine = Engine(Beginning(9), RunningMean(2), checkpoints=store, block_rows=4)
+    with pytest.raises(Crash):
+        engine.run()
+    with CheckpointStore(tmp_path) as store:
+        last = store.latest()
+    assert last is not None
+    assert last.sources == {"numbers": 3}
+
+
+def test_sinks_see_where_events_came_from_and_alerts_only_blocks_with_alarms() -> None:
+    class Told(MemorySink):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[Any] = []
+
+        def write(self, answers: Answers) -> None:
+            assert answers.origins is not None
+            self.seen.append((answers.first_row, answers.origins.offset.tolist()))
+
+    class Placed(Numbers):
+        def poll(self, max_events: int, max_wait: float) -> Batch | None:
+            batch = super().poll(max_events, max_wait)
+            if batch is None:
+                return None
+            n = batch.block.n
+            offset = 100 + np.arange(self.at - n, self.at)
+            zeros = np.zeros(n, np.int64)
+            return batch._replace(
+                origins=Origins([("t", 0)], zeros.astype(np.intp), offset, zeros, None)
+            )
+
+    sink, alerts = Told(), Told()
+    Engine(Placed(8), RunningMean(), sink=sink, alerts=alerts, block_rows=1).run()
+    assert sink.seen == [(t, [100 + t]) for t in range(8)]
+    assert alerts.seen == [(t, [100 + t]) for t in range(8) if t % 2 == 0]  # 3 (t + 0.5) % 6 == 1.5
