@@ -4,6 +4,7 @@ Nothing here imports a client before one is asked for.
 """
 
 import importlib
+import warnings
 
 from streamlearn.connectors.kafka.wire import Client
 from streamlearn.errors import UserError
@@ -23,7 +24,10 @@ def client_named(name: str) -> Client:
         raise UserError(f"client: must be {' or '.join(_CLIENTS)}, got {name!r}")
     module, extra = _CLIENTS[name]
     try:
-        found = importlib.import_module(f"streamlearn.connectors.kafka.{module}")
+        with warnings.catch_warnings():
+            # kafka-python reads its schemas by functions that Python 3.11 and 3.12 deprecate
+            warnings.filterwarnings("ignore", r"(read|open)_text is deprecated", DeprecationWarning)
+            found = importlib.import_module(f"streamlearn.connectors.kafka.{module}")
     except ModuleNotFoundError as error:
         if str(error.name).startswith("streamlearn"):
             raise

@@ -9,7 +9,7 @@ import pytest
 from streamlearn.connectors.kafka.wire import Connection
 from tests.kafka.broker import Broker, create, noida_binary, started
 
-CLIENTS = ("kafka-python", "confluent")
+CLIENTS = ("kafka-python",)
 
 
 @pytest.fixture(scope="session")
