@@ -30,6 +30,10 @@ _POSITIONS = ("events", "sources", "sinks", "counters", "about")
 _SHOWN = ("what", "fingerprint", *_POSITIONS, "stages")
 
 
+class BusyError(UserError):
+    """Another run holds the lock of a checkpoint folder."""
+
+
 class Checkpoint(NamedTuple):
     """One atomic unit: what was learnt, and where every source and sink stood at that moment.
 
@@ -282,7 +286,7 @@ class _Lock:
             _lock(self._descriptor)
         except OSError as error:
             os.close(self._descriptor)
-            raise UserError(
+            raise BusyError(
                 f"{folder}: another run is using these checkpoints; stop it first, "
                 f"or give this run a folder of its own"
             ) from error

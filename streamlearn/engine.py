@@ -209,7 +209,8 @@ class Engine:
         SIGINT and SIGTERM finish the block, save and return (main thread only); a second one raises
         KeyboardInterrupt. Any exception leaves the last checkpoint as it is.
         """
-        with self._signals(), frozen_objects(), contextlib.closing(self):
+        signals = stopped_by_signals(self.stop, lambda: bool(self._stopped))
+        with signals, frozen_objects(), contextlib.closing(self):
             self.begin()
             while self.step():
                 pass
@@ -430,26 +431,30 @@ class Engine:
             about,
         )
 
-    # -- signals -----------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM stop the run gracefully while it lasts."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        caught = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._on_signal) for number in caught}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+@contextlib.contextmanager
+def stopped_by_signals(stop: Callable[[str], None], stopped: Callable[[], bool]) -> Iterator[None]:
+    """While it lasts, SIGINT and SIGTERM call `stop` (main thread only).
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._stopped:
+    One that comes when it is `stopped` already raises KeyboardInterrupt.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stopped():
             raise KeyboardInterrupt
-        self.stop(signal.Signals(number).name)
+        stop(signal.Signals(number).name)
+
+    before = {
+        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
