@@ -58,6 +58,20 @@ _FENCED = (
     kafka_errors.InvalidProducerEpochError,
     kafka_errors.InvalidProducerIdMappingError,
 )
+_PERMANENT = (  # no new transaction changes these
+    *_FENCED,
+    kafka_errors.AuthorizationError,
+    kafka_errors.InvalidConfigurationError,
+    kafka_errors.InvalidRecordError,
+    kafka_errors.InvalidTopicError,
+    kafka_errors.InvalidTransactionTimeoutError,
+    kafka_errors.MessageSizeTooLargeError,
+    kafka_errors.PolicyViolationError,
+    kafka_errors.RecordListTooLargeError,
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.UnsupportedSaslMechanismError,
+    kafka_errors.UnsupportedVersionError,
+)
 
 
 class _Heard:
@@ -118,23 +132,28 @@ class _Net(KafkaNetClient):  # type: ignore[misc]  # the library has no types
         return future
 
 
-def _settings(connection: Connection, kind: type, heard: _Heard | None = None) -> dict[str, Any]:
-    """The connection's options that a class of the library takes, and how to reach the broker."""
+def settings(
+    connection: Connection, kind: Any = KafkaConsumer, heard: _Heard | None = None
+) -> dict[str, Any]:
+    """The connection's options that a class of the library takes, and how to reach the broker.
+
+    Raises: UserError for an option that no class takes, a secret that cannot be read.
+    """
     known = [set(c.DEFAULT_CONFIG) for c in (KafkaConsumer, KafkaProducer, KafkaAdminClient)]
     options = chosen("kafka-python", connection.options, set.union(*known), OURS)
-    settings = {k: v for k, v in options.items() if k in kind.DEFAULT_CONFIG}  # type: ignore[attr-defined]
-    settings["bootstrap_servers"] = connection.bootstrap.split(",")
-    settings.setdefault("bootstrap_timeout_ms", START_MS)
-    settings.setdefault("reconnect_backoff_max_ms", 1000)
+    given = {name: value for name, value in options.items() if name in kind.DEFAULT_CONFIG}
+    given["bootstrap_servers"] = connection.bootstrap.split(",")
+    given.setdefault("bootstrap_timeout_ms", START_MS)
+    given.setdefault("reconnect_backoff_max_ms", 1000)
     if heard is not None:
-        settings["kafka_client"] = partial(_Net, heard)
-    return settings
+        given["kafka_client"] = partial(_Net, heard)
+    return given
 
 
-def _made(kind: type, connection: Connection, settings: dict[str, Any]) -> Any:
+def _made(kind: Any, connection: Connection, given: dict[str, Any]) -> Any:
     """An object of the library. Raises: BrokerError where no broker answers in time."""
     try:
-        return kind(**settings)
+        return kind(**given)
     except kafka_errors.KafkaError as error:
         _refuse(error, f"bootstrap {connection.bootstrap}")
     except (ValueError, TypeError, AssertionError, OSError) as error:
@@ -172,12 +191,12 @@ class Consumer:
         self, connection: Connection, group: str | None, *, keys: bool, headers: bool
     ) -> None:
         self._heard = _Heard()
-        settings = {
+        given = {
             "fetch_max_wait_ms": 100,
             "max_partition_fetch_bytes": 4 << 20,
             "metrics_enabled": False,
-        } | _settings(connection, KafkaConsumer, self._heard)
-        settings |= {
+        } | settings(connection, KafkaConsumer, self._heard)
+        given |= {
             "group_id": group,
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
@@ -186,7 +205,7 @@ class Consumer:
         }
         self._connection = connection
         self._keys, self._headers = keys, headers
-        self._kafka = _made(KafkaConsumer, connection, settings)
+        self._kafka = _made(KafkaConsumer, connection, given)
         self._missing: dict[str, float] = {}  # topic -> since when the broker does not know it
         self._complained = -math.inf
 
@@ -369,13 +388,13 @@ class Producer:
         self, connection: Connection, transactional_id: str | None, max_in_flight: int
     ) -> None:
         self._heard = _Heard()
-        settings = {
+        given = {
             "linger_ms": 5,
             "batch_size": 128 << 10,
             "max_request_size": MAX_BYTES,
             "metrics_enabled": False,
-        } | _settings(connection, KafkaProducer, self._heard)
-        settings |= {
+        } | settings(connection, KafkaProducer, self._heard)
+        given |= {
             "enable_idempotence": True,
             "acks": "all",
             "delivery_timeout_ms": FOREVER_MS,
@@ -385,7 +404,7 @@ class Producer:
         }
         self._id = transactional_id
         self._most = max_in_flight
-        self._kafka = _made(KafkaProducer, connection, settings)
+        self._kafka = _made(KafkaProducer, connection, given)
         self._flying: deque[Any] = deque()
         self._failure: tuple[BaseException, str] | None = None
         self._initialised = False
@@ -450,9 +469,13 @@ class Producer:
                 self._raise(future.exception, future._produce_future.topic_partition.topic)
 
     def _raise(self, error: BaseException, what: str) -> NoReturn:
-        if self._id is not None and not isinstance(error, _FATAL):
-            raise AbortedError(f"kafka: {what}: {type(error).__name__}: {_line(error)}") from None
-        _refuse(error, what)
+        if self._id is None:
+            _refuse(error, what)
+        last = self._kafka._transaction_manager._last_error  # what brought it into an error state
+        cause = last if last is not None and not isinstance(error, _PERMANENT) else error
+        if isinstance(cause, _PERMANENT):
+            _refuse(cause, what)
+        raise AbortedError(f"kafka: {what}: {type(cause).__name__}: {_line(cause)}") from None
 
     def flush(self) -> None:
         """Wait until all are acknowledged. Raises: as `send`."""
@@ -531,14 +554,6 @@ class Producer:
             self._kafka.close(timeout=0)
 
 
-_FATAL = (
-    *_FENCED,
-    kafka_errors.AuthorizationError,
-    kafka_errors.UnsupportedVersionError,
-    kafka_errors.IllegalStateError,
-)
-
-
 def _filled(headers: list[tuple[str, bytes | None]] | None) -> list[tuple[str, bytes]] | None:
     """The library cannot send a header without a value; it goes out empty."""
     if headers is None:
@@ -546,6 +561,52 @@ def _filled(headers: list[tuple[str, bytes | None]] | None) -> list[tuple[str, b
     if all(value is not None for _, value in headers):
         return headers  # type: ignore[return-value]
     return [(name, b"" if value is None else value) for name, value in headers]
+
+
+class Admin:
+    """KafkaAdminClient. See `wire.Admin`."""
+
+    def __init__(self, connection: Connection) -> None:
+        given = settings(connection, KafkaAdminClient)
+        self._kafka = _made(KafkaAdminClient, connection, given)
+
+    def create(self, topic: str, partitions: int, config: Mapping[str, str]) -> None:
+        """Make a topic; nothing happens where it is there with as many partitions."""
+        wanted = {topic: {"num_partitions": partitions, "configs": dict(config)}}
+        try:
+            self._kafka.create_topics(wanted, wait_for_metadata=True)
+        except kafka_errors.TopicAlreadyExistsError:
+            there = len(self._kafka.describe_topics([topic])[0]["partitions"])
+            if there != partitions:
+                raise BrokerError(
+                    f"kafka: {topic}: is there with {there} partitions, not {partitions}"
+                ) from None
+        except kafka_errors.KafkaError as error:
+            _refuse(error, topic)
+
+    def extend(self, topic: str, partitions: int) -> None:
+        """Add partitions to a topic: so many it has then."""
+        self._done(topic, self._kafka.create_partitions, {topic: partitions})
+
+    def delete(self, topic: str) -> None:
+        """Delete a topic."""
+        self._done(topic, self._kafka.delete_topics, [topic])
+
+    def delete_records(self, before: Mapping[Partition, int]) -> None:
+        """Delete records before an offset of each partition."""
+        wanted = {TopicPartition(*partition): offset for partition, offset in before.items()}
+        self._done(_named(before), self._kafka.delete_records, wanted)
+
+    @staticmethod
+    def _done(what: str, method: Any, wanted: Any) -> None:
+        try:
+            method(wanted)
+        except kafka_errors.KafkaError as error:
+            _refuse(error, what)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._kafka.close()
 
 
 class _KafkaPython:
@@ -569,7 +630,7 @@ class _KafkaPython:
 
     def admin(self, connection: Connection) -> wire.Admin:
         """For topics."""
-        raise NotImplementedError
+        return Admin(connection)
 
 
 CLIENT = _KafkaPython()

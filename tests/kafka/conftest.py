@@ -1,12 +1,15 @@
 """One broker for a session's tests, both clients, topics of their own."""
 
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from streamlearn.connectors import kafka
 from streamlearn.connectors.kafka.wire import Connection
+from tests.kafka import doubles
 from tests.kafka.broker import Broker, create, noida_binary, started
 
 CLIENTS = ("kafka-python",)
@@ -55,3 +58,12 @@ def topic(broker: Broker) -> Callable[..., str]:
         return create(broker, f"t-{uuid.uuid4().hex[:12]}", partitions)
 
     return made
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> doubles.MemoryBroker:
+    """A broker in memory; Connection(memory.bootstrap, "memory") reaches it."""
+    name = "streamlearn.connectors.kafka.memory"
+    monkeypatch.setitem(kafka._CLIENTS, "memory", ("memory", "dev"))
+    monkeypatch.setitem(sys.modules, name, doubles)
+    return doubles.MemoryBroker()
