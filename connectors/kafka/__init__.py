@@ -13,6 +13,7 @@ _CLIENTS = {  # name -> its module here, the extra that installs it
     "kafka-python": ("kafka_python", "kafka"),
     "confluent": ("confluent", "confluent"),
 }
+TAPE = "tape"  # a recording in the place of a broker
 
 
 def client_named(name: str) -> Client:
@@ -20,6 +21,10 @@ def client_named(name: str) -> Client:
 
     Raises: UserError for an unknown name, or a library that is not installed.
     """
+    if name == TAPE:
+        from streamlearn.connectors.kafka.tape import CLIENT
+
+        return CLIENT
     if name not in _CLIENTS:
         raise UserError(f"client: must be {' or '.join(_CLIENTS)}, got {name!r}")
     module, extra = _CLIENTS[name]

@@ -181,10 +181,3 @@ def test_the_command_makes_the_topic_and_sends(
     assert f"sent 20 records to {name} (2 partitions)" in capsys.readouterr().out
     got = [json.loads(record.value or b"")["n"] for record in consume(broker, name)]
     assert sorted(got) == list(range(20))
-
-
-def test_a_topic_that_is_not_there_is_one_line(connection: Connection, tmp_path: Path) -> None:
-    path = lines(tmp_path / "a.jsonl", [1])
-    with pytest.raises(UserError, match="no-such-topic") as told:
-        produce(path, "no-such-topic", connection)
-    assert "\n" not in str(told.value)
