@@ -60,7 +60,8 @@ class Origins(NamedTuple):
 class Batch(NamedTuple):
     """What one poll gives: a block, the records that did not fit, and where to go on after both.
 
-    origins: of the events in it (rows that PREDICT or OBSERVE), where the source knows them.
+    origins: of the events in it (rows that PREDICT or OBSERVE), where the source knows them; what a
+    `LanedSource` gives has them of all rows.
     """
 
     block: Block
@@ -155,7 +156,10 @@ class LanedSource(Protocol):
     """A source over several partitions, which a merge takes rows from in an order of its choice."""
 
     guarantee: str
-    lanes: Sequence[Lane]
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """Known after `open`; one that is found later is appended, by `wait`."""
 
     def open(self, positions: Positions) -> None:
         """Go to these positions; an empty dict means where the source was told to start."""

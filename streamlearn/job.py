@@ -22,6 +22,7 @@ from streamlearn.engine import DeadLetters, Summary
 from streamlearn.errors import UserError
 from streamlearn.evaluation import Evaluation
 from streamlearn.operators._base import ANOMALY, CLASSIFICATION
+from streamlearn.order_log import OrderLog
 from streamlearn.pipeline import Pipeline
 from streamlearn.result import Result
 from streamlearn.schema import LabelSchema, Schema
@@ -250,17 +251,23 @@ def store_of(
     )
 
 
+def order_log_of(store: CheckpointStore, config: Config) -> OrderLog:
+    """Where the order of a merge is kept: beside the checkpoints."""
+    needed = config.checkpoint is not None and config.checkpoint.keep_order == "needed"
+    return OrderLog(store.path / "order.log", store, keep_all=not needed)
+
+
 def with_late_labels(job: Job) -> Job:
-    """The job with its source wrapped, where its configuration says that labels come late."""
-    section = job.config.labels
+    """The job with its source wrapped: lanes are merged, and labels come late where it says so."""
+    section, store = job.config.labels, job.checkpoints
+    order = None if store is None else order_log_of(store, job.config)
     if section is None:
-        return job
+        return job._replace(source=label_sources.in_one(job.source, job.schema, order))
     if job.label_schema is not None:
         job.label_schema.bind(None, job.pipeline.labels)
     events = getattr(job.source, "schema", job.schema)
     with user_errors("labels: "):
-        late = label_sources.late(job.source, events, job.label_schema, section, job.checkpoints)
-    store = job.checkpoints
+        late = label_sources.late(job.source, events, job.label_schema, section, order)
     spill = Spill() if store is None else Spill(store.path / "spill", store.keep)
     job.pipeline.spill_to(spill, section.memory_mb << 20)
     job.evaluation.spill_to(spill, section.memory_mb << 20)

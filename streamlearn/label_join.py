@@ -14,7 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streamlearn.block import EXPIRED, LABELLED, LEARN, NO_TIME, SCORED, Block, Vocabulary
-from streamlearn.contracts import Batch, Json, Positions, Reject, Source, State, merged
+from streamlearn.contracts import (
+    Batch,
+    Json,
+    LanedSource,
+    Positions,
+    Reject,
+    Source,
+    State,
+    merged,
+)
 from streamlearn.errors import UserError
 from streamlearn.label_delay import Delay, Delays, parse_span
 from streamlearn.late_rows import (
@@ -26,7 +35,7 @@ from streamlearn.late_rows import (
     unpacked,
     weave,
 )
-from streamlearn.merging import Merged, Step
+from streamlearn.merging import Merged, Step, has_lanes
 from streamlearn.order_log import OrderLog
 from streamlearn.schema import Schema
 from streamlearn.schema_cells import Misfit, class_of, number
@@ -51,12 +60,16 @@ class _Waiting(NamedTuple):
 
 
 class _Early(NamedTuple):
-    """A label whose event has not come."""
+    """A label whose event has not come.
+
+    row: its number in the label stream, or its offset in its lane.
+    """
 
     row: int
     y: float
     time: int
     deadline: int
+    lane: str | None
 
 
 class _Row(NamedTuple):
@@ -136,9 +149,9 @@ class _Join:
         self.ys.append(y)
         self.counts["events"] += 1
 
-    def label(self, id: Any, y: float, time: int) -> None:
-        """The next label; y as the source of the labels codes it."""
-        given = _Early(self.row, y, time, self.now)
+    def label(self, id: Any, y: float, time: int, lane: str | None, offset: int) -> None:
+        """The next label; y as the source of the labels codes it; lane: None where it has none."""
+        given = _Early(self.row if lane is None else offset, y, time, self.now, lane)
         self.row += 1
         if not self.by_rows and time > self.now:
             self.now = time
@@ -271,6 +284,7 @@ class _Join:
             "keys": packed(_some([w.key for w in waiting])),
             "groups": packed(_some([w.group for w in waiting])),
             "early": packed(list(self.early)),
+            "lanes": packed(_some([e.lane for e in early])),
             "done": packed(list(self.done)),
         }
         fates = [_FATES.index(fate) for fate in self.done.values()]
@@ -295,9 +309,10 @@ class _Join:
             id: _Waiting(number, time, until, w, k, g)
             for id, (number, time, until), w, k, g in told
         }
+        lanes = unpacked(state.under("lanes")) or [None] * len(ids["early"])
         early = zip(ids["early"], arrays["early/numbers"].tolist(), arrays["early/y"].tolist(),
-                    strict=True)  # fmt: skip
-        self.early = {id: _Early(row, y, t, until) for id, (row, t, until), y in early}
+                    lanes, strict=True)  # fmt: skip
+        self.early = {id: _Early(row, y, t, until, lane) for id, (row, t, until), y, lane in early}
         fates = (_FATES[fate] for fate in arrays["done/fates"].tolist())
         self.done = dict(zip(ids["done"], fates, strict=True))
         self.counts = dict(table["counts"])
@@ -352,8 +367,8 @@ class JoinedLabels:
 
     def __init__(
         self,
-        events: Source,
-        labels: Source,
+        events: Source | LanedSource,
+        labels: Source | LanedSource,
         event_schema: Schema,
         label_schema: Schema,
         *,
@@ -367,7 +382,7 @@ class JoinedLabels:
         _refuse_schemas(event_schema, label_schema)
         self.schema, self._label_schema = event_schema, label_schema
         self.timeout = None if timeout is None else parse_span(timeout)
-        by_time = event_schema.time is not None
+        by_time = event_schema.time is not None or any(map(has_lanes, (events, labels)))
         if self.timeout is not None and self.timeout.kind == "duration" and not by_time:
             raise UserError(
                 f"timeout: {self.timeout.text} is told in time, but the events have no time "
@@ -382,6 +397,7 @@ class JoinedLabels:
         self._assume, self._most = _assumed(assume, label_schema), max_pending
         inputs = {_EVENTS: events, _LABELS: labels}
         self._merged = Merged(inputs, by_time=by_time, idle=idle, order=order_log, clock=clock)
+        self.sources = [events, labels]
         self.guarantee = f"{events.guarantee}; labels: {labels.guarantee}"
         self._start: list[Any] | None = None
         self._made: _Join | None = None
@@ -448,7 +464,7 @@ class JoinedLabels:
         self._merged.open(positions)
 
     def poll(self, max_events: int, max_wait: float) -> Batch | None:
-        """At most max_events events, and the labels that come between them."""
+        """At most max_events events, their origins, and the labels that come between them."""
         step = self._merged.take(max_events, max_wait)
         if step is not None:
             return self._batch(step)
@@ -459,6 +475,11 @@ class JoinedLabels:
             if rejects:
                 return Batch(self._template(), rejects, self._merged.positions)
         return None
+
+    @property
+    def positions(self) -> Positions:
+        """After the rows that were taken."""
+        return self._merged.positions
 
     @property
     def finished(self) -> bool:
@@ -487,7 +508,7 @@ class JoinedLabels:
         block = step.batches[0].block if step.batches[0] is not None else self._template()
         self._last = block.rows(0, 0)
         events = iter(_listed(block))
-        labels = iter([] if step.batches[1] is None else _told(step.batches[1].block))
+        labels = iter([] if step.batches[1] is None else _told(step.batches[1]))
         for at, chosen in enumerate(step.order.tolist()):
             join.at = at
             if chosen == 0:
@@ -497,7 +518,8 @@ class JoinedLabels:
         rejects = self._rejects(step.rejects)
         out = self._woven(block)
         join.begin_block()
-        return Batch(out, rejects, self._merged.positions)
+        origins = None if step.batches[0] is None else step.batches[0].origins
+        return Batch(out, rejects, self._merged.positions, origins)
 
     def _woven(self, block: Block) -> Block:
         """The events of a block and what was said between them."""
@@ -544,7 +566,10 @@ class JoinedLabels:
         return [reject for _, _, reject in sorted(placed, key=lambda entry: entry[:2])]
 
     def _dead(self, id: Any, given: _Early, reason: str) -> Reject:
-        """A label that was refused, as a dead letter; its position counts labels from 0."""
+        """A label that was refused, as a dead letter.
+
+        Its position is its lane and offset, or counts labels from 0.
+        """
         schema, value = self._label_schema, given.y
         label = None if value != value else value
         if schema.labels is not None and label is not None:
@@ -552,7 +577,8 @@ class JoinedLabels:
         record = {str(schema.id): id, str(schema.target): label}
         if schema.time is not None:
             record[schema.time] = str(np.datetime64(given.time, "ns"))
-        return Reject(_LABELS, given.row, reason, json.dumps(record, ensure_ascii=False).encode())
+        raw = json.dumps(record, ensure_ascii=False).encode()
+        return Reject(given.lane or _LABELS, given.row, reason, raw)
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -628,8 +654,15 @@ def _listed(block: Block) -> list[tuple[Any, int, float, Any, Any]]:
     return list(zip(ids, times, block.weight.tolist(), keys, groups, strict=True))
 
 
-def _told(block: Block) -> list[tuple[Any, float, int]]:
-    """Id, label and time of each label."""
+def _told(batch: Batch) -> list[tuple[Any, float, int, str | None, int]]:
+    """Id, label, time, lane and offset of each label."""
+    block, origins = batch.block, batch.origins
     ids = [None] * block.n if block.ids is None else block.ids.tolist()
     times = [NO_TIME] * block.n if block.times is None else block.times.tolist()
-    return list(zip(ids, block.y.tolist(), times, strict=True))
+    lanes: list[str | None] = [None] * block.n
+    offsets = [-1] * block.n
+    if origins is not None:
+        names = [f"{topic}/{number}" for topic, number in origins.partitions]
+        lanes = [names[i] for i in origins.partition.tolist()]
+        offsets = origins.offset.tolist()
+    return list(zip(ids, block.y.tolist(), times, lanes, offsets, strict=True))

@@ -1,17 +1,18 @@
 """From arguments or a configuration to labels that come late: how they are read and joined."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from streamlearn import config as configs
 from streamlearn import connectors
-from streamlearn.checkpoint import CheckpointStore
 from streamlearn.config import Config, LabelsSection
-from streamlearn.contracts import Source
+from streamlearn.contracts import LanedSource, Source
 from streamlearn.errors import UserError
 from streamlearn.label_delay import parse_delay
 from streamlearn.labels import DelayedLabels, JoinedLabels
+from streamlearn.merging import MergedEvents, has_lanes
 from streamlearn.order_log import OrderLog
 from streamlearn.schema import LabelSchema, Schema
 from streamlearn.schema_infer import target_of
@@ -123,32 +124,45 @@ def whole(events: Schema, labels: LabelSchema) -> Schema:
 
 
 def late(
-    source: Source,
+    source: Source | LanedSource,
     schema: Schema,
     labels: LabelSchema | None,
     section: LabelsSection,
-    store: CheckpointStore | None,
+    order: OrderLog | None,
+    label_source: Source | LanedSource | None = None,
 ) -> Late:
     """The source whose labels come as the section says.
 
     Args:
         source: of the events. schema: theirs. labels: how the label stream is read, if there is
-            one. store: where the order of a merge is logged.
+            one. order: where the order of a merge is logged. label_source: of the label stream,
+            where it is open already.
     Raises: UserError for a delay that the schema cannot give, or a label stream that is not there.
     """
     if labels is None:
-        return DelayedLabels(source, schema, section.delay)
+        return DelayedLabels(in_one(source, schema, order), schema, section.delay)
+    told = label_source
+    if told is None:
+        told = connectors.open_source(str(section.source), labels)
+    waits = has_lanes(source) and has_lanes(told) and "idle" not in section.model_fields_set
     return JoinedLabels(
         source,
-        connectors.open_source(str(section.source), labels),
+        told,
         schema,
         labels,
         timeout=section.timeout,
         assume=section.assume,
         max_pending=section.max_pending,
-        idle=section.idle,
-        order_log=None if store is None else OrderLog(store.path / "order.log", store),
+        idle=math.inf if waits else section.idle,
+        order_log=order,
     )
+
+
+def in_one(source: Source | LanedSource, schema: Schema, order: OrderLog | None) -> Source:
+    """The source itself, or its lanes as one stream. order: where the order is logged."""
+    if not has_lanes(source):
+        return cast(Source, source)
+    return MergedEvents(cast(LanedSource, source), schema, order_log=order)
 
 
 def doubt(found: Mapping[str, Any] | None, timed: bool) -> str | None:

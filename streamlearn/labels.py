@@ -100,14 +100,24 @@ class DelayedLabels:
 
     # -- a source ----------------------------------------------------------------------------------
 
+    @property
+    def sources(self) -> list[Any]:
+        """What the events come from."""
+        return list(getattr(self.source, "sources", [self.source]))
+
+    @property
+    def positions(self) -> Positions:
+        """After the events that were handed out."""
+        return dict(self._positions)
+
     def open(self, positions: Positions) -> None:
         """Go to these positions, with the state that was loaded; an empty dict is the beginning."""
         if not self._loaded:
             self._begin()
         self._loaded = False
         _ = self._coder  # the classes known now are those known before the first event
-        self._positions = dict(positions)
         self.source.open(positions)
+        self._positions = dict(positions) | getattr(self.source, "positions", {})
 
     def poll(self, max_events: int, max_wait: float) -> Batch | None:
         """At most max_events events and the labels that come with them; at the end only labels."""
@@ -220,6 +230,9 @@ class DelayedLabels:
             "queue": self._queue.state(),
             "delays": self._delays.state(),
         }
+        source: Any = self.source
+        if hasattr(source, "state"):  # lanes that are merged
+            members["source"] = source.state()
         table = {
             "delay": list(self.delay),
             "events": self._events,
@@ -247,6 +260,9 @@ class DelayedLabels:
         self._arrivals = Arrivals(self.schema.labels, table["classes"] or [])
         self._queue.load(state.under("queue"))
         self._delays.load(state.under("delays"))
+        source: Any = self.source
+        if hasattr(source, "load") and "source" in table:
+            source.load(state.under("source"))
         self._loaded = True
 
 

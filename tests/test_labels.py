@@ -300,7 +300,7 @@ class Said:
         self.rows.clear()
 
     def write(self, answers: Any) -> None:
-        block, outputs, _ = answers
+        block, outputs = answers.block, answers.outputs
         names = list(block.labels.values)
         for t in np.flatnonzero(block.mode & SCORED == SCORED):
             code, proba = outputs["prediction"][t], outputs["proba"][t].tolist()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from streamlearn.block import LABELLED, Block, Features
+from streamlearn.block import I8, LABELLED, Block, Features
 from streamlearn.connectors import as_source
 from streamlearn.contracts import Batch, Positions
 from streamlearn.errors import UserError
@@ -178,9 +178,9 @@ def test_a_choice_that_was_the_clock_s_is_durable_at_once(punctual: bool, tmp_pa
     clock = SettableClock()
 
     class Noting(OrderLog):
-        def append(self, order: NDArray[np.intp], sync: bool = False) -> None:
+        def append(self, order: NDArray[np.intp], offsets: I8, sync: bool = False) -> None:
             synced.append((clock.now, sync))
-            super().append(order, sync)
+            super().append(order, offsets, sync)
 
     merged = live(clock, Noting(tmp_path / "order.log"), punctual)
     merged.open({})
