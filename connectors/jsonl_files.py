@@ -5,15 +5,12 @@ Blank lines are skipped; of a key named twice the last counts. A line that is no
 with its number.
 """
 
-import json
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import numpy as np
-
 from streamlearn.connectors._decode_lines import PIECE, LineReader, Place, Split, lines_of
+from streamlearn.connectors._json_columns import JsonColumns
+from streamlearn.connectors._json_columns import loose_object as loose_object
 from streamlearn.connectors.compressed import Bytes, PipeBytes, open_bytes
 from streamlearn.contracts import Json
 from streamlearn.errors import UserError
@@ -22,15 +19,6 @@ from streamlearn.schema_cells import Misfit
 from streamlearn.schema_columns import Decoded, decode_columns
 
 BOM = b"\xef\xbb\xbf"
-_NUMBER = float | None
-_SCALAR = str | int | float | bool | None
-
-
-def _record_type(names: list[str], types: list[Any]) -> Any:
-    """A struct with fields f0, f1, … under the names of the columns; absent and null are None."""
-    slots = [(f"f{i}", kind, None) for i, kind in enumerate(types)]
-    rename = {f"f{i}": name for i, name in enumerate(names)}
-    return msgspec.defstruct("Record", slots, rename=rename, gc=False)
 
 
 class JsonDecoder:
@@ -38,25 +26,16 @@ class JsonDecoder:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self.names = schema.wanted()
-        types = [_json_type(schema, name) for name in self.names]
-        self._typed = msgspec.json.Decoder(_record_type(self.names, types))
-        self._loose = msgspec.json.Decoder(_record_type(self.names, [Any] * len(self.names)))
-        self._floats = {n for n, kind in zip(self.names, types, strict=True) if kind == _NUMBER}
-        self._slots = {name: attrgetter(f"f{i}") for i, name in enumerate(self.names)}
+        self._columns = JsonColumns(schema, schema.wanted())
+        self.names = self._columns.numbers + self._columns.others
 
     def whole(self, data: bytes) -> Decoded | None:
         """All records at once; None when a line is no object or a value has another type."""
         lines = [line for line in data.split(b"\n") if line and line != b"\r"]
-        try:
-            records = list(map(self._typed.decode, lines))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        columns = self._columns.whole(lines)
+        if columns is None:
             return None
-        columns: dict[str, Any] = {}
-        for name, slot in self._slots.items():
-            listed = list(map(slot, records))
-            columns[name] = np.array(listed, np.float64) if name in self._floats else listed
-        decoded, misfits = decode_columns(self.schema, columns, len(records))
+        decoded, misfits = decode_columns(self.schema, columns, len(lines))
         return None if misfits else decoded
 
     def split(self, data: bytes, line: int, final: bool) -> Split:
@@ -66,44 +45,12 @@ class JsonDecoder:
         refused: list[tuple[Place, str]] = []
         for place in lines_of(data, line):
             try:
-                rows.append(self._record(data[place.start : place.stop]))
+                rows.append(self._columns.row(data[place.start : place.stop]))
                 places.append(place)
             except Misfit as reason:
                 refused.append((place, str(reason)))
         columns = {name: [row[i] for row in rows] for i, name in enumerate(self.names)}
         return Split(columns, places, refused, len(data), line + data.count(b"\n"))
-
-    def _record(self, text: bytes) -> list[Any]:
-        """The wanted values of one line; NaN and Infinity, which are no JSON, are read as well."""
-        try:
-            record = self._loose.decode(text)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            table = loose_object(text)
-            return [table.get(name) for name in self.names]
-        return [slot(record) for slot in self._slots.values()]
-
-
-def _json_type(schema: Schema, name: str) -> Any:
-    kind = schema.features[name].kind if name in schema.features else None
-    if kind in ("text", "words"):
-        return Any
-    number = schema.task == "regression" and name == schema.target
-    return _NUMBER if kind == "number" or number or name == schema.weight else _SCALAR
-
-
-def loose_object(text: bytes) -> dict[str, Any]:
-    """A line as Python's json reads it; Misfit says why it is no object."""
-    try:
-        value = json.loads(text.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise Misfit("must be UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise Misfit(f"must be JSON: {error.msg} at character {error.pos + 1}") from None
-    except (RecursionError, ValueError):
-        raise Misfit("must be JSON: nested too deeply, or a number too long") from None
-    if not isinstance(value, dict):
-        raise Misfit(f"must be a JSON object, got {type(value).__name__}")
-    return value
 
 
 def _skip_bom(stream: Bytes) -> int:

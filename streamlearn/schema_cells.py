@@ -23,7 +23,7 @@ BOOLEANS = {
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _NAN = re.compile(r"[+-]?nan(?:\([a-z0-9_]*\))?", re.ASCII | re.IGNORECASE)
 _INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.ASCII | re.IGNORECASE)
-_INTEGER = re.compile(r"0|-?[1-9]\d*", re.ASCII)
+_INTEGER = re.compile(r"0|-?[1-9]\d{0,999}", re.ASCII)  # int() refuses 4,301 digits
 _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)"
     r"(?:[ T](\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?(Z|[+-]\d\d(?::?\d\d)?)?)?",
@@ -229,7 +229,14 @@ def whole_number(text: str) -> int | None:
 def identity(value: Any, missing: Collection[str]) -> Any:
     """An id or key, or None for missing: text that reads as an integer is that integer."""
     text = category(value, missing)
-    return int(text) if text is not None and _INTEGER.fullmatch(text) else text
+    return None if text is None else text_identity(text, ())
+
+
+def text_identity(text: str, missing: Collection[str]) -> Any:
+    """The same for what is text."""
+    if text in missing:
+        return None
+    return int(text) if _INTEGER.fullmatch(text) else text
 
 
 def reads_as_integer(text: str) -> bool:

@@ -7,9 +7,9 @@ value; what they do not know goes there.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -104,12 +104,25 @@ def booleans(column: Column, missing: frozenset[str], misfits: Misfits, owner: s
 
 def times(column: Column, missing: frozenset[str], unit: str, misfits: Misfits, owner: str) -> I8:
     """A column of times as nanoseconds since 1970, NO_TIME for missing."""
-    fast = None if isinstance(column, list) else _arrow_times(column)
+    fast = _listed_times(column, unit) if isinstance(column, list) else _arrow_times(column)
     if fast is not None:
         return fast
     cell = partial(cells.time, missing=missing, unit=unit)
     listed = _by_cell(column, cell, None, misfits, owner)
     return np.array([NO_TIME if t is None else t for t in listed], dtype=np.int64)
+
+
+def _listed_times(column: list[Any], unit: str) -> I8 | None:
+    """A list of nothing but integers within the range of times; else None."""
+    if set(map(type, column)) != {int}:
+        return None
+    scale = cells.NANOSECONDS[unit]
+    try:
+        counted = np.array(column, dtype=np.int64)
+    except OverflowError:
+        return None
+    most = (2**63 - 1) // scale
+    return counted * scale if -most <= counted.min() and counted.max() <= most else None
 
 
 def _arrow_times(column: pa.Array) -> I8 | None:
@@ -197,11 +210,23 @@ class Coded:
         """Rows start to stop by the codes of a vocabulary, which learns the values new in them."""
         local = self.codes[start:stop]
         if self._known < len(self.values):
-            top = int(local.max(initial=-1)) + 1
-            for i in range(self._known, top):
-                self._table[i] = vocabulary.code(self.values[i])
-            self._known = max(self._known, top)
+            for code in range(self._known, int(local.max(initial=-1)) + 1):
+                self.learn(code, vocabulary)
         return self._table[local]
+
+    def fresh(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """The values that rows start to stop are the first to show: (row after start, code)."""
+        if self._known == len(self.values):
+            return []
+        local = self.codes[start:stop]
+        rows = np.flatnonzero(local >= self._known)
+        codes, first = np.unique(local[rows], return_index=True)
+        return list(zip(rows[first].tolist(), codes.tolist(), strict=True))
+
+    def learn(self, code: int, vocabulary: Vocabulary) -> None:
+        """Tell the vocabulary of the next value that it may not know yet."""
+        self._table[code] = vocabulary.code(self.values[code])
+        self._known = code + 1
 
 
 def _arrow_codes(column: pa.Array) -> tuple[I8, list[Any]]:
@@ -262,9 +287,12 @@ def identities(
     column: Column, missing: frozenset[str], misfits: Misfits, owner: str
 ) -> NDArray[Any]:
     """A column of ids or keys: an object array of integers, text and None."""
-    cell = partial(cells.identity, missing=missing)
     out = np.empty(len(column), dtype=object)
-    out[:] = _by_cell(column, cell, None, misfits, owner)
+    if isinstance(column, list) and set(map(type, column)) <= {int, str}:
+        out[:] = [cells.text_identity(v, missing) if type(v) is str else v for v in column]
+    else:
+        cell = partial(cells.identity, missing=missing)
+        out[:] = _by_cell(column, cell, None, misfits, owner)
     return out
 
 
@@ -331,17 +359,99 @@ class Decoded:
         return block
 
 
+class Part(NamedTuple):
+    """Rows start to stop of what was decoded."""
+
+    decoded: Decoded
+    start: int
+    stop: int
+
+
+def interleaved(parts: Sequence[Part], order: NDArray[np.intp]) -> Block:
+    """Rows of several parts of one schema as a block; order (m,): the part that each row is of.
+
+    As if the rows had been decoded in this order: the tables of the schema grow in it. Take each
+    part's rows once and in order. Cost: 0.1 us a row beyond a part's `take`.
+    """
+    if len(parts) == 1:
+        return parts[0].decoded.take(parts[0].start, parts[0].stop)
+    return _Weave(parts, order).block()
+
+
+class _Weave:
+    """Where the rows of each part stand among all of them."""
+
+    def __init__(self, parts: Sequence[Part], order: NDArray[np.intp]) -> None:
+        self.parts, self.m = parts, order.shape[0]
+        at = np.argsort(order.astype(np.uint16), kind="stable")  # 16 bits are sorted by radix
+        ends = np.cumsum([part.stop - part.start for part in parts])
+        self.at = np.split(at, ends[:-1])
+
+    def block(self) -> Block:
+        """All of them as a block."""
+        first = self.parts[0].decoded
+        features, labels = first.features, first.schema.labels
+        X = self._placed([part.decoded.X for part in self.parts])
+        for name in first.categories:
+            coded = [part.decoded.categories[name] for part in self.parts]
+            X[:, features.index(name)] = self._codes(coded, features.categories[name])
+        targets: list[Any] = [part.decoded.y for part in self.parts]
+        if isinstance(first.y, Coded):
+            y = self._codes(targets, labels if labels is not None else Vocabulary())
+        else:
+            y = self._placed(targets)
+        weight = self._placed([part.decoded.weight for part in self.parts])
+        mode = self._placed([part.decoded.mode for part in self.parts])
+        block = Block(X, y, weight, mode, features, labels, sparse=self._sparse())
+        for name in _SIDE:
+            if getattr(first, name) is not None:
+                setattr(block, name, self._placed([getattr(p.decoded, name) for p in self.parts]))
+        return block
+
+    def _placed(self, columns: Sequence[Any]) -> Any:
+        """A column of each part in its place."""
+        out = np.empty((self.m, *columns[0].shape[1:]), dtype=columns[0].dtype)
+        for column, (_, start, stop), at in zip(columns, self.parts, self.at, strict=True):
+            out[at] = column[start:stop]
+        return out
+
+    def _codes(self, columns: Sequence[Coded], vocabulary: Vocabulary) -> F8:
+        """A column of codes; what is new enters the vocabulary in the order of the rows."""
+        new = []
+        for i, (column, (_, start, stop)) in enumerate(zip(columns, self.parts, strict=True)):
+            new += [(int(self.at[i][row]), i, code) for row, code in column.fresh(start, stop)]
+        for _, i, code in sorted(new):
+            columns[i].learn(code, vocabulary)
+        out = np.empty(self.m)
+        for column, (_, start, stop), at in zip(columns, self.parts, self.at, strict=True):
+            out[at] = column.take(start, stop, vocabulary)
+        return out
+
+    def _sparse(self) -> Csr | None:
+        rows = [p.decoded.sparse.rows(p.start, p.stop) for p in self.parts
+                if p.decoded.sparse is not None]  # fmt: skip
+        if not rows:
+            return None
+        lengths = np.concatenate([np.diff(part.indptr) for part in rows])
+        pointers = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        values = np.concatenate([part.values for part in rows])
+        columns = np.concatenate([part.columns for part in rows])
+        places = np.argsort(np.concatenate(self.at))
+        return Csr(values, columns, pointers, rows[0].width).take(places)
+
+
 def decode_columns(
-    schema: "Schema", columns: Mapping[str, Column], n: int
+    schema: "Schema", columns: Mapping[str, Column], n: int, known: Misfits | None = None
 ) -> tuple[Decoded, Misfits]:
     """Columns of n records to the rows that fit and, by row, the reasons against those that do not.
 
     An absent column is missing in every row. Reasons are looked for feature by feature, then in
-    target, weight, id, key, time, group, label time: the first one counts.
+    target, weight, id, key, time, group, label time: the first one counts. known: reasons that were
+    found before, which count first.
     Cost: 3 to 6 ns a number from Arrow.
     """
     decoded = Decoded(schema, n)
-    misfits: Misfits = {}
+    misfits: Misfits = dict(known or {})
     absent: dict[str, Column] = {}
     for name in schema.wanted():
         if columns.get(name) is None:
