@@ -69,9 +69,15 @@ def _line(data: bytes, place: Place) -> str:
 class CsvDecoder:
     """The records of one header: `whole` by pyarrow with declared types, `split` line by line."""
 
-    def __init__(self, schema: Schema, names: Sequence[str], delimiter: str) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        names: Sequence[str],
+        delimiter: str,
+        wanted: Sequence[str] | None = None,
+    ) -> None:
         self.schema, self.names, self.delimiter = schema, list(names), delimiter
-        wanted = schema.wanted()
+        wanted = schema.wanted() if wanted is None else list(wanted)
         types = {name: _arrow_type(schema, name) for name in wanted}
         self._places = {name: self.names.index(name) for name in wanted}
         self._parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=False)
@@ -86,19 +92,25 @@ class CsvDecoder:
 
     def whole(self, data: bytes) -> Decoded | None:
         """All records at once; None for unusual quotes or line ends and for any misfit."""
+        table = self.table(data)
+        if table is None:
+            return None
+        columns = {name: _joined(table.column(name)) for name in table.column_names}
+        decoded, misfits = decode_columns(self.schema, columns, table.num_rows)
+        return None if misfits else decoded
+
+    def table(self, data: bytes) -> pa.Table | None:
+        """All records by declared types; None where one is unusual or does not fit its type."""
         if not self._ordinary(data):
             return None
         read = csv.ReadOptions(column_names=self.names, use_threads=False, block_size=len(data) + 1)
         try:
-            table = csv.read_csv(
+            return csv.read_csv(
                 pa.BufferReader(data), read_options=read, parse_options=self._parse,
                 convert_options=self._convert,
             )  # fmt: skip
         except (pa.ArrowInvalid, pa.ArrowKeyError):
             return None
-        columns = {name: _joined(table.column(name)) for name in table.column_names}
-        decoded, misfits = decode_columns(self.schema, columns, table.num_rows)
-        return None if misfits else decoded
 
     def _ordinary(self, data: bytes) -> bool:
         """True when every line is a record: proper quotes, none of them around a line end."""
@@ -155,6 +167,13 @@ class CsvDecoder:
             self._check(fields, taken)
             return fields, taken
         raise Unfinished(f"a quoted field must be closed within {MOST_LINES} lines")
+
+    def record(self, data: bytes) -> dict[str, str]:
+        """The wanted fields of one record that is all there is; Misfit where it is none."""
+        line = data.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")
+        fields = fields_of(line, self.delimiter)
+        self._check(fields, 1)
+        return {name: fields[at] for name, at in self._places.items()}
 
     def _check(self, fields: Sequence[str], taken: int) -> None:
         if len(fields) != len(self.names):
