@@ -173,7 +173,8 @@ class KafkaLane:
 
     def _next(self) -> tuple[Fetched, int]:
         """The next records, up to PIECE of them, and how many entries they are."""
-        parts, n = [], 0
+        parts: list[Fetched] = []
+        n = 0
         for raw in self._raw:
             n += len(raw.records.values)
             if parts and n > PIECE:

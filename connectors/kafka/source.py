@@ -142,8 +142,12 @@ class KafkaSource:
     def connected(self) -> bool:
         """Whether broker and registry answered of late."""
         consumer, rows = self._consumer, self._rows
-        return consumer is not None and rows is not None \
-            and consumer.connected and rows.decoder.connected
+        return (
+            consumer is not None
+            and rows is not None
+            and consumer.connected
+            and rows.decoder.connected
+        )
 
     @property
     def assigned(self) -> bool:
