@@ -1,18 +1,15 @@
 """Topics as a source, on a broker in memory; what needs a real one is in test_source_broker.py."""
 
 import json
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pytest
 
-from streamlearn.connectors.kafka.location import LATEST, Format, Point, Topics
-from streamlearn.connectors.kafka.source import LOOK, KafkaSource
-from streamlearn.connectors.kafka.wire import BrokerError, Connection
+from streamlearn.connectors.kafka.location import Topics
+from streamlearn.connectors.kafka.source import KafkaSource
+from streamlearn.connectors.kafka.wire import Connection
 from streamlearn.contracts import Batch, Reject
-from streamlearn.errors import UserError
 from streamlearn.schema import Schema
 from tests.kafka.broker import Sent
 from tests.kafka.doubles import MemoryBroker
@@ -88,12 +85,14 @@ def test_rows_of_lanes_are_taken_in_the_order_that_is_asked_for(memory: MemoryBr
     source = waited(opened(memory, "t"))
     assert [lane.ready().n for lane in source.lanes] == [3, 3, 3]  # type: ignore[union-attr]
     batch = source.take(np.array([2, 0, 0, 2], dtype=np.intp))
-    assert batch.block.ids is not None and batch.block.ids.tolist() == [2, 0, 3, 5]
+    assert batch.block.ids is not None
+    assert batch.block.ids.tolist() == [2, 0, 3, 5]
     assert batch.block.X.ravel().tolist() == [1.0, 0.0, 1.5, 2.5]
     assert batch.block.y.tolist() == [-2.0, 0.0, -3.0, -5.0]
     assert batch.positions == {"t/0": 2, "t/1": 0, "t/2": 2}
     origins = batch.origins
-    assert origins is not None and origins.keys is not None
+    assert origins is not None
+    assert origins.keys is not None
     assert list(origins.partitions) == [("t", 0), ("t", 1), ("t", 2)]
     assert origins.partition.tolist() == [2, 0, 0, 2]
     assert origins.offset.tolist() == [0, 0, 1, 1]
@@ -115,7 +114,9 @@ def test_offsets_and_times_are_told_of_what_is_ready(memory: MemoryBroker) -> No
     memory.produce("t", [sent(0), Sent(b"{", time=NOW), sent(2), Sent(None, b"k", NOW), sent(4)])
     source = waited(opened(memory, "t"))
     ready = source.lanes[0].ready()
-    assert ready is not None and ready.times is not None and ready.offsets is not None
+    assert ready is not None
+    assert ready.times is not None
+    assert ready.offsets is not None
     assert (ready.n, ready.rejects, ready.offsets.tolist()) == (3, [1], [0, 2, 4])
     assert ready.times.tolist() == [(NOW + i * SECOND) * 10**6 for i in (0, 2, 4)]
     assert source.tombstones == 1
