@@ -8,7 +8,7 @@ ends the process inside fastavro's compiled code, and no message may do that.
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from itertools import accumulate
 from operator import itemgetter
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fastavro import parse_schema, schemaless_reader
+from fastavro.read import SchemaResolutionError
 from fastavro.schema import SchemaParseException, UnknownType
 
 from streamlearn.connectors.kafka.decode import value_names
@@ -32,26 +33,40 @@ _FACTORS = {  # logical type -> nanoseconds
 }  # fmt: skip
 _UNREADABLE = (  # what fastavro raises for bytes that are no record of the schema
     EOFError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError, struct.error,
+    SchemaResolutionError,
 )  # fmt: skip
 
 
 class AvroReading:
     """Reads the messages of one record schema.
 
-    text: the schema as JSON. references: named types that it needs, in order.
+    text: the schema as JSON. references: named types that it needs, in order. reader: another
+    schema, with the fields that are wanted; those that a message lacks get their default, and a
+    field may be found by its aliases.
     Raises: BadSchema. Cost: 4 us a message of 10 fields, most of it fastavro's.
     """
 
     def __init__(
-        self, text: str, schema: Schema, references: Sequence[tuple[str, str]] = ()
+        self,
+        text: str,
+        schema: Schema,
+        references: Sequence[tuple[str, str]] = (),
+        reader: str | None = None,
     ) -> None:
         parsed, named = _parsed(text, references)
         self._schema = parse_schema(_Plain(named).record(parsed))
-        fields = {field["name"]: field["type"] for field in parsed["fields"]}
+        self._reader = None
+        fields = _types(parsed)
+        if reader is not None:
+            wanted, named = _parsed(reader, ())
+            self._reader = parse_schema(_Plain(named).record(wanted))
+            fields, written = _types(wanted), fields
+            _check_units(written, fields)
         self._names = [name for name in value_names(schema.wanted()) if name in fields]
         factors = {name: _factor(fields[name]) for name in timed(schema) if name in fields}
         self._factors = {name: factor for name, factor in factors.items() if factor is not None}
         self._nothing: dict[str, Any] = dict.fromkeys(fields)
+        self._owner = "its schema" if reader is None else "its schema, read by another"
 
     def columns(self, bodies: Sequence[bytes]) -> tuple[Columns, Misfits]:
         """As `MessageDecoder.columns`."""
@@ -70,10 +85,10 @@ class AvroReading:
 
     def _whole(self, bodies: Sequence[bytes]) -> list[dict[str, Any]] | None:
         """All records by one buffer; None when one does not end where its message does."""
-        data, schema = BytesIO(b"".join(bodies)), self._schema
+        data, schema, reader = BytesIO(b"".join(bodies)), self._schema, self._reader
         tell = data.tell
         try:
-            read = [(schemaless_reader(data, schema, None), tell()) for _ in bodies]
+            read = [(schemaless_reader(data, schema, reader), tell()) for _ in bodies]
         except _UNREADABLE:
             return None
         ends = accumulate(map(len, bodies))
@@ -84,13 +99,13 @@ class AvroReading:
     def _record(self, body: bytes, row: int, misfits: Misfits) -> dict[str, Any]:
         data = BytesIO(body)
         try:
-            record: Any = schemaless_reader(data, self._schema, None)
+            record: Any = schemaless_reader(data, self._schema, self._reader)
         except _UNREADABLE as error:
-            misfits[row] = f"must be Avro of its schema: {_why(error)}"
+            misfits[row] = f"must be Avro of {self._owner}: {_why(error)}"
             return self._nothing
         left = len(body) - data.tell()
         if left:
-            misfits[row] = f"must be Avro of its schema: {left} bytes are left over"
+            misfits[row] = f"must be Avro of {self._owner}: {left} bytes are left over"
             return self._nothing
         return record  # type: ignore[no-any-return]
 
@@ -100,6 +115,8 @@ def _why(error: Exception) -> str:
         return "it ends too early"
     if isinstance(error, UnicodeDecodeError):
         return "text must be UTF-8"
+    if isinstance(error, SchemaResolutionError):
+        return f"{error}"
     if isinstance(error, LookupError):
         return "it has a branch or a symbol that is not there"
     return "it has a value out of range"
@@ -127,6 +144,18 @@ def _parsed(
     return parsed, named
 
 
+def _types(record: dict[str, Any]) -> dict[str, Any]:
+    return {field["name"]: field["type"] for field in record["fields"]}
+
+
+def _check_units(written: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Resolution takes a time's number as it is, so both sides must count the same."""
+    for name in written.keys() & wanted.keys():
+        sides = {_factor(written[name]), _factor(wanted[name])} - {None}
+        if len(sides) > 1:
+            raise BadSchema(f"must count {name!r} in the units of the reader's schema")
+
+
 def _factor(kind: Any) -> int | None:
     """Nanoseconds of one unit of a time, alone or beside null; None for what is none."""
     if isinstance(kind, list):
@@ -151,12 +180,17 @@ class _Plain:
         if name in self._done:
             return name
         self._open.append(name)
-        fields = [{"name": f["name"], "type": self.of(f["type"])} for f in schema["fields"]]
+        fields = [
+            {key: f[key] for key in ("name", "aliases", "default") if key in f}
+            | {"type": self.of(f["type"])}
+            for f in schema["fields"]
+        ]
         self._open.pop()
         self._done.add(name)
         if all(self._takes_nothing(field["type"]) for field in fields):
             self._empty.add(name)
-        return {"type": "record", "name": name, "fields": fields}
+        kept = {"type": "record", "name": name, "fields": fields}
+        return kept | ({"aliases": schema["aliases"]} if "aliases" in schema else {})
 
     def of(self, schema: Any) -> Any:
         """Any schema."""
@@ -201,7 +235,7 @@ class _Plain:
         self._done.add(name)
         if schema.get("size") == 0:
             self._empty.add(name)
-        kept = ["type", "name", "symbols", "size"]
+        kept = ["type", "name", "symbols", "size", "aliases", "default"]
         if schema.get("logicalType") == "decimal":
             kept += ["logicalType", "precision", "scale"]
         return {key: schema[key] for key in kept if key in schema}
@@ -220,18 +254,32 @@ class _Plain:
 def declared(form: Format, schema: Schema) -> AvroReading:
     """The reading of a schema file. Raises: UserError."""
     if form.schema_file is None:
-        raise UserError("format: avro needs schema_file, an .avsc file, or a registry")
+        raise UserError("format: avro needs schema, an .avsc file, or kafka.registry")
     try:
-        text = Path(form.schema_file).read_text("utf-8")
-        return AvroReading(text, schema)
-    except (BadSchema, UnicodeDecodeError) as reason:
+        return AvroReading(_text(form.schema_file), schema)
+    except BadSchema as reason:
         raise UserError(f"{form.schema_file}: {reason}") from None
+
+
+def registered(form: Format, schema: Schema) -> Callable[[Registered], AvroReading]:
+    """What makes a registry's schema a reading, or raises BadSchema. Raises: UserError."""
+    reader = None
+    if form.schema_file is not None:
+        declared(form, schema)  # it must be right by itself
+        reader = _text(form.schema_file)
+
+    def compiled(found: Registered) -> AvroReading:
+        if found.kind != "AVRO":
+            raise BadSchema(f"must be AVRO, is {found.kind}")
+        return AvroReading(found.text, schema, found.references, reader)
+
+    return compiled
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: must be UTF-8") from None
     except OSError as error:
-        raise UserError(f"{form.schema_file}: cannot be read: {error.strerror}") from None
-
-
-def registered(found: Registered, schema: Schema) -> AvroReading:
-    """The reading of a registry's schema. Raises: BadSchema."""
-    if found.kind != "AVRO":
-        raise BadSchema(f"must be AVRO, is {found.kind}")
-    return AvroReading(found.text, schema, found.references)
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None

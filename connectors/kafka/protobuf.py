@@ -7,7 +7,6 @@ value, a wrapper its value, a timestamp a time; other messages inside do not fit
 
 import base64
 import binascii
-import importlib
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -256,14 +255,17 @@ def _file(name: str, text: str) -> descriptor_pb2.FileDescriptorProto:
     return file
 
 
-def registered(found: Registered, schema: Schema) -> _Indexed:
-    """The reading of a registry's schema. Raises: BadSchema."""
-    if found.kind != "PROTOBUF":
-        raise BadSchema(f"must be PROTOBUF, is {found.kind}")
-    files = [_file(name, text) for name, text in found.references]
-    main = _file("default", found.text)
-    pool = _pool([*files, main])
-    return _Indexed([_type(pool, main, message.name) for message in main.message_type], schema)
+def registered(form: Format, schema: Schema) -> Callable[[Registered], _Indexed]:
+    """What makes a registry's schema a reading, or raises BadSchema."""
+
+    def compiled(found: Registered) -> _Indexed:
+        if found.kind != "PROTOBUF":
+            raise BadSchema(f"must be PROTOBUF, is {found.kind}")
+        main = _file("default", found.text)
+        pool = _pool([*(_file(name, text) for name, text in found.references), main])
+        return _Indexed([_type(pool, main, message.name) for message in main.message_type], schema)
+
+    return compiled
 
 
 def _type(
@@ -273,43 +275,20 @@ def _type(
 
 
 def declared(form: Format, schema: Schema) -> ProtobufReading:
-    """The reading of a message that the configuration names.
-
-    Either a class of a generated module, `package.module:Message`, or the full name of a message in
-    a descriptor set, `protoc --include_imports --descriptor_set_out=FILE`. Raises: UserError.
-    """
-    if form.message is None:
-        raise UserError("format: protobuf needs message, the name of a message, or a registry")
-    if form.schema_file is None:
-        return ProtobufReading(_imported(form.message), schema)
+    """The reading of a message in a descriptor set, by its full name. Raises: UserError."""
+    path = form.descriptors
+    if path is None or form.message is None:
+        raise UserError("format: protobuf needs descriptors and message, or kafka.registry")
     try:
-        data = Path(form.schema_file).read_bytes()
-        files = descriptor_pb2.FileDescriptorSet.FromString(data).file
+        files = descriptor_pb2.FileDescriptorSet.FromString(Path(path).read_bytes()).file
         kind = _pool(files).FindMessageTypeByName(form.message)
     except OSError as error:
-        raise UserError(f"{form.schema_file}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except DecodeError:
-        raise UserError(
-            f"{form.schema_file}: must be a descriptor set; make one by "
-            "protoc --include_imports --descriptor_set_out=FILE"
-        ) from None
+        how = "protoc --include_imports --descriptor_set_out=FILE"
+        raise UserError(f"{path}: must be a descriptor set; make one by {how}") from None
     except BadSchema as reason:
-        raise UserError(f"{form.schema_file}: {reason}") from None
+        raise UserError(f"{path}: {reason}") from None
     except KeyError:
-        raise UserError(f"{form.schema_file}: there is no message {form.message!r}") from None
+        raise UserError(f"{path}: there is no message {form.message!r}") from None
     return ProtobufReading(message_factory.GetMessageClass(kind), schema)
-
-
-def _imported(path: str) -> type[Message]:
-    """A message class by its import path."""
-    module, _, name = path.rpartition(":" if ":" in path else ".")
-    try:
-        found = getattr(importlib.import_module(module), name, None) if module else None
-    except ImportError as error:
-        raise UserError(f"format: message {path!r} cannot be imported: {error}") from None
-    if not (isinstance(found, type) and issubclass(found, Message)):
-        raise UserError(
-            f"format: message must be a class as in bank_pb2:Transaction, or with schema_file "
-            f"the name of a message in it, got {path!r}"
-        )
-    return found

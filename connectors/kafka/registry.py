@@ -19,6 +19,7 @@ from confluent_kafka.schema_registry import (
 )
 
 from streamlearn.connectors.kafka.schemas import Registered
+from streamlearn.connectors.kafka.secrets import Secrets
 from streamlearn.errors import UserError
 
 PATIENCE = (1.0, 1.0)  # seconds before a number that is not known is asked for again
@@ -55,7 +56,8 @@ class Registry:
 
     Args:
         url: http(s)://host:port, several with commas; mock:// for tests.
-        options: of confluent-kafka's registry client, under its own names, resolved.
+        options: of confluent-kafka's registry client, under its own names; a text may hold
+            ${env:NAME} and ${file:PATH}.
         serialized: ask for Protobuf schemas in serialized form.
         patience: seconds before a number that is not known is asked for again, each of them once.
         client: another client, for tests.
@@ -70,8 +72,12 @@ class Registry:
         patience: Sequence[float] = PATIENCE,
         client: SchemaRegistryClient | None = None,
     ) -> None:
+        self._address = url
         self.url = url.rpartition("@")[2] if "@" in url else url  # without a password
-        self._client = client or _client(url, options or {})
+        self._options = options or {}
+        self._own = client is None
+        self._secrets = Secrets(self._options)
+        self._client = client or _client(url, self._secrets)
         self._format = "serialized" if serialized else None
         self._patience = tuple(patience)
         self._verdicts: dict[int, Registered | str] = {}
@@ -161,6 +167,7 @@ class Registry:
         failures = 0
         while not self._closed.is_set():
             try:
+                self._renew()
                 answer = ask()
             except _FAILURES as error:
                 if not _passes(error):
@@ -175,6 +182,12 @@ class Registry:
             self._back(failures)
             return answer
         return "it was closed"
+
+    def _renew(self) -> None:
+        """Another client where a file with a secret has changed."""
+        if self._own and self._secrets.changed():
+            self._secrets = Secrets(self._options)
+            self._client = _client(self._address, self._secrets)
 
     def _away(self, error: Exception, failures: int) -> None:
         if self._connected:
@@ -191,9 +204,9 @@ class Registry:
         self._connected = True
 
 
-def _client(url: str, options: Mapping[str, object]) -> SchemaRegistryClient:
+def _client(url: str, secrets: Secrets) -> SchemaRegistryClient:
     """confluent-kafka's client. Raises: UserError for an option that it does not take."""
     try:
-        return SchemaRegistryClient.new_client({**DEFAULTS, **options, "url": url})
+        return SchemaRegistryClient.new_client({**DEFAULTS, **secrets.options, "url": url})
     except (ValueError, TypeError, OSError) as error:
         raise UserError(f"registry: {error}") from None

@@ -5,13 +5,12 @@ A registry's messages begin with byte 0 and the number of their schema, four byt
 
 import importlib
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from streamlearn.connectors.kafka.location import Format
+from streamlearn.connectors.kafka.location import Format, RegistryAddress
 from streamlearn.errors import UserError
 from streamlearn.schema import Schema
 from streamlearn.schema_columns import Column, Misfits
@@ -186,27 +185,35 @@ def stamps(values: Sequence[int | None], factor: int, name: str, misfits: Misfit
         return pa.array(scaled, pa.timestamp("ns"))
 
 
-def schema_decoder(form: Format, schema: Schema) -> "OneSchema | RegistryMessages":
+def schema_decoder(
+    form: Format, schema: Schema, registry: RegistryAddress | None = None
+) -> "OneSchema | RegistryMessages":
     """The decoder of a format avro or protobuf.
 
+    A Protobuf message of a descriptor set needs no registry, whether there is one or not.
     Raises: UserError for a schema that is not there or cannot be read, and without the packages.
     """
+    if form.descriptors is not None:
+        registry = None
     try:
-        return _decoder(form, schema)
+        return _decoder(form, schema, registry)
     except ModuleNotFoundError as error:
         if str(error.name).startswith("streamlearn"):
             raise
         raise UserError(
             f"format: {form.name} needs the package {error.name!r}; "
-            f"pip install 'streamlearn[{'registry' if form.registry else 'formats'}]'"
+            f"pip install 'streamlearn[{'formats' if registry is None else 'registry'}]'"
         ) from None
 
 
-def _decoder(form: Format, schema: Schema) -> "OneSchema | RegistryMessages":
+def _decoder(
+    form: Format, schema: Schema, address: RegistryAddress | None
+) -> "OneSchema | RegistryMessages":
     module = importlib.import_module(f"streamlearn.connectors.kafka.{form.name}")
-    if form.registry is None:
+    if address is None:
         return OneSchema(module.declared(form, schema))
     from streamlearn.connectors.kafka.registry import Registry
 
-    registry = Registry(form.registry, form.registry_options, serialized=form.name == "protobuf")
-    return RegistryMessages(registry, partial(module.registered, schema=schema))
+    compiled = module.registered(form, schema)
+    registry = Registry(address.url, address.options, serialized=form.name == "protobuf")
+    return RegistryMessages(registry, compiled)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,9 +29,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamlearn.connectors.kafka import registry as registry_module
+from streamlearn.connectors.kafka import secrets
 from streamlearn.connectors.kafka.avro import AvroReading
 from streamlearn.connectors.kafka.avro import registered as avro_registered
-from streamlearn.connectors.kafka.location import Format
+from streamlearn.connectors.kafka.location import Format, RegistryAddress
 from streamlearn.connectors.kafka.protobuf import registered as protobuf_registered
 from streamlearn.connectors.kafka.registry import Registry
 from streamlearn.connectors.kafka.schemas import BadSchema, RegistryMessages, schema_decoder
@@ -300,15 +302,13 @@ def test_a_schema_file_is_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("form", "text", "message"),
     [
-        (Format("avro"), None, "format: avro needs schema_file, an .avsc file, or a registry"),
+        (Format("avro"), None, "format: avro needs schema, an .avsc file, or kafka.registry"),
         (Format("avro", schema_file="x"), None, "x: cannot be read: No such file or directory"),
         (Format("avro", schema_file="x"), "{", "x: must be JSON: "),
-        (Format("protobuf"), None, "format: protobuf needs message, the name of a message, or"),
-        (Format("protobuf", message="json:loads"), None, "format: message must be a class as in"),
-        (Format("protobuf", message="nowhere:A"), None, "format: message 'nowhere:A' cannot be"),
-        (Format("protobuf", message="A", schema_file="x"), None, "x: cannot be read"),
-        (Format("protobuf", message="A", schema_file="x"), "abc", "x: must be a descriptor set"),
-        (Format("protobuf", message="A", schema_file="x"), "", "x: there is no message 'A'"),
+        (Format("protobuf"), None, "format: protobuf needs descriptors and message, or kafka.r"),
+        (Format("protobuf", message="A", descriptors="x"), None, "x: cannot be read"),
+        (Format("protobuf", message="A", descriptors="x"), "abc", "x: must be a descriptor set"),
+        (Format("protobuf", message="A", descriptors="x"), "", "x: there is no message 'A'"),
     ],
 )
 def test_a_format_that_lacks_something_says_what(
@@ -373,7 +373,7 @@ def registry(client: Client) -> Registry:
 
 def avro_of(client: Client, **table: Any) -> RegistryMessages:
     asked = schema(**table)
-    return RegistryMessages(registry(client), lambda found: avro_registered(found, asked))
+    return RegistryMessages(registry(client), avro_registered(Format("avro"), asked))
 
 
 def framed(number: int, body: bytes) -> bytes:
@@ -422,6 +422,38 @@ def test_the_schema_may_change_in_mid_stream(client: Client) -> None:
         found.X[:, [0, 1, 3]],
         [[3, np.nan, 0.002], [0.5, 9.0, 0.005], [4, np.nan, 0.002], [1.5, 8.0, np.nan]],
     )
+
+
+def test_a_schema_of_the_reader_finds_what_was_renamed(client: Client, tmp_path: Path) -> None:
+    """By aliases; what a message lacks has the default; what does not fit is refused."""
+    path = tmp_path / "reader.avsc"
+    wanted = record(("amount", "double"), ("limit", "double"), ("sent", ["null", MILLIS]))
+    wanted["fields"][0]["aliases"] = ["price"]
+    wanted["fields"][1]["default"] = 7.0
+    wanted["fields"][2]["default"] = None
+    path.write_text(json.dumps(wanted))
+    old = client.add(record(("price", "int"), ("sent", MILLIS)))
+    new = client.add(record(("amount", "double"), ("limit", "double")))
+    far = client.add(record(("other", "double")))
+    off = client.add(record(("price", "int"), ("sent", MICROS)))
+    kinds = {"amount": "number", "limit": "number", "sent": "time"}
+    asked = schema(**features(**kinds))
+    form = Format("avro", schema_file=str(path))
+    decoder = RegistryMessages(registry(client), avro_registered(form, asked))
+    values = [
+        framed(old, zigzag(3) + zigzag(5)),
+        framed(new, struct.pack("<dd", 0.5, 9.0)),
+        framed(far, struct.pack("<d", 0.5)),
+        framed(off, zigzag(3) + zigzag(5)),
+    ]
+    columns, misfits = decoded(decoder, values)
+    assert misfits == {
+        2: "must be Avro of its schema, read by another: No default value for field amount in R",
+        3: f"schema {off} of the registry must count 'sent' in the units of the reader's schema",
+    }
+    assert columns["amount"] == [3.0, 0.5, None, None]
+    assert columns["limit"] == [7.0, 9.0, None, None]
+    assert columns["sent"][0] == np.datetime64(5, "ms")
 
 
 def test_an_unknown_number_is_asked_for_three_times_and_then_refused(client: Client) -> None:
@@ -571,19 +603,38 @@ def test_over_http_with_a_password(
     monkeypatch.setattr(registry_module, "BACK_OFF", (0.001,))
     monkeypatch.setattr(registry_module, "PATIENCE", ())
     url, seen = served(2, {3: PAYMENT})
-    form = Format("avro", registry=url, registry_options={"basic.auth.user.info": "me:secret"})
-    decoder = schema_decoder(form, schema())
+    monkeypatch.setenv("REGISTRY_LOGIN", "me:secret")
+    options = {"basic.auth.user.info": "${env:REGISTRY_LOGIN}"}
+    decoder = schema_decoder(Format("avro"), schema(), RegistryAddress(url, options))
     assert isinstance(decoder, RegistryMessages)
-    assert "secret" not in repr(form)
     columns, misfits = decoded(decoder, [framed(3, payment(1.5, "visa", 7, True))])
     assert (columns["amount"], misfits) == ([1.5], {})
     assert seen == ["Basic " + base64.b64encode(b"me:secret").decode()] * 3
     decoder.close()
 
 
+def test_a_password_that_changes_in_its_file_is_read_again(
+    served: Callable[[int, dict[int, Any]], tuple[str, list[str | None]]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(secrets, "LOOK_SECONDS", 0.0)
+    path = tmp_path / "login"
+    path.write_text("me:old")
+    url, seen = served(0, {3: PAYMENT, 4: PAYMENT})
+    asked = Registry(url, {"basic.auth.user.info": f"${{file:{path}}}"})
+    asked.known(3)
+    settle()
+    path.write_text("me:new")
+    os.utime(path, ns=(1, 1))
+    asked.known(4)
+    settle()
+    assert seen == ["Basic " + base64.b64encode(word).decode() for word in (b"me:old", b"me:new")]
+
+
 def test_nothing_listens_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry_module, "BACK_OFF", (0.001,))
-    decoder = schema_decoder(Format("avro", registry="http://127.0.0.1:9"), schema())
+    decoder = schema_decoder(Format("avro"), schema(), RegistryAddress("http://127.0.0.1:9"))
     value = framed(3, b"")
     while decoder.ready([value]) == 0 and decoder.connected:
         pass
@@ -686,7 +737,7 @@ def descriptors(tmp_path: Path) -> str:
 
 
 def test_fields_of_a_message_become_columns(payments: Any, descriptors: str) -> None:
-    form = Format("protobuf", message="bank.Payment", schema_file=descriptors)
+    form = Format("protobuf", message="bank.Payment", descriptors=descriptors)
     decoder = schema_decoder(form, schema(features=KINDS, time="sent"))
     values = [full(payments).SerializeToString(), payments(side=9).SerializeToString()]
     columns, misfits = decoder.columns(values)
@@ -708,25 +759,19 @@ def test_fields_of_a_message_become_columns(payments: Any, descriptors: str) -> 
 def test_a_message_inside_is_no_number(payments: Any, descriptors: str) -> None:
     asked = schema(features={"place": "number"})
     decoder = schema_decoder(Format("protobuf", (), message="bank.Payment",
-                                    schema_file=descriptors), asked)  # fmt: skip
+                                    descriptors=descriptors), asked)  # fmt: skip
     columns, _ = decoder.columns([payments(place={"x": 2.0}).SerializeToString()])
     _, misfits = decode_columns(asked, columns, 1)
     assert misfits == {0: "feature 'place' must be a number, got {'x': 2.0}"}
 
 
 def test_a_poisoned_message_of_protobuf_is_refused_alone(payments: Any, descriptors: str) -> None:
-    form = Format("protobuf", message="bank.Payment", schema_file=descriptors)
+    form = Format("protobuf", message="bank.Payment", descriptors=descriptors)
     decoder = schema_decoder(form, schema())
     good = full(payments).SerializeToString()
     columns, misfits = decoder.columns([good, b"\xff\xff", good])
     assert misfits == {1: "must be a Protobuf message bank.Payment"}
     assert columns["amount"] == [1.5, None, 1.5]
-
-
-def test_a_class_by_its_import_path() -> None:
-    form = Format("protobuf", message="google.protobuf.wrappers_pb2:DoubleValue")
-    decoder = schema_decoder(form, schema(**features(value="number")))
-    assert decoder.columns([b"\x09" + struct.pack("<d", 2.5)]) == ({"value": [2.5]}, {})
 
 
 def serialized(file: Any) -> str:
@@ -735,7 +780,7 @@ def serialized(file: Any) -> str:
 
 def protobuf_of(client: Client) -> RegistryMessages:
     asked = schema()
-    return RegistryMessages(registry(client), lambda found: protobuf_registered(found, asked))
+    return RegistryMessages(registry(client), protobuf_registered(Format("protobuf"), asked))
 
 
 def test_messages_of_a_registry_say_which_of_their_schema_they_are(
