@@ -25,6 +25,8 @@ ELSEWHERE = {  # the only files that may import more, and what
     "operators/_torch.py": ("torch",),
     "connectors/kafka/kafka_python.py": ("kafka",),
     "connectors/kafka/confluent.py": ("confluent_kafka",),
+    "connectors/kafka/member_confluent.py": ("confluent_kafka",),
+    "connectors/kafka/member_kafka_python.py": ("kafka",),
     "connectors/kafka/avro.py": ("fastavro",),
     "connectors/kafka/protobuf.py": ("google.protobuf",),
     "connectors/kafka/registry.py": ("confluent_kafka",),

