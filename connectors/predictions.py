@@ -5,6 +5,7 @@ as known from the row after the one that taught it, or from the first row that g
 probability; the classes that were known before the stream began count from the start.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -147,6 +148,19 @@ def _selected(rows: Rows, asked: NDArray[np.bool_]) -> Rows:
         rows.proba[asked],
         None if rows.known is None else rows.known[asked],
     )
+
+
+def class_runs(rows: Rows) -> Iterator[tuple[int, int, int]]:
+    """Runs of rows that know the same number of classes: start, stop, classes."""
+    n = len(rows.row)
+    if rows.known is None:
+        if n:
+            yield 0, n, rows.proba.shape[1]
+        return
+    cuts = [0, *(np.flatnonzero(np.diff(rows.known)) + 1).tolist(), n]
+    for start, stop in itertools.pairwise(cuts):
+        if stop > start:
+            yield start, stop, int(rows.known[start])
 
 
 def class_columns(labels: Sequence[Any], stop: int, start: int = 0) -> list[str]:

@@ -11,6 +11,7 @@ from streamlearn.contracts import Answers, Json, Sink
 from streamlearn.errors import UserError
 
 if TYPE_CHECKING:
+    from streamlearn.connectors.alerts import AlertFile
     from streamlearn.connectors.text_sinks import DeadLetterSink
 
 _FORMATS = {
@@ -131,6 +132,26 @@ def open_dead_letters(location: Location, *, overwrite: bool = False) -> "DeadLe
     compression = _COMPRESSIONS.get(Path(path).suffix.lower())
     overwrite = bool(options.get("overwrite", overwrite))
     return text_sinks.DeadLetterSink(path, compression, overwrite=overwrite)
+
+
+def open_alerts(
+    location: Location,
+    schema: Tables | None = None,
+    *,
+    model: str = "",
+    overwrite: bool = False,
+) -> "AlertFile":
+    """The sink for alarms: JSON Lines, whatever the ending; also .gz and .zst.
+
+    Args: as for open_sink. model: fingerprint of the pipeline.
+    """
+    from streamlearn.connectors.alerts import AlertFile
+
+    options = _options(location)
+    path = str(options["path"])
+    compression = _COMPRESSIONS.get(Path(path).suffix.lower())
+    overwrite = bool(options.get("overwrite", overwrite))
+    return AlertFile(path, compression, tables=schema, model=model, overwrite=overwrite)
 
 
 def _options(location: Location) -> Mapping[str, Any]:

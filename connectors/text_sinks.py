@@ -1,7 +1,6 @@
 """Predictions and dead letters as text: CSV and JSON Lines, plain, gzip or zstd, or on stdout."""
 
 import csv
-import itertools
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ from streamlearn.connectors.predictions import (
     RowBuffer,
     Rows,
     class_columns,
+    class_runs,
     id_column,
 )
 from streamlearn.contracts import Answers, Json, Reject
@@ -352,7 +352,7 @@ class _JsonLines:
 
     def of(self, rows: Rows) -> Iterator[memoryview]:
         """Pieces of text; the classes known are the same within each."""
-        for start, stop, classes in _runs(rows):
+        for start, stop, classes in class_runs(rows):
             yield self._text(rows, start, stop, classes)
 
     def _text(self, rows: Rows, start: int, stop: int, classes: int) -> memoryview:
@@ -365,16 +365,3 @@ class _JsonLines:
         for k, name in enumerate(class_columns(rows.labels or (), classes)):
             pieces += [f",{json.dumps(name)}:", float_text(rows.proba[start:stop, k])]
         return joined(*pieces, "}\n", missing="null")
-
-
-def _runs(rows: Rows) -> Iterator[tuple[int, int, int]]:
-    """Runs of rows that know the same number of classes: start, stop, classes."""
-    n = len(rows.row)
-    if rows.known is None:
-        if n:
-            yield 0, n, rows.proba.shape[1]
-        return
-    cuts = [0, *(np.flatnonzero(np.diff(rows.known)) + 1).tolist(), n]
-    for start, stop in itertools.pairwise(cuts):
-        if stop > start:
-            yield start, stop, int(rows.known[start])
