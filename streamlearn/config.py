@@ -498,6 +498,7 @@ def _keys_at(parents: Sequence[str | int]) -> list[str]:
     """The keys that a section may have."""
     if parents[:2] == ["schema", "features"]:
         return _keys_of(Feature)
+    nested: dict[Any, type[BaseModel]]
     nested = {"format": FormatSection, "registry": RegistrySection, "source": TopicsSection}
     if parents and parents[-1] in nested:
         return _keys_of(nested[parents[-1]])
