@@ -14,10 +14,11 @@ from urllib.parse import parse_qsl
 
 from streamlearn.connectors.sinks import open_dead_letters as open_dead_letters
 from streamlearn.connectors.sinks import open_sink as open_sink
-from streamlearn.contracts import Batch, Positions, Source
+from streamlearn.contracts import Batch, LanedSource, Positions, Source
 from streamlearn.errors import UserError
 
 if TYPE_CHECKING:
+    from streamlearn.connectors.kafka.location import Topics
     from streamlearn.schema import Schema
 
 SAMPLE = 1000  # rows that a schema is inferred from
@@ -96,6 +97,10 @@ def open_source(location: str | Path, schema: "Schema") -> Source:
     Raises: UserError for what is not there.
     """
     text = str(location)
+    if text.startswith("kafka:"):
+        raise UserError(
+            f"{text}: topics are read by run, replay and init; `streamlearn record` them"
+        )
     if text.startswith(("river:", "drift:")):
         return _named(text, schema)[0]
     from streamlearn.connectors._partitions import Partition, PartitionedSource
@@ -114,6 +119,17 @@ def open_source(location: str | Path, schema: "Schema") -> Source:
         "was read of them; packed text is unpacked again up to the position"
     )
     return PartitionedSource(schema, [_partition(f, schema) for f in files], text, guarantee)
+
+
+def open_topics(topics: "Topics", schema: "Schema") -> LanedSource:
+    """The source of some topics; nothing is connected before it is opened.
+
+    Raises: UserError for a client that is not installed, or a format that does not fit.
+    """
+    from streamlearn.connectors.kafka.source import KafkaSource
+
+    found: LanedSource = KafkaSource(topics, schema)
+    return found
 
 
 def _partition(file: DataFile, schema: "Schema") -> Any:
@@ -182,6 +198,10 @@ def _sample(data: Any) -> Mapping[str, Sequence[Any]]:
 
     if isinstance(data, (str, Path)):
         return _sample_location(str(data))
+    if type(data).__name__ == "Topics":
+        from streamlearn.connectors.kafka.sample import sample_topics
+
+        return sample_topics(data, SAMPLE)
     table = as_table(data)
     if table is not None:
         from streamlearn.connectors.parquet_files import sample_table
@@ -208,6 +228,10 @@ def _check_iterable(data: Any) -> None:
 
 def _sample_location(text: str) -> Mapping[str, Sequence[Any]]:
     kind, name, options = _options(text)
+    if kind == "kafka":
+        from streamlearn.connectors.kafka.location import topics_at
+
+        return _sample(topics_at(text))
     if kind == "river":
         from streamlearn.connectors.river_data import river_records
 

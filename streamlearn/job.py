@@ -8,16 +8,19 @@ import contextlib
 import dataclasses
 import hashlib
 import json as json_text
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from streamlearn import config as configs
-from streamlearn import connectors, label_sources, registry, stdin
+from streamlearn import connectors, label_sources, registry, stdin, topics
 from streamlearn.checkpoint import CheckpointStore
 from streamlearn.config import Config
+from streamlearn.config_topics import TopicsSection
+from streamlearn.connectors.kafka.location import Topics
 from streamlearn.connectors.sinks import open_dead_letters, open_sink
-from streamlearn.contracts import Json, Sink, Source
+from streamlearn.contracts import Delivery, Json, Sink, Source
 from streamlearn.engine import DeadLetters, Summary
 from streamlearn.errors import UserError
 from streamlearn.evaluation import Evaluation
@@ -29,6 +32,7 @@ from streamlearn.schema import LabelSchema, Schema
 from streamlearn.specification import specification
 from streamlearn.spill import Spill
 
+_log = logging.getLogger(__name__)
 _CONFIG_ENDINGS = (".yaml", ".yml")
 
 
@@ -37,7 +41,8 @@ class Job(NamedTuple):
 
     schema: of the events, with the target, wherever labels come from. name: of the data, for
     messages. label_schema: of a label stream of its own. labels: the source, where labels come
-    late; spill: where their events wait that memory has no room for.
+    late; spill: where their events wait that memory has no room for. read: the places that are
+    read. outputs: what those to topics share. delivery: who is told of checkpoints.
     """
 
     source: Source
@@ -45,13 +50,17 @@ class Job(NamedTuple):
     config: Config
     name: str
     label_schema: LabelSchema | None
+    read: Mapping[str, Any]
     pipeline: Pipeline
     evaluation: Evaluation
     sink: Sink | None = None
+    alerts: Sink | None = None
     dead_letters: DeadLetters | None = None
     checkpoints: CheckpointStore | None = None
     labels: label_sources.Late | None = None
     spill: Spill | None = None
+    delivery: Delivery | None = None
+    outputs: Any = None
 
 
 class Stream(NamedTuple):
@@ -62,6 +71,7 @@ class Stream(NamedTuple):
     config: Config
     name: str
     label_schema: LabelSchema | None = None
+    read: Mapping[str, Any] = {}  # never written into
 
     def job(self, pipeline: Pipeline, evaluation: Evaluation) -> Job:
         """The job of a pipeline on this stream."""
@@ -82,12 +92,16 @@ def settings(
             raise UserError(
                 f"source: must be there to replay {data}; or give DATA and --model {data}"
             )
-        return config, config.source, configs.pairs(given) if model else {}
+        config = topics.bounded(config)
+        place = topics.place_of(config, config.source)
+        return config, place, configs.pairs(given) if model else {}
     if _is_config(model):
-        return configs.load_config(str(model), given), data, {}
+        place, config = topics.located(data, configs.load_config(str(model), given))
+        return topics.bounded(config), place, {}
     if pipe is not None and (model is not None or given):
         raise UserError("model, set: must be left out where a pipeline is given")
-    return Config(), data, configs.pairs(given)
+    place, config = topics.located(data, Config())
+    return config, place, configs.pairs(given)
 
 
 def _is_config(name: Any) -> bool:
@@ -100,10 +114,13 @@ def stream_for(
     asked: Mapping[str, Any],
     config: Config,
     say: Callable[[str], None],
+    lineage: topics.Lineage = topics.ALL,
 ) -> Stream:
-    """A source and its schema, wherever the labels come from."""
+    """A source and its schema, wherever the labels come from; of topics the lineage's part."""
     section = config.labels
-    apart = section is not None and section.source is not None
+    label_place = None if section is None else topics.place_of(config, section.source)
+    apart = label_place is not None
+    data, label_place = lineage.part_of(data), lineage.part_of(label_place)
     known = None if declared is None else fresh(declared)
     read, events = dict(asked), known
     if apart and known is None:
@@ -114,9 +131,10 @@ def stream_for(
     labels = None
     if apart and section is not None:
         wanted = {"target": asked.get("target"), "task": asked.get("task")}
-        labels = label_sources.label_schema(section, schema, known, **wanted)
+        labels = label_sources.label_schema(section, label_place, schema, known, **wanted)
         schema = label_sources.whole(schema, labels)
-    return Stream(source, schema, config, name_of(data), labels)
+    read = {"source": data} | ({"labels": label_place} if apart else {})
+    return Stream(source, schema, config, name_of(data), labels, read)
 
 
 def source_of(
@@ -132,6 +150,8 @@ def source_of(
     needs_target: False where labels come from elsewhere.
     """
     schema = None if declared is None else _with_roles(fresh(declared), asked)
+    if isinstance(data, Topics):
+        return _topics_of(data, schema, asked, say, needs_target)
     if schema is None and str(data) == "-":
         sample = stdin.look_ahead(connectors.SAMPLE)
         if not sample:
@@ -144,6 +164,23 @@ def source_of(
     if needs_target:
         configs.check_target(found)
     return source, found
+
+
+def _topics_of(
+    data: Topics,
+    schema: Schema | None,
+    asked: Mapping[str, Any],
+    say: Callable[[str], None],
+    needs_target: bool,
+) -> tuple[Any, Schema]:
+    """Topics as a source with lanes, which `with_late_labels` merges."""
+    if schema is None:
+        schema = Schema.infer(data, **asked)
+        say(schema.describe())
+    schema = topics.timed(schema)
+    if needs_target:
+        configs.check_target(schema)
+    return connectors.open_topics(data, schema), schema
 
 
 def _with_roles(schema: Schema, asked: Mapping[str, Any]) -> Schema:
@@ -229,6 +266,52 @@ def _river_metric(path: str) -> Any:
     return found()
 
 
+def lineage(
+    config: Config,
+    number: int | None = None,
+    commits: Any = None,
+    fresh_from_beginning: bool = False,
+) -> Job:
+    """Everything that a configuration asks for, built and checked; no event is read.
+
+    number: of the partitions that it reads of every topic, with checkpoints in a folder of their
+    own; None: all. commits: the member of a group that commits offsets. fresh_from_beginning:
+    without a checkpoint it reads from the beginning, whatever the configuration says.
+    Raises: UserError with the path of what is wrong or not there.
+    """
+    for key in ("source", "schema_", "pipeline"):
+        if getattr(config, key) is None:
+            name = key.rstrip("_")
+            raise UserError(f"{name}: must be there for a run; `streamlearn init DATA` writes it")
+    check_outputs(config.source, output_paths(config))
+    own = topics.Lineage(number, commits, fresh_from_beginning)
+    place = topics.place_of(config, config.source)
+    asked = {"label_time": label_sources.label_time(config.labels)}
+    stream = stream_for(place, config.schema_, asked, config, _log.info, own)
+    pipeline = pipeline_of(None, config, None, {}, stream.schema)
+    job = stream.job(pipeline, evaluation_of(config, stream.schema, task=pipeline.task))
+    if config.checkpoint is not None:
+        section = config.checkpoint.model_copy(update={"path": own.folder(config.checkpoint.path)})
+        job = job._replace(checkpoints=store_of(job, section, config.allow_pickle))
+    job = with_late_labels(job)
+    found = topics.written(config, own, job.labels or job.schema, version_of(job), job.read)
+    return job._replace(**found._asdict())
+
+
+def version_of(job: Job) -> str:
+    """What answers say of the model: a digest of its stages and of the schema, 16 letters."""
+    return _digest(_stages(job), job.schema.to_config())
+
+
+def _stages(job: Job) -> list[Json]:
+    return [(repr(stage), specification(stage)) for stage in job.pipeline.stages]
+
+
+def _digest(*what: Json) -> str:
+    text = json_text.dumps(what, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
 def store_of(
     job: Job, section: configs.Checkpoint, allow_pickle: bool, more: Json = None
 ) -> CheckpointStore:
@@ -236,11 +319,19 @@ def store_of(
 
     more: whatever else must be the same when the run goes on.
     """
-    stages = [(repr(stage), specification(stage)) for stage in job.pipeline.stages]
     measured, late = job.config.evaluation, job.config.labels
-    what = [stages, job.schema.to_config(), job.evaluation.window, job.evaluation.fading]
-    what += [measured.model_dump(mode="json"), late and late.model_dump(mode="json"), more]
-    digest = hashlib.blake2b(json_text.dumps(what, default=str).encode(), digest_size=8).hexdigest()
+    joined = None if late is None else late.model_dump(mode="json")
+    if joined and late and late.source is not None:
+        joined["source"] = str(late.source)  # not where of the topics a run begins
+    digest = _digest(
+        _stages(job),
+        job.schema.to_config(),
+        job.evaluation.window,
+        job.evaluation.fading,
+        measured.model_dump(mode="json"),
+        joined,
+        more,
+    )
     if (job.pipeline.needs_pickle or job.evaluation.needs_pickle) and not allow_pickle:
         raise UserError(
             "checkpoint: a River or scikit-learn stage, or a metric of River, can only be saved "
@@ -257,17 +348,22 @@ def order_log_of(store: CheckpointStore, config: Config) -> OrderLog:
     return OrderLog(store.path / "order.log", store, keep_all=not needed)
 
 
-def with_late_labels(job: Job) -> Job:
-    """The job with its source wrapped: lanes are merged, and labels come late where it says so."""
+def with_late_labels(job: Job, order: OrderLog | None = None) -> Job:
+    """The job with its source wrapped: lanes are merged, and labels come late where it says so.
+
+    order: a log that is repeated, instead of that beside the checkpoints.
+    """
     section, store = job.config.labels, job.checkpoints
-    order = None if store is None else order_log_of(store, job.config)
+    if order is None and store is not None:
+        order = order_log_of(store, job.config)
     if section is None:
         return job._replace(source=label_sources.in_one(job.source, job.schema, order))
     if job.label_schema is not None:
         job.label_schema.bind(None, job.pipeline.labels)
     events = getattr(job.source, "schema", job.schema)
     with user_errors("labels: "):
-        late = label_sources.late(job.source, events, job.label_schema, section, order)
+        told = label_sources.opened(job.read.get("labels"), job.label_schema)
+        late = label_sources.late(job.source, events, job.label_schema, section, order, told)
     spill = Spill() if store is None else Spill(store.path / "spill", store.keep)
     job.pipeline.spill_to(spill, section.memory_mb << 20)
     job.evaluation.spill_to(spill, section.memory_mb << 20)
@@ -291,14 +387,13 @@ def dead_letters_of(path: str | Path | None) -> DeadLetters | None:
 
 
 def output_paths(config: Config) -> dict[str, str | Path | None]:
-    """The files that a configuration writes."""
-    given = {"sink": config.sink, "dead_letters": config.dead_letters}
-    return {name: None if section is None else section.path for name, section in given.items()}
+    """The files and topics that a configuration writes."""
+    return {name: str(section) for name, section in config.written.items()}
 
 
 def check_outputs(data: Any, outputs: Mapping[str, str | Path | None]) -> None:
     """Refuse to write over the data that is read, two outputs in one file, and a JSON nowhere."""
-    taken = {_identity(data): "the data that is read"} if isinstance(data, (str, Path)) else {}
+    taken = dict.fromkeys(_identities(data), "the data that is read")
     for name, path in outputs.items():
         if path is None or str(path) == "-":
             continue
@@ -314,8 +409,16 @@ def check_outputs(data: Any, outputs: Mapping[str, str | Path | None]) -> None:
         raise UserError(f"json: {result}: there is no such folder; make it, or correct the path")
 
 
+def _identities(data: Any) -> list[object]:
+    """Of the files and topics of some data."""
+    if isinstance(data, (Topics, TopicsSection)):
+        names = data.names if isinstance(data, Topics) else data.topics
+        return [_identity(f"kafka:{name}") for name in names]
+    return [_identity(data)] if isinstance(data, (str, Path)) else []
+
+
 def _identity(path: str | Path) -> object:
-    """What two names of one file have in common."""
+    """What two names of one file, or of one topic, have in common."""
     with contextlib.suppress(OSError):
         found = Path(path).stat()
         return found.st_dev, found.st_ino
@@ -324,7 +427,7 @@ def _identity(path: str | Path) -> object:
 
 def name_of(data: Any) -> str:
     """What messages call some data."""
-    return str(data) if isinstance(data, (str, Path, dict)) else type(data).__name__
+    return str(data) if isinstance(data, (str, Path, dict, Topics)) else type(data).__name__
 
 
 @contextlib.contextmanager

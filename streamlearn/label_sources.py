@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from streamlearn import config as configs
-from streamlearn import connectors
+from streamlearn import connectors, topics
 from streamlearn.config import Config, LabelsSection
+from streamlearn.connectors.kafka.location import Topics
 from streamlearn.contracts import LanedSource, Source
 from streamlearn.errors import UserError
 from streamlearn.label_delay import parse_delay
@@ -74,6 +75,7 @@ _OF_LABELS = ("target", "task", "classes")
 
 def label_schema(
     section: LabelsSection,
+    place: Any,
     events: Schema,
     declared: Schema | None,
     target: str | None,
@@ -81,7 +83,8 @@ def label_schema(
 ) -> LabelSchema:
     """How the records of the label stream are read: declared, or as its first rows suggest.
 
-    Raises: UserError where a column has no name, or is not there.
+    place: the source that the section names. Raises: UserError where a column has no name, or is
+    not there.
     """
     if events.id is None:
         raise UserError("id: must name the column of the events that labels are joined by")
@@ -91,13 +94,16 @@ def label_schema(
         names["time"] = section.time or declared.time
         found: dict[str, Any] = {"task": task or declared.task, "classes": declared.classes}
     else:
-        sample = connectors.sample_columns(str(section.source))
+        sample = connectors.sample_columns(place)
         names["target"] = section.target or target
         names["time"] = section.time or (events.time if events.time in sample else None)
-        _check_names(names, sample, str(section.source))
+        _check_names(names, sample, str(place))
         found = target_of(str(names["target"]), sample[str(names["target"])], task, {})
     known = declared or events
-    table = found | names | {"time_unit": known.time_unit, "missing": known.missing}
+    unit = known.time_unit
+    if isinstance(place, Topics) and section.time in (None, topics.TIMESTAMP):
+        names["time"], unit = topics.TIMESTAMP, "ms"
+    table = found | names | {"time_unit": unit, "missing": known.missing}
     return LabelSchema.from_config(
         {name: value for name, value in table.items() if value}, "labels"
     )
@@ -123,27 +129,32 @@ def whole(events: Schema, labels: LabelSchema) -> Schema:
     return Schema.from_config(table | {"classes": labels.classes})
 
 
+def opened(place: Any, labels: LabelSchema | None) -> Source | LanedSource | None:
+    """The source of a label stream: topics, or a path; None where there is none."""
+    if place is None or labels is None:
+        return None
+    if isinstance(place, Topics):
+        return connectors.open_topics(place, labels)
+    return connectors.open_source(place, labels)
+
+
 def late(
     source: Source | LanedSource,
     schema: Schema,
     labels: LabelSchema | None,
     section: LabelsSection,
     order: OrderLog | None,
-    label_source: Source | LanedSource | None = None,
+    told: Source | LanedSource | None = None,
 ) -> Late:
     """The source whose labels come as the section says.
 
     Args:
         source: of the events. schema: theirs. labels: how the label stream is read, if there is
-            one. order: where the order of a merge is logged. label_source: of the label stream,
-            where it is open already.
-    Raises: UserError for a delay that the schema cannot give, or a label stream that is not there.
+            one. order: where the order of a merge is logged. told: the source of the label stream.
+    Raises: UserError for a delay that the schema cannot give.
     """
-    if labels is None:
+    if labels is None or told is None:
         return DelayedLabels(in_one(source, schema, order), schema, section.delay)
-    told = label_source
-    if told is None:
-        told = connectors.open_source(str(section.source), labels)
     waits = has_lanes(source) and has_lanes(told) and "idle" not in section.model_fields_set
     return JoinedLabels(
         source,

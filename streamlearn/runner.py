@@ -5,14 +5,13 @@ files. Then kernels are loaded on invented rows, the clock starts, and the engin
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from streamlearn import config as configs
 from streamlearn import display, label_sources
 from streamlearn.config import Config
-from streamlearn.connectors.sinks import open_dead_letters, open_sink
 from streamlearn.durable import write_text
 from streamlearn.engine import Engine, Summary
 from streamlearn.errors import UserError
@@ -22,6 +21,7 @@ from streamlearn.job import (
     check_outputs,
     dead_letters_of,
     evaluation_of,
+    lineage,
     output_paths,
     pipeline_of,
     result_of,
@@ -182,26 +182,7 @@ def plan(config: Config) -> Job:
 
     Raises: UserError with the path of what is wrong or not there.
     """
-    for key in ("source", "schema_", "pipeline"):
-        if getattr(config, key) is None:
-            name = key.rstrip("_")
-            raise UserError(f"{name}: must be there for a run; `streamlearn init DATA` writes it")
-    check_outputs(config.source, output_paths(config))
-    asked = {"label_time": label_time(config.labels)}
-    stream = stream_for(str(config.source), config.schema_, asked, config, _log.info)
-    pipeline = pipeline_of(None, config, None, {}, stream.schema)
-    job = stream.job(pipeline, evaluation_of(config, stream.schema, task=pipeline.task))
-    if config.checkpoint is not None:
-        job = job._replace(checkpoints=store_of(job, config.checkpoint, config.allow_pickle))
-    job = with_late_labels(job)
-    recoverable = config.checkpoint is not None
-    sink = config.sink and config.sink.model_dump(exclude_none=True)
-    dead = config.dead_letters and config.dead_letters.model_dump(exclude_none=True)
-    schema = job.labels or job.schema
-    return job._replace(
-        sink=open_sink(sink, schema, recoverable=recoverable) if sink else None,
-        dead_letters=open_dead_letters(dead) if dead else None,
-    )
+    return lineage(config)
 
 
 def validated(config: Config) -> Job:
@@ -233,30 +214,55 @@ def written(result: Result, json: str | Path | None, report: str | Path | None) 
 # -- from a job to a result ------------------------------------------------------------------------
 
 
-def _executed(
-    job: Job, observers: Observers, limit: int | None, pace: float | None, progress: bool
-) -> Result:
-    """Load the kernels, run the engine, sum up."""
-    rehearse(job)
-    section = job.config.checkpoint
-    every = (None, None) if section is None else (section.every_events, section.every_seconds)
-    engine = Engine(
+def engine_of(
+    job: Job,
+    observers: Observers | None = None,
+    *,
+    limit: int | None = None,
+    pace: float | None = None,
+    beat: Callable[[], None] | None = None,
+) -> Engine:
+    """The engine of a job, not begun."""
+    section, watched = job.config.checkpoint, observers or observers_of(job, None)
+    every = (None, None) if section is None else how_often(job.config, section)
+    # where labels come with their events, to log those without would fill the memory
+    job.pipeline.expects_labels = job.labels is not None
+    return Engine(
         job.source,
-        observers.pipeline,
-        evaluation=observers.measure,
+        watched.pipeline,
+        evaluation=watched.measure,
         sink=job.sink,
+        alerts=job.alerts,
         dead_letters=job.dead_letters,
         checkpoints=job.checkpoints,
+        delivery=job.delivery,
         every_events=every[0],
         every_seconds=every[1],
         block_rows=job.config.engine.block_rows,
         pace=pace,
         limit=limit,
-        recorder=observers.recorder,
+        recorder=watched.recorder,
+        beat=beat,
         spill=job.spill,
     )
-    expected, job.pipeline.expects_labels = job.pipeline.expects_labels, job.labels is not None
-    try:  # where labels come with their events, to log those without would fill the memory
+
+
+def how_often(config: Config, section: configs.Checkpoint) -> tuple[int | None, float | None]:
+    """Events and seconds between checkpoints: with transactions a second, if nothing is said."""
+    said = {"every_events", "every_seconds"} & section.model_fields_set
+    if config.kafka is not None and config.kafka.delivery == "transactions" and not said:
+        return None, 1.0
+    return section.every_events, section.every_seconds
+
+
+def _executed(
+    job: Job, observers: Observers, limit: int | None, pace: float | None, progress: bool
+) -> Result:
+    """Load the kernels, run the engine, sum up."""
+    rehearse(job)
+    expected = job.pipeline.expects_labels
+    engine = engine_of(job, observers, limit=limit, pace=pace)
+    try:
         with user_errors("pipeline: "):
             summary = _shown(engine, job.evaluation) if progress else engine.run()
     finally:

@@ -244,7 +244,10 @@ class Schema(BaseModel):
         from streamlearn.connectors import sample_columns
         from streamlearn.schema_infer import infer_schema
 
-        return infer_schema(sample_columns(data), target, features, ignore, task, roles)
+        asked = {target, *(features or ()), *(ignore or ()), *roles.values()}
+        sample = sample_columns(data)  # what a message has beside its value is read if named
+        read = {n: c for n, c in sample.items() if str(n)[:1] != "$" or n in asked}
+        return infer_schema(read, target, features, ignore, task, roles)
 
     def note(self, notes: Mapping[str, str]) -> None:
         """Keep a remark per column for `describe`; not part of the config."""
