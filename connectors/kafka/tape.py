@@ -9,6 +9,7 @@ where each partition begins and ends; a part that was begun and not finished is 
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from streamlearn.block import NO_TIME
+from streamlearn.block import I8, NO_TIME
 from streamlearn.connectors.kafka.wire import (
     Admin,
     BrokerError,
@@ -55,14 +56,23 @@ _FORM = pa.schema(
 )
 
 
-class Taken(NamedTuple):
-    """Consecutive records of one partition, (n,), as a run took them; as in `wire.Fetched`.
+Place = tuple[str, str, int]  # role, topic, partition
 
-    role: events or labels. fits: (n,) whether each was a row; tombstones and rejects are none.
+
+class Taken(NamedTuple):
+    """Records in the order in which a run took them, (n,) each.
+
+    places: the partitions that `place` counts. values, keys, headers: as in `wire.Fetched`. fits:
+    whether each was a row; tombstones and rejects are none.
     """
 
-    role: str
-    records: Fetched
+    places: Sequence[Place]
+    place: NDArray[np.intp]
+    offsets: I8
+    times: I8
+    values: Sequence[bytes | None]
+    keys: Sequence[bytes | None]
+    headers: Sequence[Headers]
     fits: NDArray[np.bool_]
 
 
@@ -168,28 +178,25 @@ class TapeWriter:
         return self._records
 
     @property
-    def positions(self) -> dict[tuple[str, str, int], int]:
+    def positions(self) -> dict[Place, int]:
         """By role, topic and partition: the offset after the last record."""
         return {place: extent.end for place, extent in self._extents.items()}
 
-    def begin(self, role: str, partition: Partition, first: int) -> None:
+    def begin(self, place: Place, first: int) -> None:
         """A partition from whose offset `first` on records will come; nothing if it is known."""
-        place = (role, *partition)
         self._extents.setdefault(place, Extent(*place, first, first))
 
     def write(self, taken: Taken) -> None:
         """Take records, which follow those before in the order of the run."""
-        n = len(taken.records.values)
-        if not n:
-            return
-        place = (taken.role, *taken.records.partition)
-        self.begin(taken.role, taken.records.partition, int(taken.records.offsets[0]))
-        end = int(taken.records.offsets[-1]) + 1
-        self._extents[place] = self._extents[place]._replace(end=end)
+        n = len(taken.values)
+        for i in np.unique(taken.place).tolist():
+            place, offsets = taken.places[i], taken.offsets[taken.place == i]
+            self.begin(place, int(offsets[0]))
+            self._extents[place] = self._extents[place]._replace(end=int(offsets[-1]) + 1)
         self._records, self._rows = self._records + n, self._rows + int(taken.fits.sum())
         self._waiting.append(taken)
         self._n_waiting += n
-        self.bytes += sum(map(len, filter(None, taken.records.values)))
+        self.bytes += sum(map(len, filter(None, taken.values)))
         if self._n_waiting >= _GROUP:
             self._drain()
 
@@ -237,44 +244,40 @@ class TapeWriter:
 
 def _table(taken: Sequence[Taken]) -> Any:
     """Records as an Arrow table."""
-    counts = [len(one.records.values) for one in taken]
-    times = np.concatenate([one.records.times for one in taken])
-    rows = np.concatenate([one.fits for one in taken])
+    known = list(dict.fromkeys(place for one in taken for place in one.places))
+    places = np.concatenate(
+        [np.array([known.index(p) for p in one.places], np.int64)[one.place] for one in taken]
+    )
+    times = np.concatenate([one.times for one in taken])
     columns = [
-        _repeated([one.role for one in taken], counts, pa.int8()),
-        _repeated([one.records.partition[0] for one in taken], counts, pa.int16()),
-        pa.array(np.repeat([one.records.partition[1] for one in taken], counts), pa.int32()),
-        pa.array(np.concatenate([one.records.offsets for one in taken])),
+        _named([role for role, _, _ in known], places, pa.int8()),
+        _named([topic for _, topic, _ in known], places, pa.int16()),
+        pa.array(np.array([number for _, _, number in known], np.int32)[places]),
+        pa.array(np.concatenate([one.offsets for one in taken])),
         pa.array(times, pa.timestamp("ns", "UTC"), mask=times == NO_TIME),
-        pa.array([key for one in taken for key in _keys(one.records)], pa.binary()),
-        pa.array([value for one in taken for value in one.records.values], pa.binary()),
-        _headers(taken, sum(counts)),
-        pa.array(rows),
+        pa.array(list(chain.from_iterable(one.keys for one in taken)), pa.binary()),
+        pa.array(list(chain.from_iterable(one.values for one in taken)), pa.binary()),
+        _headers(list(chain.from_iterable(one.headers for one in taken))),
+        pa.array(np.concatenate([one.fits for one in taken])),
     ]
     return pa.table(columns, schema=_FORM)
 
 
-def _repeated(names: Sequence[str], counts: Sequence[int], kind: Any) -> Any:
-    """Names, each so many times, as a dictionary column."""
-    known = list(dict.fromkeys(names))
-    codes = np.repeat([known.index(name) for name in names], counts)
-    return pa.DictionaryArray.from_arrays(pa.array(codes, kind), pa.array(known, pa.string()))
+def _named(names: Sequence[str], places: NDArray[np.intp], kind: Any) -> Any:
+    """The name of each record's partition, as a dictionary column."""
+    distinct = list(dict.fromkeys(names))
+    codes = np.array([distinct.index(name) for name in names])[places]
+    return pa.DictionaryArray.from_arrays(pa.array(codes, kind), pa.array(distinct, pa.string()))
 
 
-def _keys(records: Fetched) -> Sequence[bytes | None]:
-    return [None] * len(records.values) if records.keys is None else records.keys
-
-
-def _headers(taken: Sequence[Taken], n: int) -> Any:
+def _headers(listed: Sequence[Headers]) -> Any:
     """The column of headers; most records have none, which is quick."""
-    if not any(any(one.records.headers or ()) for one in taken):
-        empty = pa.array([], _FORM.field("headers").type.value_type)
-        return pa.ListArray.from_arrays(pa.array(np.zeros(n + 1, np.int32)), empty)
-    pairs: list[list[dict[str, Any]]] = []
-    for one in taken:
-        listed = one.records.headers or [[]] * len(one.records.values)
-        pairs += [[{"name": name, "value": value} for name, value in headers] for headers in listed]
-    return pa.array(pairs, _FORM.field("headers").type)
+    form = _FORM.field("headers").type
+    if not any(listed):
+        nothing = pa.array(np.zeros(len(listed) + 1, np.int32))
+        return pa.ListArray.from_arrays(nothing, pa.array([], form.value_type))
+    pairs = [[{"name": name, "value": value} for name, value in headers] for headers in listed]
+    return pa.array(pairs, form)
 
 
 # -- reading ---------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from streamlearn.connectors.kafka.tape import (
     manifest_of,
     part_of,
 )
-from streamlearn.connectors.kafka.wire import BrokerError, Connection, Fetched, Headers
+from streamlearn.connectors.kafka.wire import BrokerError, Connection, Headers
 from streamlearn.errors import UserError
 
 MS = 10**6
@@ -32,15 +32,16 @@ def taken(role: str, topic: str, number: int, offsets: Sequence[int], **more: An
     """Records with values that name them."""
     n = len(offsets)
     values = [f"{topic}/{number}/{offset}".encode() for offset in offsets]
-    records = Fetched(
-        (topic, number),
+    return Taken(
+        [(role, topic, number)],
+        np.zeros(n, np.intp),
         np.array(offsets, np.int64),
         np.array([1000 * MS * offset for offset in offsets], np.int64),
         more.get("values", values),
         more.get("keys", [None] * n),
         more.get("headers", [[] for _ in offsets]),
+        np.array(more.get("fits", [True] * n)),
     )
-    return Taken(role, records, np.array(more.get("fits", [True] * n)))
 
 
 def tape(folder: Path, *parts: Sequence[Taken]) -> Path:
@@ -70,7 +71,7 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
         keys=[b"\x00k", None, b""], values=[b"\xff{", None, b""], headers=headers,
         fits=[True, False, False],
     )  # fmt: skip
-    given.records.times[1] = NO_TIME
+    given.times[1] = NO_TIME
     consumer = TapeConsumer(tape(tmp_path / "tape", [given]))
     consumer.assign({("e", 1): 0})
     (back,) = consumer.fetch(100, 0.0)
@@ -108,6 +109,22 @@ def test_every_partition_comes_whole_and_in_order(
     assert got == {("e", k): list(range(start, end)) for k, end in enumerate(ends) if end > start}
     assert all(consumer.caught_up(("e", number)) for number in range(3))
     assert consumer.ends([("e", 0), ("e", 2)], 0.0) == {("e", 0): ends[0], ("e", 2): ends[2]}
+
+
+def test_partitions_that_alternate_are_told_apart(tmp_path: Path) -> None:
+    places = [("events", "e", 0), ("labels", "l", 4), ("events", "e", 2)]
+    place, offsets = np.array([2, 0, 1, 2, 0]), np.array([5, 1, 9, 6, 3])
+    values = [b"%d" % offset for offset in offsets]
+    nothing: list[Headers] = [[]] * 5
+    one = Taken(places, place, offsets, offsets * MS, values, values, nothing, np.ones(5, bool))
+    folder = tape(tmp_path / "t", [one])
+    read = [tuple(row.values()) for batch in batches(folder, ["role", "partition", "key"])
+            for row in batch.to_pylist()]  # fmt: skip
+    assert read == [("events", 2, b"5"), ("events", 0, b"1"), ("labels", 4, b"9"),
+                    ("events", 2, b"6"), ("events", 0, b"3")]  # fmt: skip
+    assert manifest_of(folder).extents == (
+        ("events", "e", 0, 1, 4), ("events", "e", 2, 5, 7), ("labels", "l", 4, 9, 10),
+    )  # fmt: skip
 
 
 def test_the_order_is_that_of_writing_over_all_topics(tmp_path: Path) -> None:
@@ -170,7 +187,7 @@ def test_a_killed_writer_is_gone_on_with(tmp_path: Path) -> None:
 
 def test_a_commit_without_records_makes_no_part(tmp_path: Path) -> None:
     writer = TapeWriter(tmp_path / "t")
-    writer.begin("events", ("e", 3), 17)
+    writer.begin(("events", "e", 3), 17)
     writer.commit("state")
     writer.commit("later")
     assert manifest_of(tmp_path / "t") == (0, 0, 0, (("events", "e", 3, 17, 17),), "later")
