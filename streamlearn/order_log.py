@@ -51,8 +51,8 @@ class Ahead(NamedTuple):
     first: I8
 
 
-class _Frame(NamedTuple):
-    """One append, as it was read."""
+class Frame(NamedTuple):
+    """One append, as it was read: number of its first row, runs, names of inputs that are new."""
 
     row: int
     runs: Runs
@@ -60,6 +60,7 @@ class _Frame(NamedTuple):
 
     @property
     def end(self) -> int:
+        """The row after its last one."""
         return self.row + int(self.runs["rows"].sum(dtype=np.int64))
 
 
@@ -96,7 +97,7 @@ class OrderLog:
         self._new: list[str] = []  # those of them that no frame has told yet
         self._number: NDArray[np.uint16] = np.zeros(0, np.uint16)  # in the log, by input
         self._index: NDArray[np.intp] = np.zeros(0, np.intp)  # the inverse
-        self._frames: Iterator[_Frame] = iter(())
+        self._frames: Iterator[Frame] = iter(())
         self._waiting: list[Runs] = []  # to be repeated
         self._saved: deque[int] = deque()
 
@@ -246,7 +247,7 @@ class OrderLog:
         start = max(i for i, first in enumerate(firsts) if first <= row)
         return [*aside, self.path][start:]
 
-    def _after(self, row: int, files: list[Path]) -> Iterator[_Frame]:
+    def _after(self, row: int, files: list[Path]) -> Iterator[Frame]:
         """The frames after so many rows, the first of them without what stands before that."""
         for path in files:
             for frame in _whole(path, self._size if path == self.path else None)[2]:
@@ -340,6 +341,31 @@ class OrderLog:
         self._descriptor, self._waiting, self._frames = -1, [], iter(())
 
 
+def first_offsets(path: str | os.PathLike[str]) -> dict[str, int]:
+    """By input, the offset of its first row that the log, as far as it is kept, tells of."""
+    log = OrderLog(path, replay=True)
+    found: dict[str, int] = {}
+    for file in [*log._aside(), log.path]:
+        _, names, frames = _whole(file, _end_of(file) if file == log.path else None)
+        for frame in frames:
+            names = names + frame.names
+            inputs, at = np.unique(frame.runs["input"], return_index=True)
+            for number, first in zip(
+                inputs.tolist(), frame.runs["first"][at].tolist(), strict=True
+            ):
+                found.setdefault(names[number], first)
+    return found
+
+
+def _end_of(path: Path) -> int:
+    """Where the last whole frame ends."""
+    data = path.read_bytes()
+    at = _head(path, data)[2]
+    while _frame(data, at) is not None:
+        at += _bytes(data, at)
+    return at
+
+
 def frame_of(row: int, runs: Runs, names: list[str]) -> bytes:
     """One frame: runs (m,) of RUN, the first of which begins with this row, and new names."""
     told = json.dumps(names, ensure_ascii=False).encode() if names else b""
@@ -363,7 +389,7 @@ def _bytes(data: bytes, at: int) -> int:
     return int(_FRAME.size + n * RUN.itemsize + told)
 
 
-def _frame(data: bytes, at: int, least: int = 0) -> _Frame | None:
+def _frame(data: bytes, at: int, least: int = 0) -> Frame | None:
     """The frame at a place, of a row from `least` on, if a whole one is there."""
     if at + _FRAME.size > len(data):
         return None
@@ -375,15 +401,15 @@ def _frame(data: bytes, at: int, least: int = 0) -> _Frame | None:
     if zlib.crc32(data[start:end], zlib.crc32(data[at : at + 16])) != digest:
         return None
     names = json.loads(data[middle:end]) if told else []
-    return _Frame(row, np.frombuffer(data, RUN, n, start), names)
+    return Frame(row, np.frombuffer(data, RUN, n, start), names)
 
 
-def _whole(path: Path, size: int | None = None) -> tuple[int, list[str], Iterator[_Frame]]:
+def _whole(path: Path, size: int | None = None) -> tuple[int, list[str], Iterator[Frame]]:
     """First row, names and frames of a file, up to a size: all of it for one that is set aside."""
     data = path.read_bytes()[:size]
     row, names, at = _head(path, data)
 
-    def frames() -> Iterator[_Frame]:
+    def frames() -> Iterator[Frame]:
         place, next_row = at, row
         while place < len(data):
             frame = _frame(data, place)

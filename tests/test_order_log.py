@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from streamlearn import order_log
 from streamlearn.checkpoint import CheckpointStore
 from streamlearn.errors import UserError
-from streamlearn.order_log import OrderLog
+from streamlearn.order_log import OrderLog, first_offsets
 
 NAMES = ["events", "labels"]
 FRAME, RUN = 20, 14  # bytes of the head of a frame, and of a run
@@ -191,6 +191,20 @@ def test_a_writer_that_lost_the_folder_is_refused(tmp_path: Path) -> None:
     log.open(NAMES, 0)
     assert rest(log) == [0, 1]
     log.close()
+
+
+def test_the_first_offset_of_every_input_is_found(tmp_path: Path) -> None:
+    """Whatever is torn at the end, and wherever the log was cut into files."""
+    path = tmp_path / "order.log"
+    log = OrderLog(path)
+    log.open(NAMES, None)
+    append(log, [1, 1], [7, 3])
+    log._set_aside()
+    append(log, [1, 0, 0], [7, 5])
+    log.close()
+    with path.open("ab") as file:
+        file.write(b"torn")
+    assert first_offsets(path) == {"labels": 1003, "events": 7}
 
 
 def test_the_first_offset_of_every_run_is_kept(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from streamlearn.connectors.kafka.decode import MessageRows
 from streamlearn.connectors.kafka.formats import decoder_of
 from streamlearn.connectors.kafka.lanes import KafkaLane, Taken
 from streamlearn.connectors.kafka.location import Point, Topics
-from streamlearn.connectors.kafka.wire import BrokerError, Consumer, Partition
+from streamlearn.connectors.kafka.wire import BrokerError, Client, Consumer, Partition
 from streamlearn.contracts import Batch, Origins, Positions
 from streamlearn.errors import UserError
 from streamlearn.schema import Schema
@@ -44,7 +44,8 @@ class KafkaSource:
         topics: which, from where to where, in what format, how to reach the broker.
         schema: which columns messages have; also `$key`, `$timestamp`, `$header.NAME`, `$topic`,
             `$partition` and `$offset` of the record.
-        keyed: whether keys are handed on in `Batch.origins`.
+        keyed: whether keys are handed on in `Batch.origins`. client: in the place of the one that
+            the topics' connection names.
         patience: seconds that the broker has to answer when the source is opened; later a broker
             that is away is waited for.
         clock: seconds that never go back, for looking after added partitions.
@@ -60,6 +61,7 @@ class KafkaSource:
         schema: Schema,
         *,
         keyed: bool = True,
+        client: Client | None = None,
         patience: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -69,7 +71,8 @@ class KafkaSource:
             f"partition, as long as the topics keep it; aborted transactions are left out"
         )
         self.lanes: list[KafkaLane] = []
-        self._keyed, self._patience, self._clock = keyed, patience, clock
+        self._keyed, self._client = keyed, client
+        self._patience, self._clock = patience, clock
         self._rows: MessageRows | None = None
         self._consumer: Consumer | None = None
         self._lane_of: dict[Partition, KafkaLane] = {}
@@ -87,7 +90,8 @@ class KafkaSource:
         rows = MessageRows(self.schema, decoder_of(self.topics, self.schema))
         self._rows = rows
         connection = self.topics.connection
-        self._consumer = consumer = client_named(connection.client).consumer(
+        client = client_named(connection.client) if self._client is None else self._client
+        self._consumer = consumer = client.consumer(
             connection,
             group=self.topics.group,
             keys=self._keyed or rows.keys,
