@@ -68,7 +68,11 @@ class JsonRows:
 
 
 def encoder_of(format: str, outputs: "Outputs", topic: str) -> Encoder:
-    """The encoder of a format of an output's topic."""
+    """The encoder of a format of an output's topic. Raises: UserError of a registry."""
+    if format == "avro":
+        from streamlearn.connectors.kafka.encode_avro import registered_rows
+
+        return registered_rows(outputs.registry, topic)
     return JsonRows()
 
 

@@ -10,9 +10,11 @@ def decoder_of(topics: Topics, schema: Schema) -> MessageDecoder:
 
     Raises: UserError for a format that lacks something, or whose library is not installed.
     """
-    from streamlearn.connectors.kafka import plain_formats
+    from streamlearn.connectors.kafka import plain_formats, schemas
 
     form = topics.format
+    if form.name in ("avro", "protobuf"):
+        return schemas.schema_decoder(form, schema, topics.registry)
     if form.name == "json":
         return plain_formats.JsonMessages(schema)
     if form.name == "csv":

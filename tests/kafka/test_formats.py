@@ -2,10 +2,12 @@
 
 import base64
 import json
+import math
 import os
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from itertools import pairwise
@@ -23,7 +25,7 @@ from confluent_kafka.schema_registry import (
     SchemaRegistryClient,
     SchemaRegistryError,
 )
-from fastavro import parse_schema, schemaless_writer
+from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +34,8 @@ from streamlearn.connectors.kafka import registry as registry_module
 from streamlearn.connectors.kafka import secrets
 from streamlearn.connectors.kafka.avro import AvroReading
 from streamlearn.connectors.kafka.avro import registered as avro_registered
+from streamlearn.connectors.kafka.encode import Probabilities, Shared, Table
+from streamlearn.connectors.kafka.encode_avro import PREDICTION, AvroRows, registered_rows
 from streamlearn.connectors.kafka.location import Format, RegistryAddress
 from streamlearn.connectors.kafka.protobuf import registered as protobuf_registered
 from streamlearn.connectors.kafka.registry import Registry
@@ -842,3 +846,98 @@ def test_schemas_of_protobuf_that_cannot_be_read(
     number = client.add(text, kind)
     _, misfits = decoded(protobuf_of(client), [framed(number, b"\0")])
     assert misfits[0].startswith(f"schema {number} of the registry {reason}")
+
+
+# -- answers in Avro -------------------------------------------------------------------------------
+
+
+def read_back(data: bytes) -> dict[str, Any]:
+    """A message as fastavro reads it, absent values left out, times as milliseconds."""
+    stream = BytesIO(data)
+    record: Any = schemaless_reader(stream, parse_schema(dict(PREDICTION)), None)
+    assert stream.read() == b""
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def test_answers_of_a_classifier_are_records() -> None:
+    table = Table(
+        3,
+        {
+            "event": [0, 63, 2**40],
+            "id": ["a", 7, 2**70],
+            "prediction": ["fraud", None, "ok"],
+            "probabilities": Probabilities(
+                ("ok", "fraud"), [[0.25, math.nan, 1.0], [0.75, math.nan, 0.0]]
+            ),
+            "model": Shared("abc"),
+            "topic": Shared("payments"),
+            "partition": [0, 1, 64],
+            "offset": [0, -1, 2**62],
+            "time": [1_700_000_000_123, None, 0],
+        },
+    )
+    first, second, third = map(read_back, AvroRows().encode(table))
+    when = datetime.fromtimestamp(1_700_000_000.123, UTC)
+    about = {"model": "abc", "topic": "payments"}
+    assert first == about | {
+        "event": 0, "id": "a", "prediction": "fraud", "partition": 0, "offset": 0, "time": when,
+        "probabilities": {"ok": 0.25, "fraud": 0.75},
+    }  # fmt: skip
+    assert second == about | {"event": 63, "id": 7, "partition": 1, "offset": -1}
+    assert third["id"] == str(2**70)
+    assert (third["event"], third["offset"], third["partition"]) == (2**40, 2**62, 64)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"prediction": [1.5, math.nan]}, [{"prediction": 1.5}, {}]),
+        ({"prediction": [True, False]}, [{"prediction": True}, {"prediction": False}]),
+        ({"prediction": [3, "x"]}, [{"prediction": 3}, {"prediction": "x"}]),
+        ({"score": [0.5, math.nan]}, [{"score": 0.5}, {}]),
+        (
+            {"interval": [(1.0, 2.0), (math.nan, math.nan)]},
+            [{"interval": {"low": 1.0, "high": 2.0}}, {}],
+        ),
+        ({"probabilities": Probabilities((), [])}, [{"probabilities": {}}] * 2),
+        ({"id": [None, -5]}, [{}, {"id": -5}]),
+        ({"topic": ["a", "é"]}, [{"topic": "a"}, {"topic": "é"}]),
+    ],
+)
+def test_answers_of_every_kind_have_one_schema(
+    columns: dict[str, Any], expected: list[dict[str, Any]]
+) -> None:
+    messages = AvroRows().encode(Table(2, {"event": [8, 9], **columns}))
+    found = [read_back(message) for message in messages]
+    assert found == [{"event": event, **rest} for event, rest in zip([8, 9], expected, strict=True)]
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1))
+def test_whole_numbers_are_those_of_the_specification(numbers: list[int]) -> None:
+    messages = AvroRows().encode(Table(len(numbers), {"event": numbers}))
+    assert messages == [zigzag(number) + b"\0" * 10 for number in numbers]
+
+
+def test_no_rows_are_no_messages() -> None:
+    assert AvroRows().encode(Table(0, {"event": [], "prediction": []})) == []
+
+
+def test_answers_say_the_number_of_their_schema(
+    monkeypatch: pytest.MonkeyPatch, client: Client
+) -> None:
+    made = SchemaRegistryClient.new_client
+    monkeypatch.setattr(SchemaRegistryClient, "new_client", lambda conf: client)
+    number = client.add(PAYMENT, name="payments-value")
+    rows = registered_rows(RegistryAddress("mock://"), "predictions")
+    monkeypatch.setattr(SchemaRegistryClient, "new_client", made)
+    (message,) = rows.encode(Table(1, {"event": [4]}))
+    assert message[:5] == b"\0" + (number + 1).to_bytes(4, "big")
+    assert read_back(message[5:]) == {"event": 4}
+    assert json.loads(client.get_schema(number + 1).schema_str) == PREDICTION
+
+
+def test_what_was_written_can_be_read_as_a_stream() -> None:
+    """The readers of this package take the answers of another run."""
+    read = AvroReading(json.dumps(PREDICTION), schema(**features(event="number", score="number")))
+    messages = AvroRows().encode(Table(2, {"event": [4, 5], "score": [0.5, math.nan]}))
+    assert read.columns(messages) == ({"event": [4, 5], "score": [0.5, None]}, {})
