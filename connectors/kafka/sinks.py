@@ -66,7 +66,7 @@ class PredictionSink:
         model: str = "",
         level: float = 0.9,
     ) -> None:
-        self._outputs, self._output = outputs, Output(outputs, "predictions", topic)
+        self.outputs, self._output = outputs, Output(outputs, "predictions", topic)
         self._keyed, self._model = keyed, model
         self._table = None if tables is None else tables.labels
         self._z = NormalDist().inv_cdf((1 + level) / 2)
@@ -78,9 +78,9 @@ class PredictionSink:
         if position is not None:
             self._rows.classes = position["classes"]
         self._partitions = self._output.open(position)
-        names = self._outputs.inputs[0].names if self._outputs.inputs else ()
+        names = self.outputs.inputs[0].names if self.outputs.inputs else ()
         self._aligned = bool(names) and all(
-            self._outputs.partitions(name) == self._partitions for name in names
+            self.outputs.partitions(name) == self._partitions for name in names
         )
 
     def write(self, answers: Answers) -> None:
@@ -100,7 +100,7 @@ class PredictionSink:
             if stop > skip:
                 part = slice(max(start, skip), stop)
                 values += self._encoder.encode(self._columns(rows, part, classes, about, places))
-        self._outputs.send(self._outgoing(values, rows, skip, places))
+        self.outputs.send(self._outgoing(values, rows, skip, places))
 
     def _columns(
         self, rows: Rows, part: slice, classes: int, interval: Any, places: "_Places | None"
@@ -149,7 +149,7 @@ class PredictionSink:
 
     def close(self) -> None:
         """Release the connection; may be called twice."""
-        self._outputs.close()
+        self.outputs.close()
 
 
 def _named(prediction: NDArray[Any], labels: Sequence[Any]) -> list[Any]:
