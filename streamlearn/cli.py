@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from streamlearn import cli_kafka
+from streamlearn import cli_kafka, logs
 from streamlearn.errors import UserError
 
 USAGE = 2  # exit status for every mistake of a user
@@ -74,6 +73,9 @@ def run(
     limit: Limit = None,
     json: JsonFile = None,
     report: ReportFile = None,
+    log: Annotated[
+        str, typer.Option(help="Form of the log lines: text, or json.", metavar="FORM")
+    ] = "text",
 ) -> None:
     """Run a config live, resuming.
 
@@ -82,8 +84,11 @@ def run(
     from streamlearn import runner
     from streamlearn.config import load_config
 
+    if log not in logs.FORMS:
+        raise UserError(f"--log: must be {' or '.join(logs.FORMS)}, got {log!r}")
+    logs.to_stderr(log)
     loaded = load_config(config, assignments)
-    result = runner.run(loaded, limit=limit, json=json, report=report, progress=True)
+    result = runner.run(loaded, limit=limit, json=json, report=report, progress=True, log=log)
     _print(result, apart=loaded.sink is not None and loaded.sink.path == "-")
 
 
@@ -466,8 +471,7 @@ _ClickException: Any = typer.BadParameter.__mro__[2]  # click's, or the copy in 
 
 def _status(arguments: Sequence[str] | None) -> int:
     """Run one command and turn whatever is the user's mistake into one line and a status."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
-    logging.getLogger("streamlearn").setLevel(logging.INFO)
+    logs.to_stderr()
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         done: Any = app(given or ["--help"], prog_name="streamlearn", standalone_mode=False)

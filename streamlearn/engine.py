@@ -39,6 +39,10 @@ _SHOWN_REJECTS = 10
 _EVENT = PREDICT | OBSERVE  # a LEARN-only row brings the label of an earlier event
 
 
+class ShutdownError(UserError):
+    """A run that was told to stop did not do so in time; its last checkpoint stays as it is."""
+
+
 class Stateful(Protocol):
     """What can be saved and go on."""
 
@@ -141,6 +145,8 @@ class Engine:
         limit: end after so many events of the stream (a restart counts those before it).
         progress: called with the engine after every block; reads events, alarms, rejects.
         beat: called before every poll, also where nothing comes: a sign that the loop is moving.
+        shutdown_timeout: seconds after SIGINT or SIGTERM in which `run` must end, or it is cut off;
+            None for as long as it takes.
         max_wait: seconds that one poll may wait for events, so the reaction time to a signal.
         clock, sleep: exchangeable in tests; they never touch a value or the state.
 
@@ -170,6 +176,7 @@ class Engine:
         limit: int | None = None,
         progress: "Callable[[Engine], None] | None" = None,
         beat: Callable[[], None] | None = None,
+        shutdown_timeout: float | None = None,
         max_wait: float = 0.1,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
@@ -178,6 +185,7 @@ class Engine:
         self.sink, self.alerts, self.dead_letters = sink, alerts, dead_letters
         self.checkpoints, self.delivery = checkpoints, delivery
         self.spill, self.recorder, self.beat = spill, recorder, beat
+        self.shutdown_timeout = shutdown_timeout
         self.every_events, self.every_seconds = every_events, every_seconds
         self.block_rows, self.pace, self.limit = block_rows, pace, limit
         self.progress, self.max_wait, self.clock, self.sleep = progress, max_wait, clock, sleep
@@ -209,7 +217,8 @@ class Engine:
         SIGINT and SIGTERM finish the block, save and return (main thread only); a second one raises
         KeyboardInterrupt. Any exception leaves the last checkpoint as it is.
         """
-        signals = stopped_by_signals(self.stop, lambda: bool(self._stopped))
+        stopped = lambda: bool(self._stopped)  # noqa: E731
+        signals = stopped_by_signals(self.stop, stopped, self.shutdown_timeout)
         with signals, frozen_objects(), contextlib.closing(self):
             self.begin()
             while self.step():
@@ -433,26 +442,43 @@ class Engine:
 
 
 @contextlib.contextmanager
-def stopped_by_signals(stop: Callable[[str], None], stopped: Callable[[], bool]) -> Iterator[None]:
+def stopped_by_signals(
+    stop: Callable[[str], None], stopped: Callable[[], bool], timeout: float | None = None
+) -> Iterator[None]:
     """While it lasts, SIGINT and SIGTERM call `stop` (main thread only).
 
-    One that comes when it is `stopped` already raises KeyboardInterrupt.
+    One that comes when it is `stopped` already raises KeyboardInterrupt. timeout: seconds after the
+    first one in which this must be left; then ShutdownError is raised, wherever the thread is.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    alarm: Any = getattr(signal, "SIGALRM", None)
+
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stopped():
             raise KeyboardInterrupt
         stop(signal.Signals(number).name)
+        if timeout is not None and alarm is not None:
+            signal.setitimer(signal.ITIMER_REAL, timeout)
 
-    before = {
+    def on_alarm(number: int, frame: FrameType | None) -> None:
+        raise ShutdownError(
+            f"engine.shutdown_timeout: it took more than {timeout:g} s to stop; the run goes on "
+            f"from its last checkpoint when it is started again"
+        )
+
+    before: dict[int, Any] = {
         number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
     }
+    if timeout is not None and alarm is not None:
+        before[alarm] = signal.signal(alarm, on_alarm)
     try:
         yield
     finally:
+        if alarm in before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 

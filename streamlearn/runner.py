@@ -4,18 +4,22 @@ Everything that can be wrong is found before the first event is read: names, arg
 files. Then kernels are loaded on invented rows, the clock starts, and the engine takes over.
 """
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+import time as clocks
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from streamlearn import config as configs
-from streamlearn import display, label_sources
+from streamlearn import display, label_sources, logs
 from streamlearn.config import Config
+from streamlearn.connectors.kafka.wire import AbortedError
 from streamlearn.durable import write_text
 from streamlearn.engine import Engine, Summary
 from streamlearn.errors import UserError
 from streamlearn.evaluation import Evaluation
+from streamlearn.health import HealthServer, Watch
 from streamlearn.job import (
     Job,
     check_outputs,
@@ -39,6 +43,24 @@ from streamlearn.result import Result
 from streamlearn.schema import Schema
 
 _log = logging.getLogger(__name__)
+_PAUSE, _LONGEST_PAUSE, _QUIET = 1.0, 30.0, 600.0  # seconds, of beginning anew
+
+
+class Shown(Protocol):
+    """Where progress is shown: a line on a terminal, or the log."""
+
+    def __enter__(self) -> Any:
+        """Begin."""
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to show something."""
+
+    def show(self, events: int, metric: str, value: float | None, alarms: int) -> None:
+        """Show it."""
 
 
 def replay(
@@ -148,7 +170,8 @@ def replay(
     job = with_late_labels(job)
     job = job._replace(sink=sink_of(predictions, job), dead_letters=dead_letters_of(dead_letters))
     observers = observers_of(job, report, drifts, probes)
-    return written(_executed(job, observers, limit, pace, progress), json, report)
+    shown = display.Progress() if progress else None
+    return written(_executed(job, observers, limit, pace, shown), json, report)
 
 
 def run(
@@ -158,23 +181,63 @@ def run(
     json: str | Path | None = None,
     report: str | Path | None = None,
     progress: bool = False,
+    log: str = "text",
 ) -> Result:
     """Run a configuration live: from its last checkpoint, until the source ends or a signal comes.
+
+    A transaction that the broker gives up is no end: the run goes on from the last checkpoint that
+    counts, after a pause that doubles from one second up to half a minute.
 
     Args:
         config: a Config, or the path of its YAML file; needs `source`, `schema` and `pipeline`.
         limit: events of the stream at most, those before a restart included.
         json: file for the result. report: file for a report in HTML; what was drawn before a
             restart is not in it, but for the metrics.
-        progress: show a line with events a second, rolling metric and alarms on stderr.
+        progress: show a line with events a second, rolling metric and alarms on stderr. log: text,
+            or json where the progress goes to the log.
 
     Raises: UserError of one line for whatever is wrong with the configuration or the data.
     """
     loaded = config if isinstance(config, Config) else configs.load_config(config)
     check_outputs(loaded.source, output_paths(loaded) | {"json": json, "report": report})
-    job = plan(loaded)
-    observers = observers_of(job, report)
-    return written(_executed(job, observers, limit, loaded.engine.pace, progress), json, report)
+    shown = None if not progress else logs.Progress() if log == "json" else display.Progress()
+    with watched(loaded) as watch:
+        pauses = _pauses()
+        while True:
+            job = plan(loaded)
+            observers = observers_of(job, report)
+            try:
+                found = _executed(job, observers, limit, loaded.engine.pace, shown, watch)
+                return written(found, json, report)
+            except AbortedError as error:
+                pause = next(pauses)
+                text = "%s; going on from the last checkpoint that counts, in %g s"
+                _log.warning(text, error, pause)
+                watch.remove(job.name)
+            clocks.sleep(pause)
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds to wait before each new beginning; they begin anew after ten quiet minutes."""
+    pause, last = _PAUSE, clocks.monotonic()
+    while True:
+        yield pause
+        now = clocks.monotonic()
+        pause = _PAUSE if now - last > _QUIET else min(2 * pause, _LONGEST_PAUSE)
+        last = now
+
+
+@contextlib.contextmanager
+def watched(config: Config) -> Iterator[Watch]:
+    """What looks at the engines of a run, and answers over HTTP where the configuration says so."""
+    section = config.health
+    if section is None:
+        yield Watch()
+        return
+    watch = Watch(section.max_lag, section.stalled)
+    with HealthServer(section.host, section.port, watch.status) as server:
+        logs.tell(_log, "health", host=server.host, port=server.port)
+        yield watch
 
 
 def plan(config: Config) -> Job:
@@ -222,7 +285,7 @@ def engine_of(
     pace: float | None = None,
     beat: Callable[[], None] | None = None,
 ) -> Engine:
-    """The engine of a job, not begun."""
+    """The engine of a job, not begun. beat: called in its loop, as of `Engine`."""
     section, watched = job.config.checkpoint, observers or observers_of(job, None)
     every = (None, None) if section is None else how_often(job.config, section)
     # where labels come with their events, to log those without would fill the memory
@@ -243,6 +306,7 @@ def engine_of(
         limit=limit,
         recorder=watched.recorder,
         beat=beat,
+        shutdown_timeout=job.config.engine.shutdown_timeout,
         spill=job.spill,
     )
 
@@ -256,15 +320,23 @@ def how_often(config: Config, section: configs.Checkpoint) -> tuple[int | None, 
 
 
 def _executed(
-    job: Job, observers: Observers, limit: int | None, pace: float | None, progress: bool
+    job: Job,
+    observers: Observers,
+    limit: int | None,
+    pace: float | None,
+    progress: Shown | None,
+    watch: Watch | None = None,
 ) -> Result:
     """Load the kernels, run the engine, sum up."""
     rehearse(job)
     expected = job.pipeline.expects_labels
-    engine = engine_of(job, observers, limit=limit, pace=pace)
+    beat = None if watch is None else watch.beat
+    engine = engine_of(job, observers, limit=limit, pace=pace, beat=beat)
+    if watch is not None:
+        watch.add(job.name, engine, job.outputs)
     try:
         with user_errors("pipeline: "):
-            summary = _shown(engine, job.evaluation) if progress else engine.run()
+            summary = engine.run() if progress is None else _shown(engine, job.evaluation, progress)
     finally:
         job.pipeline.expects_labels = expected
     if summary.stopped:
@@ -284,13 +356,13 @@ def _nothing(name: str, rejects: int) -> str:
     return f"{name}: none of its {rejects} rows fits the schema; look at the reasons, or declare it"
 
 
-def _shown(engine: Engine, evaluation: Evaluation) -> Summary:
+def _shown(engine: Engine, evaluation: Evaluation, progress: Shown) -> Summary:
     """Run with the progress line."""
-    with display.Progress() as line:
+    with progress:
 
         def show(engine: Engine) -> None:
-            if line.due:
-                line.show(engine.events, *evaluation.rolling, engine.alarms)
+            if progress.due:
+                progress.show(engine.events, *evaluation.rolling, engine.alarms)
 
         engine.progress = show
         return engine.run()

@@ -1,0 +1,199 @@
+"""Health of a run over HTTP: whether its loop moves, and whether it keeps up.
+
+`/health/live` answers 200 while the loop moves, or waits for a broker that is away: to start the
+process again would not help. `/health/ready` answers 200 while partitions are assigned, the
+checkpoint is loaded, the broker answers and the lag is under its limit. Both give the same JSON.
+Numbers are gathered within the loop, once a second; the threads that answer read a finished dict.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+from streamlearn.contracts import Json
+from streamlearn.engine import Engine
+from streamlearn.errors import UserError
+
+_PERIOD = 1.0  # seconds between two looks at the lag
+Status = dict[str, Json]
+
+
+class Watch:
+    """What is known of the engines of one loop; `beat` is called in the loop, `status` anywhere.
+
+    Args:
+        max_lag: records that all partitions together may be behind for the run to be ready; None
+            for any number.
+        stalled: seconds without a beat after which the loop does not live any more.
+        clock: of beats.
+    """
+
+    def __init__(
+        self,
+        max_lag: int | None = None,
+        stalled: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_lag, self._stalled, self._clock = max_lag, stalled, clock
+        self._engines: dict[str, tuple[Engine, Any]] = {}
+        self._beaten = clock()
+        self._next = self._beaten
+        self._lineages: dict[str, Status] = {}
+
+    def add(self, name: str, engine: Engine, outputs: Any = None) -> None:
+        """Watch an engine from now on. outputs: what its outputs to topics share, if any."""
+        self._engines = self._engines | {name: (engine, outputs)}
+
+    def remove(self, name: str) -> None:
+        """Watch it no more."""
+        self._engines = {k: v for k, v in self._engines.items() if k != name}
+        self._lineages = {k: v for k, v in self._lineages.items() if k != name}
+
+    def beat(self) -> None:
+        """The loop moves. Cost: a look at the clock, and once a second a look at all lags."""
+        self._beaten = now = self._clock()
+        if now >= self._next:
+            self._next = now + _PERIOD
+            self.look()
+
+    def look(self) -> None:
+        """Gather the numbers of all engines; within their loop."""
+        engines = self._engines.items()
+        self._lineages = {name: snapshot(engine, outputs) for name, (engine, outputs) in engines}
+
+    def status(self) -> Status:
+        """live, ready, why (not), and the numbers of each lineage."""
+        silent = self._clock() - self._beaten
+        lineages = self._lineages
+        connected = all(_connected(*watched) for watched in self._engines.values())
+        why = []
+        if silent > self._stalled:
+            why.append(f"the loop has not moved for {silent:.0f} s")
+        if not lineages:
+            why.append("the checkpoint is not loaded yet")
+        if not connected:
+            why.append("the broker does not answer")
+        why += [f"{name}: no partition is assigned" for name, told in lineages.items()
+                if not told["assigned"]]  # fmt: skip
+        why += self._behind(lineages)
+        return {
+            "live": silent <= self._stalled or not connected,
+            "ready": not why,
+            "why": why,
+            "connected": connected,
+            "lineages": lineages,
+        }
+
+    def _behind(self, lineages: dict[str, Status]) -> list[str]:
+        """What is behind by too much, or by nobody knows how much."""
+        if self._max_lag is None:
+            return []
+        lags = [lag["records"] for told in lineages.values() for lag in told["lag"].values()]
+        if None in lags:
+            return ["how far it is behind is not known yet"]
+        behind = sum(lags)
+        return [f"{behind} records behind, more than {self._max_lag}"] * (behind > self._max_lag)
+
+
+def _sources(engine: Engine) -> list[Any]:
+    """What an engine reads of topics."""
+    return [source for source in getattr(engine.source, "sources", ()) if hasattr(source, "lag")]
+
+
+def _connected(engine: Engine, outputs: Any) -> bool:
+    reached = [source.connected for source in _sources(engine)]
+    return all(reached) and (outputs is None or outputs.connected)
+
+
+def snapshot(engine: Engine, outputs: Any = None) -> Status:
+    """The numbers of one engine; within its loop."""
+    sources = _sources(engine)
+    lags = {name: lag for source in sources for name, lag in source.lag().items()}
+    return {
+        "assigned": all(source.assigned for source in sources),
+        "events": engine.events,
+        "dead_letters": engine.rejects,
+        "alarms": engine.alarms,
+        "in_flight": 0 if outputs is None else outputs.in_flight,
+        "lag": {name: {"records": lag.records, "seconds": lag.seconds}
+                for name, lag in lags.items()},
+    }  # fmt: skip
+
+
+def together(statuses: Mapping[str, Status]) -> Status:
+    """The status of several processes, by name, as one."""
+    return {
+        "live": all(told["live"] for told in statuses.values()),
+        "ready": bool(statuses) and all(told["ready"] for told in statuses.values()),
+        "why": [f"{name}: {why}" for name, told in statuses.items() for why in told["why"]],
+        "connected": all(told["connected"] for told in statuses.values()),
+        "lineages": {k: v for told in statuses.values() for k, v in told["lineages"].items()},
+    }
+
+
+class HealthServer:
+    """Answers `/health/live` and `/health/ready` in threads of its own while it is entered.
+
+    Args:
+        host, port: where it listens; port 0 takes a free one, which `port` then says.
+        status: gives the body, with `live` and `ready`; called in other threads.
+    Raises: UserError where the address is taken or not ours.
+    """
+
+    def __init__(self, host: str, port: int, status: Callable[[], Status]) -> None:
+        self.host, self.port, self._status = host, port, status
+        self._server: ThreadingHTTPServer | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._server = ThreadingHTTPServer((self.host, self.port), _handler(self._status))
+        except OSError as error:
+            raise UserError(
+                f"health: cannot listen on {self.host}:{self.port}: {error.strerror}; "
+                f"choose another port"
+            ) from None
+        self._server.daemon_threads = True
+        self.port = int(self._server.server_address[1])
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
+        ).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+
+def _handler(status: Callable[[], Status]) -> type[BaseHTTPRequestHandler]:
+    """Answers with a status."""
+
+    class Handler(BaseHTTPRequestHandler):
+        """GET alone; nothing is logged, as probes come every few seconds."""
+
+        timeout = 10.0
+
+        def do_GET(self) -> None:
+            """One answer."""
+            what = self.path.partition("?")[0].removeprefix("/health/")
+            if what not in ("live", "ready"):
+                self.send_error(HTTPStatus.NOT_FOUND)
+                return
+            found = status()
+            body = json.dumps(found).encode()
+            good = HTTPStatus.OK if found[what] else HTTPStatus.SERVICE_UNAVAILABLE
+            self.send_response(good)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing."""
+
+    return Handler
