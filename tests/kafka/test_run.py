@@ -1,0 +1,94 @@
+"""Runs of whole configurations on topics: what comes out, once, and what is said when it cannot."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamlearn import runner
+from streamlearn.config import Config, check
+from tests.kafka.broker import Broker, Sent, consume, produce
+
+T0 = 1_790_000_000_000
+Topic = Callable[..., str]
+
+
+def events(n: int, partitions: int, seed: int = 1) -> tuple[list[Sent], list[Sent]]:
+    """Events and their labels, one each millisecond; a label comes 20 events after its event."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 2))
+    sent, labels = [], []
+    for i, (a, b) in enumerate(X.tolist()):
+        key, at = b"k%d" % (i % 7), T0 + i
+        value = {"id": i, "a": a, "b": b}
+        sent.append(Sent(json.dumps(value).encode(), key, at, (), i % partitions))
+        label = {"id": i, "y": "up" if a + b > 0 else "down"}
+        labels.append(Sent(json.dumps(label).encode(), key, at + 20, (), i % partitions))
+    return sent, labels
+
+
+class Setting:
+    """Topics of events and labels, and a configuration over them."""
+
+    def __init__(self, broker: Broker, topic: Topic, client: str, folder: Path) -> None:
+        self.broker, self.client, self.folder = broker, client, folder
+        self.events, self.labels = topic(2), topic(2)
+        self.predictions, self.alerts, self.dead = topic(2), topic(1), topic(1)
+
+    def config(self, **changed: Any) -> Config:
+        data: dict[str, Any] = {
+            "source": f"kafka:{self.events}?to=end",
+            "labels": {"source": f"kafka:{self.labels}?to=end", "timeout": "1h"},
+            "kafka": {"bootstrap": self.broker.bootstrap, "client": self.client},
+            "schema": {
+                "id": "id",
+                "target": "y",
+                "task": "classification",
+                "features": {"a": "number", "b": "number"},
+            },
+            "pipeline": ["Imputer", "Normalizer", "KalmanHead", "ADWIN"],
+            "sink": f"kafka:{self.predictions}",
+            "alerts": f"kafka:{self.alerts}",
+            "dead_letters": f"kafka:{self.dead}",
+            "checkpoint": {"path": str(self.folder / "checkpoints"), "every_events": 250},
+        }
+        return check({k: v for k, v in (data | changed).items() if v is not None})
+
+    def answers(self) -> list[dict[str, Any]]:
+        """The values of the predictions, in the order of events."""
+        found = [json.loads(got.value or b"") for got in consume(self.broker, self.predictions)]
+        return sorted(found, key=lambda answer: answer["event"])
+
+
+@pytest.fixture
+def setting(broker: Broker, topic: Topic, client: str, tmp_path: Path) -> Setting:
+    return Setting(broker, topic, client, tmp_path)
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "transactions"])
+def test_every_event_of_a_topic_is_answered_once_and_its_label_learnt(
+    setting: Setting, delivery: str
+) -> None:
+    sent, labels = events(1000, 2)
+    produce(setting.broker, setting.events, sent)
+    produce(setting.broker, setting.labels, labels)
+    produce(setting.broker, setting.events, [Sent(b"no json", b"k", T0 + 5000, (), 0)])
+    kafka = {"bootstrap": setting.broker.bootstrap, "client": setting.client, "delivery": delivery}
+    result = runner.run(setting.config(kafka=kafka))
+    assert result.events == 1000
+    assert result.labels is not None
+    assert result.labels["labelled"] == 1000
+    assert result.metrics["accuracy"] > 0.9
+    answers = setting.answers()
+    assert [answer["id"] for answer in answers] == list(range(1000))  # merged by time
+    assert [answer["event"] for answer in answers] == list(range(1000))
+    places = {(a["partition"], a["offset"]) for a in answers}
+    assert places == {(p, o) for p in (0, 1) for o in range(500)}
+    (dead,) = consume(setting.broker, setting.dead)
+    assert b"no json" in (dead.value or b"")
+    again = runner.run(setting.config(kafka=kafka))  # nothing new has come
+    assert again.events == 1000
+    assert len(setting.answers()) == 1000
