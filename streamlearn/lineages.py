@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from streamlearn.checkpoint import BusyError
 from streamlearn.connectors.kafka.wire import AbortedError, Membership, Partition
-from streamlearn.contracts import Json
 from streamlearn.engine import Engine, Summary, frozen_objects, stopped_by_signals
 
 _log = logging.getLogger(__name__)
@@ -30,11 +29,10 @@ class NotYetError(Exception):
 
 
 class Ended(NamedTuple):
-    """What one lineage came to. measured: what its evaluation says; {} without one."""
+    """What one lineage came to."""
 
     number: int
     summary: Summary
-    measured: dict[str, Json]
 
 
 class _Lineage:
@@ -225,8 +223,7 @@ class Lineages:
             return
         finally:
             self._drop(one)
-        measured = {} if engine.evaluation is None else engine.evaluation.result()
-        one.ended = Ended(one.number, summary._replace(stopped=self._stopped), measured)
+        one.ended = Ended(one.number, summary._replace(stopped=self._stopped))
 
     def _drop(self, one: _Lineage) -> None:
         if one.engine is not None:
