@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
@@ -24,22 +24,35 @@ from kafka.structs import OffsetAndMetadata
 
 from streamlearn.block import NO_TIME
 from streamlearn.connectors.kafka import wire
-from streamlearn.connectors.kafka.options import chosen
+from streamlearn.connectors.kafka.options import Options
+from streamlearn.connectors.kafka.trouble import (
+    AWAY_SECONDS,
+    GONE_SECONDS,
+    START_SECONDS,
+    STEP_SECONDS,
+    empty,
+    fenced,
+    gone,
+    line,
+    named,
+    no_answer,
+    no_partition,
+    no_right,
+    no_topic,
+    not_there,
+    refused,
+)
 from streamlearn.connectors.kafka.wire import (
     AbortedError,
     BrokerError,
     Committed,
     Connection,
-    FencedError,
     Fetched,
+    Headers,
     Outgoing,
     Partition,
 )
 
-START_MS = 10_000  # for a first answer
-AWAY_SECONDS = 3.0  # a request that waits longer: the broker is away
-GONE_SECONDS = 3.0  # a topic that the broker does not know for as long is gone
-STEP_SECONDS = 0.1  # no wait is longer: a signal's handler gets its turn
 FOREVER_MS = 2**31 - 1
 MAX_BYTES = 64 << 20  # of a request to write; the broker has a limit of its own
 
@@ -55,8 +68,8 @@ OURS = (  # options that the connector sets
 )
 _FENCED = (
     kafka_errors.ProducerFencedError,
-    kafka_errors.InvalidProducerEpochError,
-    kafka_errors.InvalidProducerIdMappingError,
+    kafka_errors.TransactionCoordinatorFencedError,
+    kafka_errors.FencedInstanceIdError,
 )
 _PERMANENT = (  # no new transaction changes these
     *_FENCED,
@@ -121,6 +134,8 @@ class _Net(KafkaNetClient):  # type: ignore[misc]  # the library has no types
     def __init__(self, heard: _Heard, **configs: Any) -> None:
         super().__init__(**configs)
         self._heard = heard
+        # 3.0.12 does not hand its own option on: a topic that is deleted would be made again
+        self._manager.cluster.config["allow_auto_create_topics"] = False
         self._send_unnoted = self._manager.send
         self._manager.send = self._send_noted
 
@@ -132,52 +147,49 @@ class _Net(KafkaNetClient):  # type: ignore[misc]  # the library has no types
         return future
 
 
-def settings(
-    connection: Connection, kind: Any = KafkaConsumer, heard: _Heard | None = None
-) -> dict[str, Any]:
-    """The connection's options that a class of the library takes, and how to reach the broker.
+def _options(connection: Connection) -> Options:
+    kinds = (KafkaConsumer, KafkaProducer, KafkaAdminClient)
+    return Options(connection.options, OURS, {o for kind in kinds for o in kind.DEFAULT_CONFIG})
 
-    Raises: UserError for an option that no class takes, a secret that cannot be read.
+
+def settings(connection: Connection) -> dict[str, Any]:
+    """The connection's options that a consumer takes, and how to reach the broker.
+
+    Raises: UserError for an option that the library does not know, a secret that cannot be read.
     """
-    known = [set(c.DEFAULT_CONFIG) for c in (KafkaConsumer, KafkaProducer, KafkaAdminClient)]
-    options = chosen("kafka-python", connection.options, set.union(*known), OURS)
-    given = {name: value for name, value in options.items() if name in kind.DEFAULT_CONFIG}
+    return _settings(connection, _options(connection), KafkaConsumer)
+
+
+def _settings(connection: Connection, options: Options, kind: Any) -> dict[str, Any]:
+    given = {
+        "bootstrap_timeout_ms": int(START_SECONDS * 1000),
+        "reconnect_backoff_max_ms": 1000,
+    } | {name: value for name, value in options.values.items() if name in kind.DEFAULT_CONFIG}
     given["bootstrap_servers"] = connection.bootstrap.split(",")
-    given.setdefault("bootstrap_timeout_ms", START_MS)
-    given.setdefault("reconnect_backoff_max_ms", 1000)
-    if heard is not None:
-        given["kafka_client"] = partial(_Net, heard)
     return given
 
 
-def _made(kind: Any, connection: Connection, given: dict[str, Any]) -> Any:
+def _made(kind: Any, connection: Connection, options: Options, given: dict[str, Any]) -> Any:
     """An object of the library. Raises: BrokerError where no broker answers in time."""
     try:
-        return kind(**given)
-    except kafka_errors.KafkaError as error:
-        _refuse(error, f"bootstrap {connection.bootstrap}")
-    except (ValueError, TypeError, AssertionError, OSError) as error:
-        raise BrokerError(f"kafka-python: {_line(error)}") from None
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        return kind(**_settings(connection, options, kind) | given)
+    except (kafka_errors.KafkaTimeoutError, kafka_errors.KafkaConnectionError) as error:
+        raise no_answer(f"{connection.bootstrap} ({options.masked(line(error))})") from None
+    except (kafka_errors.KafkaError, ValueError, TypeError, AssertionError, OSError) as error:
+        raise BrokerError(f"kafka-python: {options.masked(line(error))}") from None
 
 
 def _refuse(error: BaseException, what: str) -> NoReturn:
     """Raise a library's error as ours, with what it was about."""
-    name = type(error).__name__
     if isinstance(error, _FENCED):
-        raise FencedError(f"kafka: {what}: another writer has taken over ({name})") from None
-    if isinstance(error, kafka_errors.TopicAuthorizationFailedError):
-        raise BrokerError(f"kafka: {what}: no right to this topic; ask for an ACL") from None
+        raise fenced(what, type(error).__name__) from None
+    if isinstance(error, kafka_errors.AuthorizationError):
+        raise no_right(what) from None
     if isinstance(error, (kafka_errors.KafkaTimeoutError, kafka_errors.KafkaConnectionError)):
-        raise BrokerError(f"kafka: {what}: no broker answers in time ({_line(error)})") from None
-    raise BrokerError(f"kafka: {what}: {name}: {_line(error)}") from None
-
-
-def _named(partitions: Iterable[Partition]) -> str:
-    return ", ".join(f"{topic}/{number}" for topic, number in partitions)
+        raise no_answer(what) from None
+    if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):
+        raise no_topic(what) from None
+    raise refused(what, type(error).__name__, error) from None
 
 
 def _ms(seconds: float) -> int:
@@ -190,24 +202,29 @@ class Consumer:
     def __init__(
         self, connection: Connection, group: str | None, *, keys: bool, headers: bool
     ) -> None:
+        self._connection = connection
+        self._group, self._keys, self._headers = group, keys, headers
         self._heard = _Heard()
-        given = {
+        self._options = _options(connection)
+        self._missing: dict[str, float] = {}  # topic -> since when the broker does not know it
+        self._complained = -math.inf
+        self._kafka = self._made()
+
+    def _made(self) -> Any:
+        defaults = {
             "fetch_max_wait_ms": 100,
             "max_partition_fetch_bytes": 4 << 20,
             "metrics_enabled": False,
-        } | settings(connection, KafkaConsumer, self._heard)
-        given |= {
-            "group_id": group,
+        }
+        given = {k: v for k, v in defaults.items() if k not in self._options.values} | {
+            "group_id": self._group,
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
             "isolation_level": "read_committed",
             "allow_auto_create_topics": False,
+            "kafka_client": partial(_Net, self._heard),
         }
-        self._connection = connection
-        self._keys, self._headers = keys, headers
-        self._kafka = _made(KafkaConsumer, connection, given)
-        self._missing: dict[str, float] = {}  # topic -> since when the broker does not know it
-        self._complained = -math.inf
+        return _made(KafkaConsumer, self._connection, self._options, given)
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
         """Read these partitions, each from an offset; what was assigned before is let go."""
@@ -218,6 +235,8 @@ class Consumer:
 
     def fetch(self, most: int, max_wait: float) -> list[Fetched]:
         """About `most` records that have come, by partition; [] when none came in time."""
+        if self._options.changed():
+            self._renew()
         try:
             polled = self._kafka.poll(timeout_ms=int(max_wait * 1000), max_records=most)
         except kafka_errors.OffsetOutOfRangeError as error:
@@ -225,7 +244,7 @@ class Consumer:
         except kafka_errors.RetriableError:
             return []
         except kafka_errors.KafkaError as error:
-            _refuse(error, _named(self._kafka.assignment()))
+            _refuse(error, named(self._kafka.assignment()))
         if not polled:
             self._look_for_topics()
         return [self._columns(partition, records) for partition, records in polled.items()]
@@ -243,15 +262,10 @@ class Consumer:
         )
 
     def _refuse_offsets(self, error: Any) -> NoReturn:
-        offsets = error.args[0]
-        partitions = [(partition.topic, partition.partition) for partition in offsets]
-        first, end = self.beginnings(partitions, 5.0), self.ends(partitions, 5.0)
-        lines = [
-            f"{topic}/{number}: offset {offsets[topic, number]} is not there: it holds "
-            f"{first[topic, number]} to {end[topic, number]}"
-            for topic, number in partitions
-        ]
-        raise BrokerError("kafka: " + "; ".join(lines)) from None
+        partition, offset = next(iter(error.args[0].items()))
+        partition = partition.topic, partition.partition
+        first, end = self.beginnings([partition], 5.0), self.ends([partition], 5.0)
+        raise not_there(partition, offset, first[partition], end[partition]) from None
 
     def _look_for_topics(self) -> None:
         """A topic that the broker does not know for some seconds is gone."""
@@ -262,7 +276,7 @@ class Consumer:
                 continue
             since = self._missing.setdefault(topic, time.monotonic())
             if time.monotonic() - since > GONE_SECONDS:
-                raise BrokerError(f"kafka: {topic}: the topic is gone from the broker")
+                raise gone(topic)
 
     def pause(self, partitions: Sequence[Partition]) -> None:
         """Fetch nothing of these until they are resumed."""
@@ -307,7 +321,7 @@ class Consumer:
         try:
             found = method([TopicPartition(*p) for p in partitions], timeout_ms=_ms(max_wait))
         except kafka_errors.KafkaError as error:
-            _refuse(error, _named(partitions))
+            _refuse(error, named(partitions))
         return {(partition.topic, partition.partition): n for partition, n in found.items()}
 
     def at_time(
@@ -319,7 +333,7 @@ class Consumer:
         try:
             found = self._kafka.offsets_for_times(wanted, timeout_ms=_ms(max_wait))
         except kafka_errors.KafkaError as error:
-            _refuse(error, _named(partitions))
+            _refuse(error, named(partitions))
         later = self.ends([p for p in partitions if found[TopicPartition(*p)] is None], max_wait)
         there = {tuple(tp): at.offset for tp, at in found.items() if at is not None}
         return {p: there[p] if p in there else later[p] for p in partitions}
@@ -335,7 +349,7 @@ class Consumer:
                     TopicPartition(*partition), metadata=True, timeout_ms=_ms(max_wait)
                 )
             except kafka_errors.KafkaError as error:
-                _refuse(error, f"offsets of {_named([partition])}")
+                _refuse(error, f"offsets of {named([partition])}")
             if told is not None and told.offset >= 0:
                 found[partition] = Committed(told.offset, (told.metadata or "").rstrip("\0"))
         return found
@@ -348,7 +362,22 @@ class Consumer:
     def _committed(self, _: object, answer: object) -> None:
         if isinstance(answer, Exception) and time.monotonic() - self._complained > 60:
             self._complained = time.monotonic()
-            _log.warning("kafka: offsets were not committed: %s", _line(answer))
+            _log.warning("kafka: offsets were not committed: %s", line(answer))
+
+    def _renew(self) -> None:
+        """A client with the secrets as they are now; the old one stays where none answers."""
+        before, self._options = self._options, _options(self._connection)
+        try:
+            fresh = self._made()
+        except BrokerError as error:
+            self._options = before
+            _log.warning("kafka: the new credentials are not taken yet: %s", error)
+            return
+        old, self._kafka = self._kafka, fresh
+        assignment = old.assignment()
+        self.assign({(p.topic, p.partition): old.position(p) for p in assignment})
+        fresh.pause(*old.paused())
+        old.close(autocommit=False, timeout_ms=1000)
 
     def close(self) -> None:
         """Leave; may be called twice."""
@@ -359,10 +388,11 @@ def _count(cluster: Any, topic: str, max_wait: float) -> int:
     """Number of partitions of a topic, asked of the broker; the topic is not created."""
     end = time.monotonic() + max_wait
     cluster.add_topic(topic)
+    answered = False
     while True:
         told = threading.Event()
         cluster.request_update().add_both(lambda *_, told=told: told.set())
-        answered = told.wait(max(0.0, end - time.monotonic()))
+        answered |= told.wait(max(0.0, end - time.monotonic()))
         if topic in cluster.unauthorized_topics:
             _refuse(kafka_errors.TopicAuthorizationFailedError(), topic)
         numbers = cluster.partitions_for_topic(topic)
@@ -370,10 +400,7 @@ def _count(cluster: Any, topic: str, max_wait: float) -> int:
             return len(numbers)
         left = end - time.monotonic()
         if left <= 0:
-            raise BrokerError(
-                f"kafka: {topic}: "
-                + ("there is no such topic" if answered else "no broker answers in time")
-            )
+            raise no_topic(topic) if answered else no_answer(topic)
         time.sleep(min(STEP_SECONDS, left))
 
 
@@ -387,31 +414,36 @@ class Producer:
     def __init__(
         self, connection: Connection, transactional_id: str | None, max_in_flight: int
     ) -> None:
+        self._connection = connection
+        self._id, self._most = transactional_id, max_in_flight
         self._heard = _Heard()
-        given = {
-            "linger_ms": 5,
+        self._options = _options(connection)
+        self._flying: deque[Any] = deque()
+        self._initialised = False
+        self._open = False
+        self._kafka = self._made()
+
+    def _made(self) -> Any:
+        defaults = {
             "batch_size": 128 << 10,
             "max_request_size": MAX_BYTES,
             "metrics_enabled": False,
-        } | settings(connection, KafkaProducer, self._heard)
-        given |= {
+        }
+        given = {k: v for k, v in defaults.items() if k not in self._options.values} | {
             "enable_idempotence": True,
             "acks": "all",
             "delivery_timeout_ms": FOREVER_MS,
             "allow_auto_create_topics": False,
-            "transactional_id": transactional_id,
-            "max_block_ms": START_MS,
+            "transactional_id": self._id,
+            "max_block_ms": int(STEP_SECONDS * 1000),
+            "kafka_client": partial(_Net, self._heard),
         }
-        self._id = transactional_id
-        self._most = max_in_flight
-        self._kafka = _made(KafkaProducer, connection, given)
-        self._flying: deque[Any] = deque()
-        self._failure: tuple[BaseException, str] | None = None
-        self._initialised = False
-        self._open = False
+        return _made(KafkaProducer, self._connection, self._options, given)
 
     def send(self, records: Outgoing) -> None:
         """Take records; waits while too many are in flight, for as long as the broker is away."""
+        if self._options.changed() and not self._open:
+            self._renew()
         nothing = [None] * len(records.values)
         times = nothing if records.times is None else (records.times // 1_000_000).tolist()
         columns = zip(
@@ -428,15 +460,30 @@ class Producer:
         for value, key, headers, partition, time_ms in columns:
             if len(self._flying) >= self._most:
                 self._make_room()
-            try:
-                self._flying.append(
-                    self._kafka.send(topic, value, key, _filled(headers), partition, time_ms)
-                )
-            except kafka_errors.KafkaError as error:
-                self._raise(error, topic)
-            except (ValueError, TypeError, AssertionError) as error:
-                raise BrokerError(f"kafka: {topic}: {_line(error)}") from None
+            self._flying.append(self._sent(topic, value, key, headers, partition, time_ms))
         self._let_go()
+
+    def _sent(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers | None,
+        partition: int | None,
+        time_ms: int | None,
+    ) -> Any:
+        """The library's future of a record."""
+        if value is None and key is None:
+            raise empty(topic)
+        try:
+            return self._kafka.send(topic, value, key, _filled(headers), partition, time_ms)
+        except kafka_errors.KafkaError as error:
+            self._raise(error, topic)
+        except (ValueError, TypeError, AssertionError) as error:
+            numbers = self._kafka._metadata.partitions_for_topic(topic) or ()
+            if partition is not None and partition not in numbers:
+                raise no_partition(topic, partition) from None
+            raise refused(topic, "record", error) from None
 
     def _await_topic(self, topic: str) -> None:
         """Until the topic's partitions are known: as long as the broker is away."""
@@ -475,7 +522,7 @@ class Producer:
         cause = last if last is not None and not isinstance(error, _PERMANENT) else error
         if isinstance(cause, _PERMANENT):
             _refuse(cause, what)
-        raise AbortedError(f"kafka: {what}: {type(cause).__name__}: {_line(cause)}") from None
+        raise AbortedError(f"kafka: {what}: {type(cause).__name__}: {line(cause)}") from None
 
     def flush(self) -> None:
         """Wait until all are acknowledged. Raises: as `send`."""
@@ -508,21 +555,20 @@ class Producer:
 
     def begin(self) -> None:
         """Begin a transaction; the first call fences older producers of the transactional id."""
-        what = f"transactional id {self._id}"
+        if self._options.changed():
+            self._renew()
         try:
             while not self._initialised:
                 self._initialise()
             self._kafka.begin_transaction()
         except kafka_errors.KafkaError as error:
-            self._raise(error, what)
+            self._raise(error, f"transactional id {self._id}")
         self._open = True
 
     def _initialise(self) -> None:
-        try:
+        with suppress(kafka_errors.KafkaTimeoutError):  # waits for 0.1 s, and goes on when called
             self._kafka.init_transactions()
             self._initialised = True
-        except kafka_errors.KafkaTimeoutError:
-            _log.warning("kafka: transactional id %s: the broker does not answer yet", self._id)
 
     def commit(self, offsets: Mapping[Partition, int], group: str, metadata: str) -> None:
         """Flush, add offsets of a consumer group to the transaction, and commit both."""
@@ -548,6 +594,20 @@ class Producer:
         finally:
             self._flying.clear()
 
+    def _renew(self) -> None:
+        """A client with the secrets as they are now; the old one stays where none answers."""
+        self.flush()
+        before, self._options = self._options, _options(self._connection)
+        try:
+            fresh = self._made()
+        except BrokerError as error:
+            self._options = before
+            _log.warning("kafka: the new credentials are not taken yet: %s", error)
+            return
+        old, self._kafka = self._kafka, fresh
+        self._initialised = False
+        old.close(timeout=0)
+
     def close(self) -> None:
         """Close without waiting for what is in flight; may be called twice."""
         with suppress(kafka_errors.KafkaTimeoutError):  # what could not be flushed is left
@@ -567,8 +627,7 @@ class Admin:
     """KafkaAdminClient. See `wire.Admin`."""
 
     def __init__(self, connection: Connection) -> None:
-        given = settings(connection, KafkaAdminClient)
-        self._kafka = _made(KafkaAdminClient, connection, given)
+        self._kafka = _made(KafkaAdminClient, connection, _options(connection), {})
 
     def create(self, topic: str, partitions: int, config: Mapping[str, str]) -> None:
         """Make a topic; nothing happens where it is there with as many partitions."""
@@ -595,7 +654,7 @@ class Admin:
     def delete_records(self, before: Mapping[Partition, int]) -> None:
         """Delete records before an offset of each partition."""
         wanted = {TopicPartition(*partition): offset for partition, offset in before.items()}
-        self._done(_named(before), self._kafka.delete_records, wanted)
+        self._done(named(before), self._kafka.delete_records, wanted)
 
     @staticmethod
     def _done(what: str, method: Any, wanted: Any) -> None:

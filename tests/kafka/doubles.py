@@ -13,12 +13,21 @@ from typing import ClassVar, NoReturn
 import numpy as np
 
 from streamlearn.connectors.kafka import wire
+from streamlearn.connectors.kafka.trouble import (
+    empty,
+    fenced,
+    gone,
+    named,
+    no_answer,
+    no_partition,
+    no_topic,
+    not_there,
+)
 from streamlearn.connectors.kafka.wire import (
     BrokerError,
     Callbacks,
     Committed,
     Connection,
-    FencedError,
     Fetched,
     Headers,
     Outgoing,
@@ -121,7 +130,7 @@ class MemoryBroker:
     def log(self, partition: Partition) -> Log:
         topic, number = partition
         if topic not in self.topics or number >= len(self.topics[topic]):
-            raise BrokerError(f"kafka: {topic}/{number}: there is no such topic or partition")
+            raise no_partition(topic, number)
         return self.topics[topic][number]
 
     def group(self, name: str) -> Group:
@@ -191,14 +200,11 @@ class MemoryConsumer:
 
     def _fetched(self, partition: Partition, most: int) -> Fetched:
         if partition[0] not in self._broker.topics:
-            raise BrokerError(f"kafka: {partition[0]}: the topic is gone from the broker")
+            raise gone(partition[0])
         log, start = self._broker.log(partition), self._positions[partition]
         self._heard[partition] = len(log.records), log.stable
         if not log.begin <= start <= len(log.records):
-            raise BrokerError(
-                f"kafka: {partition[0]}/{partition[1]}: offset {start} is not there: "
-                f"it holds {log.begin} to {log.stable}"
-            )
+            raise not_there(partition, start, log.begin, log.stable)
         offsets: list[int] = []
         position = start
         while position < log.stable and len(offsets) < most:
@@ -247,7 +253,7 @@ class MemoryConsumer:
 
     def _asked(self, partition: Partition) -> Log:
         if self._broker.away:
-            raise BrokerError(f"kafka: {partition[0]}/{partition[1]}: no broker answers in time")
+            raise no_answer(named([partition]))
         return self._broker.log(partition)
 
     def at_time(
@@ -278,9 +284,9 @@ class MemoryConsumer:
 
 def _count(broker: MemoryBroker, topic: str) -> int:
     if broker.away:
-        raise BrokerError(f"kafka: {topic}: no broker answers in time")
+        raise no_answer(topic)
     if topic not in broker.topics:
-        raise BrokerError(f"kafka: {topic}: there is no such topic")
+        raise no_topic(topic)
     return len(broker.topics[topic])
 
 
@@ -299,7 +305,7 @@ class MemoryProducer:
         self._broker.may_fail("send")
         self._check()
         if records.topic not in self._broker.topics:
-            raise BrokerError(f"kafka: {records.topic}: there is no such topic")
+            raise no_topic(records.topic)
         for i, value in enumerate(records.values):
             self._deliver()
             while len(self._flying) >= self._most:
@@ -307,7 +313,7 @@ class MemoryProducer:
                 self._deliver()
             key = records.keys[i] if records.keys else None
             if value is None and key is None:
-                raise BrokerError(f"kafka: {records.topic}: a record needs a value or a key")
+                raise empty(records.topic)
             time = self._broker.time if records.times is None else int(records.times[i])
             headers = list(records.headers[i]) if records.headers else []
             time = time // 1_000_000 * 1_000_000
@@ -319,7 +325,7 @@ class MemoryProducer:
         n = len(self._broker.topics[records.topic])
         if records.partitions is not None:
             if not 0 <= records.partitions[i] < n:
-                raise BrokerError(f"kafka: {records.topic}/{records.partitions[i]}: not there")
+                raise no_partition(records.topic, records.partitions[i])
             return int(records.partitions[i])
         return (next(self._turn) if key is None else sum(key)) % n
 
@@ -328,7 +334,7 @@ class MemoryProducer:
         if self._epoch is None or self._id is None:
             return
         if self._epoch != self._broker.epochs[self._id]:
-            raise FencedError(f"kafka: transactional id {self._id}: another writer has taken over")
+            raise fenced(f"transactional id {self._id}", "ProducerFencedError")
 
     def _deliver(self) -> None:
         while self._flying and not self._broker.away:
