@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from streamlearn import job as jobs
 from streamlearn.block import I8
 from streamlearn.checkpoint import describe
 from streamlearn.config import Config
@@ -28,6 +29,7 @@ from streamlearn.connectors.kafka.location import LATEST, Topics
 from streamlearn.connectors.kafka.source import KafkaSource
 from streamlearn.connectors.kafka.tape import (
     MANIFEST,
+    ROLES,
     Place,
     Taken,
     TapeWriter,
@@ -40,7 +42,8 @@ from streamlearn.durable import disk_errors
 from streamlearn.errors import UserError
 from streamlearn.merging import Merged, Step
 from streamlearn.order_log import RUN, Frame, OrderLog, first_offsets
-from streamlearn.schema import LabelSchema, Schema
+from streamlearn.schema import Schema
+from streamlearn.topics import Lineage
 
 PART = 256 << 20  # bytes of values in a part
 _ROWS = 4096  # taken at a time
@@ -52,7 +55,7 @@ class Read(NamedTuple):
     """Topics with a role in a run, and how their records are decoded."""
 
     topics: Topics
-    schema: Schema | LabelSchema
+    schema: Schema
 
 
 class Recorded(NamedTuple):
@@ -66,18 +69,18 @@ class Recorded(NamedTuple):
 
 
 def record(
-    sources: Mapping[str, Read],
-    checkpoints: str | Path,
+    config: Config,
     output: str | Path,
     *,
+    partition: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Recorded:
     """Write what a run consumed since the last pass, up to the end of its order log.
 
     Args:
-        sources: `events`, and `labels` where they come from topics, as the run reads them.
-        checkpoints: the folder of the run, with its `order.log`. output: the folder of the
-            recording; one that is there is gone on with.
+        config: of the run, with its checkpoint folder. output: the folder of the recording; one
+            that is there is gone on with.
+        partition: of a run with a model for each, the number of the one that is recorded.
         progress: called with the records so far.
 
     Every record counts that stands before the last row of its partition in the log, and whatever
@@ -87,7 +90,7 @@ def record(
         needed), or where the topics do not keep the records any more.
     Cost: reading and decoding the topics, and 2 us a record; twice `buffer_mb` of memory.
     """
-    folder = Path(checkpoints)
+    sources, folder = reads_of(config, partition)
     writer = TapeWriter(output)
     before = writer.manifest
     try:
@@ -97,6 +100,30 @@ def record(
         writer.close()
     after = writer.manifest
     return Recorded(after.records - before.records, after.rows - before.rows)
+
+
+def reads_of(config: Config, partition: int | None = None) -> tuple[dict[str, Read], Path]:
+    """What the run of a configuration reads, by role, and the folder of its checkpoints.
+
+    Raises: UserError where it reads no topics, or has no checkpoints, and so no order log.
+    """
+    if config.checkpoint is None:
+        raise UserError("checkpoint: must be there to record a run: its order stands beside them")
+    if config.kafka is not None and config.kafka.mode == "group" and partition is None:
+        raise UserError(
+            "partition: must be given where every partition has its own model (kafka.mode: group)"
+        )
+    silent = dict.fromkeys(("checkpoint", "sink", "alerts", "dead_letters"))
+    job = jobs.lineage(config.model_copy(update=silent), partition)
+    found = {}
+    for role, source in zip(ROLES, getattr(job.source, "sources", [job.source]), strict=False):
+        if not isinstance(source, KafkaSource):
+            name = "source" if role == "events" else "labels.source"
+            raise UserError(
+                f"{name}: must be topics to be recorded; a recording holds nothing else"
+            )
+        found[role] = Read(source.topics, source.schema)
+    return found, Path(Lineage(partition).folder(config.checkpoint.path))
 
 
 def _quiet(records: int) -> None:
@@ -445,21 +472,26 @@ class TapeOrder(OrderLog):
 def taped(config: Config, folder: str | Path) -> Config:
     """A configuration that reads a recording in the place of its topics, all of it.
 
-    Raises: UserError for a source that is no topic, and for labels that are neither topics nor part
-        of the events.
+    Topics that were followed without an end are so still: the order ends the replay, and labels
+    whose event did not come are not told that none will.
+    Raises: UserError for a source that is no topic.
     """
     if config.kafka is None or not isinstance(config.source, TopicsSection):
         raise UserError(
             f"source: must be the topics that {folder} is a recording of, got {config.source}"
         )
-    whole = {"start": "earliest", "to": "end"}
     there = {"client": TAPE, "bootstrap": str(folder), "options": {}}
     alone = {"mode": "assign", "delivery": "at_least_once", "transactional_id": None}
     update: dict[str, Any] = {
         "kafka": config.kafka.model_copy(update=there | alone),
-        "source": config.source.model_copy(update=whole),
+        "source": _whole(config.source),
     }
     if config.labels is not None and isinstance(config.labels.source, TopicsSection):
-        labels = config.labels.source.model_copy(update=whole)
+        labels = _whole(config.labels.source)
         update["labels"] = config.labels.model_copy(update={"source": labels})
     return config.model_copy(update=update)
+
+
+def _whole(section: TopicsSection) -> TopicsSection:
+    to = None if section.to is None else "end"
+    return section.model_copy(update={"start": "earliest", "to": to})
