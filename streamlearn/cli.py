@@ -99,7 +99,7 @@ def replay(
         typer.Argument(
             metavar="DATA|CONFIG",
             help="CSV, JSON Lines or Parquet (also .gz, .zst, a folder), - for JSON Lines on "
-            "stdin, river:NAME, or a YAML file with a source.",
+            "stdin, river:NAME, kafka:TOPIC, a recording, or a YAML file with a source.",
         ),
     ],
     target: Target = None,
@@ -147,6 +147,13 @@ def replay(
         str | None,
         typer.Option(help="Column by whose values metrics are also shown.", metavar="NAME"),
     ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            help="Order log of a run, or its checkpoint folder: its topics are replayed along it.",
+            metavar="PATH",
+        ),
+    ] = None,
     drifts: Annotated[
         str | None,
         typer.Option(
@@ -187,6 +194,7 @@ def replay(
         id=id,
         time=time,
         by=by,
+        order=order,
         drifts=drifts,
         probes=probes,
         report=report,

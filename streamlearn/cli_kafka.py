@@ -1,5 +1,6 @@
 """Commands for topics: play a file into one, record what a run consumed."""
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,9 +29,11 @@ def produce(
             metavar="realtime|FACTOR|max",
         ),
     ] = "max",
-    time: Annotated[
+    time_column: Annotated[
         str | None,
-        typer.Option(help="Column with the time, which the records then carry.", metavar="NAME"),
+        typer.Option(
+            "--time", help="Column with the time, which the records then carry.", metavar="NAME"
+        ),
     ] = None,
     unit: Annotated[
         str, typer.Option(help="Of times that are numbers: s, ms, us, ns.", metavar="UNIT")
@@ -66,7 +69,7 @@ def produce(
         topic,
         connection,
         pace=pace,
-        time=time,
+        time=time_column,
         unit=unit,
         key=key,
         partitions=partitions,
@@ -74,6 +77,48 @@ def produce(
     )
     where = f"{topic} ({done.partitions} partition{'s' if done.partitions != 1 else ''})"
     typer.echo(f"sent {done.records:,} records to {where} in {done.seconds:.1f} s")
+
+
+def record(
+    config: Annotated[str, typer.Argument(help="YAML file of the run.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Folder of the recording.", metavar="FOLDER")
+    ],
+    partition: Annotated[
+        int | None,
+        typer.Option(help="Of a run with a model for each partition: which one.", min=0),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until it is stopped (Ctrl-C, SIGTERM).")
+    ] = False,
+    every: Annotated[
+        float, typer.Option(help="With --follow: seconds between two parts.", min=0.1)
+    ] = 60.0,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A path in the YAML (kafka.bootstrap=HOST:PORT); repeatable.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
+) -> None:
+    """Record what a run on topics consumed, in its order.
+
+    Follows the order log beside the checkpoints, during the run or after it, and goes on where it
+    stood. `streamlearn replay FOLDER --model CONFIG` gives the same bits.
+    """
+    from streamlearn import tape
+    from streamlearn.config import load_config
+
+    loaded = load_config(config, assignments)
+    done = tape.record(loaded, output, partition=partition)
+    typer.echo(f"recorded {done.records:,} records, {done.rows:,} of them rows, to {output}")
+    while follow:
+        time.sleep(every)
+        done = tape.record(loaded, output, partition=partition)
+        if done.records:
+            typer.echo(f"recorded {done.records:,} records, {done.rows:,} of them rows")
 
 
 def _connection(bootstrap: str, client: str, options: Sequence[str]) -> "Connection":
@@ -93,3 +138,4 @@ def _connection(bootstrap: str, client: str, options: Sequence[str]) -> "Connect
 def mount(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(produce)
+    app.command()(record)

@@ -19,6 +19,7 @@ from streamlearn.checkpoint import CheckpointStore
 from streamlearn.config import Config
 from streamlearn.config_topics import TopicsSection
 from streamlearn.connectors.kafka.location import Topics
+from streamlearn.connectors.kafka.tape import is_tape
 from streamlearn.connectors.sinks import open_dead_letters, open_sink
 from streamlearn.contracts import Delivery, Json, Sink, Source
 from streamlearn.engine import DeadLetters, Summary
@@ -79,9 +80,12 @@ class Stream(NamedTuple):
 
 
 def settings(
-    data: Any, model: str | None, given: configs.Assignments, pipe: Any
+    data: Any, model: str | None, given: configs.Assignments, pipe: Any, along: bool = False
 ) -> tuple[Config, Any, dict[str, Any]]:
-    """The configuration, the data it or the caller names, and arguments for a named operator."""
+    """The configuration, the data it or the caller names, and arguments for a named operator.
+
+    along: an order is repeated, and ends with its last row; topics have no end of their own then.
+    """
     if not isinstance(model, (str, Path, type(None))):
         raise UserError(
             f"model: must be a name or a YAML file, got {model!r}; give an operator as the pipeline"
@@ -92,12 +96,19 @@ def settings(
             raise UserError(
                 f"source: must be there to replay {data}; or give DATA and --model {data}"
             )
-        config = topics.bounded(config)
+        config = config if along else topics.bounded(config)
         place = topics.place_of(config, config.source)
         return config, place, configs.pairs(given) if model else {}
+    if is_tape(data):
+        if not _is_config(model):
+            raise UserError(
+                f"{data}: is a recording; name the configuration of its run, as in --model run.yaml"
+            )
+        config = topics.taped(configs.load_config(str(model), given), data)
+        return config, topics.place_of(config, config.source), {}
     if _is_config(model):
         place, config = topics.located(data, configs.load_config(str(model), given))
-        return topics.bounded(config), place, {}
+        return config if along else topics.bounded(config), place, {}
     if pipe is not None and (model is not None or given):
         raise UserError("model, set: must be left out where a pipeline is given")
     place, config = topics.located(data, Config())

@@ -37,10 +37,12 @@ from streamlearn.job import (
     with_late_labels,
 )
 from streamlearn.label_sources import label_time, section_of
+from streamlearn.merging import has_lanes
 from streamlearn.observers import Observers, observers_of
 from streamlearn.rehearsal import rehearse
 from streamlearn.result import Result
 from streamlearn.schema import Schema
+from streamlearn.tape import order_of
 
 _log = logging.getLogger(__name__)
 _PAUSE, _LONGEST_PAUSE, _QUIET = 1.0, 30.0, 600.0  # seconds, of beginning anew
@@ -90,6 +92,7 @@ def replay(
     id: str | None = None,
     time: str | None = None,
     by: str | None = None,
+    order: str | Path | None = None,
     drifts: Any = None,
     probes: int = 0,
     report: str | Path | None = None,
@@ -106,7 +109,7 @@ def replay(
         data: a path (CSV, JSON Lines, Parquet, compressed or not, a folder), `-` for JSON Lines on
             stdin, `river:Name`, an Arrow table, a pandas or polars frame, an iterable of dicts, or
             a configuration (.yaml), whose source is replayed; its sinks and checkpoints are never
-            touched.
+            touched; or the folder of a recording, with the configuration of its run as `model`.
         target: column to predict. features, ignore: columns to learn from, to leave out; a list, or
             names with commas between. task: classification or regression; guessed if None.
         model: operator, family, import path, or a YAML file with a `pipeline`.
@@ -126,6 +129,8 @@ def replay(
             which a label is not waited for. assume: the label that the event has then.
         id, time: columns that name an event and say when it was. by: a column by whose values
             metrics are also shown.
+        order: an order log (or its checkpoint folder), along which several inputs are merged, as
+            far as it goes. A recording has its own.
         drifts: known drifts as rows, (start, end) pairs or text ("9000-10500, 20000"), by which
             dips, recoveries and alarms are judged. probes: rows of each concept that are held out
             to measure what is remembered.
@@ -138,7 +143,8 @@ def replay(
         pipe, data = None, pipe
     if data is None:
         raise UserError("data: must be given: a path, a frame, an Arrow table or an iterable")
-    config, data, arguments = settings(data, model, set, pipe)
+    followed = order_of(data, order)
+    config, data, arguments = settings(data, model, set, pipe, along=followed is not None)
     outputs = {"predictions": predictions, "dead_letters": dead_letters, "json": json}
     check_outputs(data, outputs | {"report": report, "labels": labels})
     late = section_of(
@@ -158,6 +164,8 @@ def replay(
     declared = config.schema_ if schema is None and not any(asked.values()) else schema
     asked |= {"id": id, "time": time, "group": by, "label_time": label_time(late)}
     stream = stream_for(data, declared, asked, config, display.say if progress else _log.info)
+    if followed is not None and stream.label_schema is None and not has_lanes(stream.source):
+        raise UserError("order: is that of several inputs: topics, or labels with their own source")
     pipeline = pipeline_of(pipe, config, model, arguments, stream.schema)
     evaluation = evaluation_of(config, stream.schema, window, fading, pipeline.task)
     job = stream.job(pipeline, evaluation)
@@ -167,7 +175,7 @@ def replay(
         job = job._replace(
             checkpoints=store_of(job, section, allow_pickle, [drifts, probes]), config=often
         )
-    job = with_late_labels(job)
+    job = with_late_labels(job, followed)
     job = job._replace(sink=sink_of(predictions, job), dead_letters=dead_letters_of(dead_letters))
     observers = observers_of(job, report, drifts, probes)
     shown = display.Progress() if progress else None

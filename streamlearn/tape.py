@@ -23,8 +23,7 @@ from streamlearn import job as jobs
 from streamlearn.block import I8
 from streamlearn.checkpoint import describe
 from streamlearn.config import Config
-from streamlearn.config_topics import TopicsSection
-from streamlearn.connectors.kafka import TAPE, client_named
+from streamlearn.connectors.kafka import client_named
 from streamlearn.connectors.kafka.location import LATEST, Topics
 from streamlearn.connectors.kafka.source import KafkaSource
 from streamlearn.connectors.kafka.tape import (
@@ -34,6 +33,7 @@ from streamlearn.connectors.kafka.tape import (
     Taken,
     TapeWriter,
     batches,
+    is_tape,
     manifest_of,
 )
 from streamlearn.connectors.kafka.wire import Connection, Fetched, Partition
@@ -469,29 +469,17 @@ class TapeOrder(OrderLog):
         return runs
 
 
-def taped(config: Config, folder: str | Path) -> Config:
-    """A configuration that reads a recording in the place of its topics, all of it.
+def order_of(data: Any, order: str | Path | None) -> OrderLog | None:
+    """The order that a replay repeats: that of a recording, or of an order log; None: its own.
 
-    Topics that were followed without an end are so still: the order ends the replay, and labels
-    whose event did not come are not told that none will.
-    Raises: UserError for a source that is no topic.
+    order: an order log, or the folder of checkpoints that it is in.
+    Raises: UserError where a recording and an order log are given.
     """
-    if config.kafka is None or not isinstance(config.source, TopicsSection):
-        raise UserError(
-            f"source: must be the topics that {folder} is a recording of, got {config.source}"
-        )
-    there = {"client": TAPE, "bootstrap": str(folder), "options": {}}
-    alone = {"mode": "assign", "delivery": "at_least_once", "transactional_id": None}
-    update: dict[str, Any] = {
-        "kafka": config.kafka.model_copy(update=there | alone),
-        "source": _whole(config.source),
-    }
-    if config.labels is not None and isinstance(config.labels.source, TopicsSection):
-        labels = _whole(config.labels.source)
-        update["labels"] = config.labels.model_copy(update={"source": labels})
-    return config.model_copy(update=update)
-
-
-def _whole(section: TopicsSection) -> TopicsSection:
-    to = None if section.to is None else "end"
-    return section.model_copy(update={"start": "earliest", "to": to})
+    if is_tape(data):
+        if order is not None:
+            raise UserError(f"order: {data} is a recording, which has its own; leave it out")
+        return TapeOrder(data)
+    if order is None:
+        return None
+    path = Path(order)
+    return OrderLog(path / "order.log" if path.is_dir() else path, replay=True)

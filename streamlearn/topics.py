@@ -14,6 +14,7 @@ from streamlearn.config_topics import (
     SinkSection,
     TopicsSection,
 )
+from streamlearn.connectors.kafka import TAPE
 from streamlearn.connectors.kafka.location import EARLIEST, LATEST, Topics, is_topic, topics_at
 from streamlearn.connectors.sinks import open_dead_letters, open_sink
 from streamlearn.contracts import Delivery, Sink
@@ -110,6 +111,34 @@ def bounded(config: Config) -> Config:
         late = config.labels.model_copy(update={"source": until_now(config.labels.source)})
         update["labels"] = late
     return config.model_copy(update=update)
+
+
+def taped(config: Config, folder: str | Path) -> Config:
+    """A configuration that reads a recording in the place of its topics, all of it.
+
+    Topics that were followed without an end are so still: the order ends the replay, and labels
+    whose event did not come are not told that none will.
+    Raises: UserError for a source that is no topic.
+    """
+    if config.kafka is None or not isinstance(config.source, TopicsSection):
+        raise UserError(
+            f"source: must be the topics that {folder} is a recording of, got {config.source}"
+        )
+    there = {"client": TAPE, "bootstrap": str(folder), "options": {}}
+    alone = {"mode": "assign", "delivery": "at_least_once", "transactional_id": None}
+    update: dict[str, Any] = {
+        "kafka": config.kafka.model_copy(update=there | alone),
+        "source": _whole(config.source),
+    }
+    if config.labels is not None and isinstance(config.labels.source, TopicsSection):
+        labels = _whole(config.labels.source)
+        update["labels"] = config.labels.model_copy(update={"source": labels})
+    return config.model_copy(update=update)
+
+
+def _whole(section: TopicsSection) -> TopicsSection:
+    to = None if section.to is None else "end"
+    return section.model_copy(update={"start": "earliest", "to": to})
 
 
 def timed(schema: Schema) -> Schema:

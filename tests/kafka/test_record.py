@@ -18,7 +18,7 @@ from streamlearn.engine import Engine
 from streamlearn.job import Job
 from streamlearn.order_log import OrderLog
 from streamlearn.runner import engine_of
-from streamlearn.tape import TapeOrder, record, taped
+from streamlearn.tape import TapeOrder, record
 from streamlearn.testing import assert_same_state
 from tests.kafka.broker import Sent
 from tests.kafka.doubles import MemoryBroker
@@ -182,7 +182,9 @@ def lived(
 def replayed(config: Config, folder: Path, order: OrderLog | None = None) -> Seen:
     """A replay of a recording, in other blocks."""
     engine_section = config.engine.model_copy(update={"block_rows": 7})
-    read = taped(config, folder).model_copy(update={"checkpoint": None, "engine": engine_section})
+    read = topics.taped(config, folder).model_copy(
+        update={"checkpoint": None, "engine": engine_section}
+    )
     place = topics.place_of(read, read.source)
     stream = jobs.stream_for(place, read.schema_, {"label_time": None}, read, lambda text: None)
     pipeline = jobs.pipeline_of(None, read, None, {}, stream.schema)
