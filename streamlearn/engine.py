@@ -137,7 +137,8 @@ class Engine:
             dead_letters: takes the rejects; without it the first ten are logged.
         checkpoints: the store; without one a crash means starting anew. spill: what keeps the files
             of the pipeline's log; told of every checkpoint. delivery: asked which checkpoint
-            counts, and told of every one, after it was saved.
+            counts, and told of every one, after it was saved. start: positions to begin at where
+            there is no checkpoint; the source's own beginning if absent.
         every_events: a checkpoint at each multiple of so many events of the stream, whatever the
             blocks. every_seconds: and after so many seconds. One before the first event and one at
             the end are always made.
@@ -168,6 +169,7 @@ class Engine:
         checkpoints: CheckpointStore | None = None,
         delivery: Delivery | None = None,
         spill: Spilling | None = None,
+        start: Positions | None = None,
         recorder: Observer | None = None,
         every_events: int | None = None,
         every_seconds: float | None = None,
@@ -194,7 +196,7 @@ class Engine:
         if delivery is not None and checkpoints is None:
             raise UserError("Engine: delivery must have checkpoints to tell of; name a folder")
         self.events = self.resumed_at = self.rejects = self.alarms = 0
-        self._positions: Positions = {}
+        self._positions: Positions = dict(start or {})
         self._saved, self._saved_at = 0, 0
         self._unsaved = True
         self._stopped, self.idle = "", False

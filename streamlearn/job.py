@@ -18,15 +18,15 @@ from streamlearn import connectors, label_sources, registry, stdin, topics
 from streamlearn.checkpoint import CheckpointStore
 from streamlearn.config import Config
 from streamlearn.config_topics import TopicsSection
-from streamlearn.connectors.kafka.location import Topics
+from streamlearn.connectors.kafka.location import EARLIEST, Topics
 from streamlearn.connectors.kafka.tape import is_tape
 from streamlearn.connectors.sinks import open_dead_letters, open_sink
-from streamlearn.contracts import Delivery, Json, Sink, Source
+from streamlearn.contracts import Delivery, Json, Positions, Sink, Source
 from streamlearn.engine import DeadLetters, Summary
 from streamlearn.errors import UserError
 from streamlearn.evaluation import Evaluation
 from streamlearn.operators._base import ANOMALY, CLASSIFICATION
-from streamlearn.order_log import OrderLog
+from streamlearn.order_log import OrderLog, first_offsets
 from streamlearn.pipeline import Pipeline
 from streamlearn.result import Result
 from streamlearn.schema import LabelSchema, Schema
@@ -43,7 +43,8 @@ class Job(NamedTuple):
     schema: of the events, with the target, wherever labels come from. name: of the data, for
     messages. label_schema: of a label stream of its own. labels: the source, where labels come
     late; spill: where their events wait that memory has no room for. read: the places that are
-    read. outputs: what those to topics share. delivery: who is told of checkpoints.
+    read. outputs: what those to topics share. delivery: who is told of checkpoints. start: the
+    positions of a replay along an order log.
     """
 
     source: Source
@@ -62,6 +63,7 @@ class Job(NamedTuple):
     spill: Spill | None = None
     delivery: Delivery | None = None
     outputs: Any = None
+    start: Positions | None = None
 
 
 class Stream(NamedTuple):
@@ -117,6 +119,16 @@ def settings(
 
 def _is_config(name: Any) -> bool:
     return isinstance(name, (str, Path)) and str(name).endswith(_CONFIG_ENDINGS)
+
+
+def start_of(order: OrderLog | None, read: Mapping[str, Any]) -> Positions | None:
+    """Where the run began whose order is repeated, if not at the beginning of its topics."""
+    late = [role for role, place in read.items() if getattr(place, "start", EARLIEST) != EARLIEST]
+    if order is None or not late:
+        return None
+    inputs = ["events" if role == "source" else role for role in late]
+    found = first_offsets(order.path)
+    return {name: offset for name, offset in found.items() if name.partition("/")[0] in inputs}
 
 
 def stream_for(

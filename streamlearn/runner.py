@@ -31,6 +31,7 @@ from streamlearn.job import (
     result_of,
     settings,
     sink_of,
+    start_of,
     store_of,
     stream_for,
     user_errors,
@@ -107,9 +108,10 @@ def replay(
         pipe: a Pipeline, or one operator or River estimator; it goes on learning, with the tables
             of features and classes it was trained with. None builds what `model` names.
         data: a path (CSV, JSON Lines, Parquet, compressed or not, a folder), `-` for JSON Lines on
-            stdin, `river:Name`, an Arrow table, a pandas or polars frame, an iterable of dicts, or
-            a configuration (.yaml), whose source is replayed; its sinks and checkpoints are never
-            touched; or the folder of a recording, with the configuration of its run as `model`.
+            stdin, `river:Name`, an Arrow table, a pandas or polars frame, an iterable of dicts,
+            `kafka:TOPIC?bootstrap=HOST:PORT` (with from=, to= an offset or a time, else up to its
+            end), a configuration (.yaml), whose source is replayed; its sinks and checkpoints are
+            never touched; or a recording, with the configuration of its run as `model`.
         target: column to predict. features, ignore: columns to learn from, to leave out; a list, or
             names with commas between. task: classification or regression; guessed if None.
         model: operator, family, import path, or a YAML file with a `pipeline`.
@@ -175,7 +177,7 @@ def replay(
         job = job._replace(
             checkpoints=store_of(job, section, allow_pickle, [drifts, probes]), config=often
         )
-    job = with_late_labels(job, followed)
+    job = with_late_labels(job, followed)._replace(start=start_of(followed, job.read))
     job = job._replace(sink=sink_of(predictions, job), dead_letters=dead_letters_of(dead_letters))
     observers = observers_of(job, report, drifts, probes)
     shown = display.Progress() if progress else None
@@ -316,6 +318,7 @@ def engine_of(
         beat=beat,
         shutdown_timeout=job.config.engine.shutdown_timeout,
         spill=job.spill,
+        start=job.start,
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamlearn import runner
+from streamlearn import runner, yaml12
+from streamlearn.archive import read_archive
 from streamlearn.config import Config, check
 from tests.kafka.broker import Broker, Sent, consume, produce
 
@@ -92,3 +93,72 @@ def test_every_event_of_a_topic_is_answered_once_and_its_label_learnt(
     again = runner.run(setting.config(kafka=kafka))  # nothing new has come
     assert again.events == 1000
     assert len(setting.answers()) == 1000
+
+
+# -- replays ---------------------------------------------------------------------------------------
+
+
+def state_of(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Pipeline, metrics and pending labels of the last checkpoint in a folder: bytes and table."""
+    newest = sorted(folder.glob("checkpoint-*.safetensors"))[-1]
+    arrays, table = read_archive(newest)
+    kept = {k: a.tobytes() for k, a in arrays.items()}
+    return kept, {k: table[k] for k in ("events", "pipeline", "evaluation", "schema", "labels")}
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_live_run_is_replayed_along_its_order_log_to_the_same_bits(
+    setting: Setting, tmp_path: Path
+) -> None:
+    sent, labels = events(600, 2)
+    produce(setting.broker, setting.events, sent[:50])
+    live = setting.config(
+        source=f"kafka:{setting.events}", labels={"source": f"kafka:{setting.labels}"}
+    )
+    turns = iter([(sent[50:400], labels[:200]), (sent[400:], labels[200:380]), ([], labels[380:])])
+    job = runner.plan(live)
+    engine = runner.engine_of(job)
+    seen = 0
+    engine.begin()
+    while engine.step() and seen < 1200:  # what comes in mid-stream comes when all was taken
+        seen = engine.events + job.source.report()["labelled"]
+        if engine.idle and (turn := next(turns, None)) is not None:
+            produce(setting.broker, setting.events, turn[0])
+            produce(setting.broker, setting.labels, turn[1])
+    engine.end()
+    said = setting.answers()
+    config = setting.folder / "c.yaml"
+    config.write_text(yaml12.dump(live.model_dump(mode="json", by_alias=True, exclude_unset=True)))
+    found = runner.replay(
+        data=str(config),
+        order=setting.folder / "checkpoints" / "order.log",
+        predictions=tmp_path / "p.jsonl",
+        checkpoint=tmp_path / "replayed",
+    )
+    assert found.events == 600
+    rows = rows_of(tmp_path / "p.jsonl")
+    assert [row["prediction"] for row in rows] == [answer["prediction"] for answer in said]
+    assert [row["id"] for row in rows] == [answer["id"] for answer in said]
+    live_state, live_table = state_of(setting.folder / "checkpoints")
+    state, table = state_of(tmp_path / "replayed")
+    assert live_state == state
+    assert live_table == table
+
+
+def test_a_range_of_a_topic_is_replayed_by_its_location_alone(
+    setting: Setting, tmp_path: Path
+) -> None:
+    rows = [{"id": i, "a": float(i), "y": 2.0 * i} for i in range(100)]
+    one = setting.alerts  # a topic of one partition
+    produce(setting.broker, one, [Sent(json.dumps(row).encode(), b"k", T0 + i, (), 0)
+                                  for i, row in enumerate(rows)])  # fmt: skip
+    at = f"kafka:{one}?bootstrap={setting.broker.bootstrap}&client={setting.client}"
+    found = runner.replay(data=f"{at}&from=10&to=60", target="y", features="a")
+    assert (found.events, found.target) == (50, "y")
+    from_time = "2026-09-21T14:13:20.090Z"  # T0 + 90
+    found = runner.replay(data=f"{at}&from={from_time}", target="y", id="id")
+    assert found.events == 10
+    assert found.schema["time"] == "$timestamp"
