@@ -20,6 +20,7 @@ from streamlearn.schema import Schema
 from streamlearn.schema_cells import Misfit
 from streamlearn.schema_columns import Column, Misfits
 
+NEAR = 256  # records decoded at a time: 4,096 leave the cache before they are read again
 _NUMBER = float | None
 _SCALAR = str | int | float | bool | None
 _ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -40,19 +41,19 @@ class JsonColumns:
         slots = [(f"f{i}", types[n], math.nan if types[n] is _NUMBER else None)
                  for i, n in enumerate(order)]  # fmt: skip
         rename = {f"f{i}": name for i, name in enumerate(order)}
-        self._record: Any = msgspec.defstruct("Record", slots, rename=rename, gc=False)
-        self._typed = msgspec.json.Decoder(self._record)
+        self.record: Any = msgspec.defstruct("Record", slots, rename=rename, gc=False)
+        self._typed = msgspec.json.Decoder(self.record)
         loose = [(f"f{i}", Any, None) for i in range(len(order))]
         plain: Any = msgspec.defstruct("Loose", loose, rename=rename, gc=False)
         self._loose = msgspec.json.Decoder(plain)
-        self._slots = [attrgetter(f"f{i}") for i in range(len(order))]
-        self._packer = msgspec.msgpack.Encoder()
-        self._layout = self._packed_layout()
+        self.slots = [attrgetter(f"f{i}") for i in range(len(order))]
+        self.packer = msgspec.msgpack.Encoder()
+        self.layout = self._packed_layout()
 
     def _packed_layout(self) -> np.dtype[Any]:
         """Where the numbers stand in a packed record of which all others are null."""
         k = len(self.numbers)
-        packed = self._packer.encode(self._record(*(i + 0.5 for i in range(k))))
+        packed = self.packer.encode(self.record(*(i + 0.5 for i in range(k))))
         at = [packed.index(struct.pack(">d", i + 0.5)) for i in range(k)]
         names = [f"f{i}" for i in range(k)]
         return np.dtype(
@@ -63,30 +64,36 @@ class JsonColumns:
 
     def whole(self, values: Sequence[bytes]) -> dict[str, Column] | None:
         """All at once; None when one is no object, or has a value of another type."""
+        table = _Table(self)
+        decode = self._typed.decode
         try:
-            records = list(map(self._typed.decode, values))
+            for start in range(0, len(values), NEAR):
+                table.add(list(map(decode, values[start : start + NEAR])))
         except _ERRORS:
             return None
-        return self._columns(records)
+        return table.columns()
 
     def each(self, values: Sequence[bytes]) -> tuple[dict[str, Column], Misfits]:
         """The same, with what does not fit its type put in by value, and reasons by row.
 
         What a row gives depends on that row alone. Cost: as `whole`, and 10 us a row that is odd.
         """
-        records: list[Any] = []
+        table = _Table(self)
         odd: dict[int, list[Any]] = {}
         misfits: Misfits = {}
-        for i, value in enumerate(values):
-            try:
-                records.append(self._typed.decode(value))
-            except _ERRORS:
-                records.append(self._record())
+        for start in range(0, len(values), NEAR):
+            records = []
+            for i, value in enumerate(values[start : start + NEAR], start=start):
                 try:
-                    odd[i] = self.row(value)
-                except Misfit as reason:
-                    misfits[i] = str(reason)
-        columns = self._columns(records)
+                    records.append(self._typed.decode(value))
+                except _ERRORS:
+                    records.append(self.record())
+                    try:
+                        odd[i] = self.row(value)
+                    except Misfit as reason:
+                        misfits[i] = str(reason)
+            table.add(records)
+        columns = table.columns()
         for j, name in enumerate(self.numbers + self.others):
             columns[name] = _patched(columns[name], {i: row[j] for i, row in odd.items()})
         return columns, misfits
@@ -101,32 +108,46 @@ class JsonColumns:
         except _ERRORS:
             table = loose_object(value)
             return [table.get(name) for name in self.numbers + self.others]
-        return [slot(record) for slot in self._slots]
+        return [slot(record) for slot in self.slots]
 
-    # -- records to columns ------------------------------------------------------------------------
 
-    def _columns(self, records: list[Any]) -> dict[str, Column]:
-        k = len(self.numbers)
-        found: dict[str, Column] = {}
-        for i, name in enumerate(self.others, start=k):
-            found[name] = list(map(self._slots[i], records))
-            deque(map(getattr(self._record, f"f{i}").__set__, records, repeat(None)), maxlen=0)
-        table = self._packed(records) if k and records else None
-        for i, name in enumerate(self.numbers):
-            if table is not None:
-                found[name] = table[f"f{i}"].astype(np.float64)
-            else:
-                found[name] = np.array(list(map(self._slots[i], records)), dtype=np.float64)
+class _Table:
+    """Columns in the making. Records come a few at a time, while they are still in the cache."""
+
+    def __init__(self, of: JsonColumns) -> None:
+        self._of, k = of, len(of.numbers)
+        self._others: list[list[Any]] = [[] for _ in of.others]
+        self._readers = of.slots[k:]
+        self._writers = [getattr(of.record, f"f{k + j}").__set__ for j in range(len(of.others))]
+        self._packed: list[Any] = []  # records of numbers alone, all of one width
+
+    def add(self, records: list[Any]) -> None:
+        """Take the values of these records; they are of no use any more."""
+        for values, read, write in zip(self._others, self._readers, self._writers, strict=True):
+            values.extend(map(read, records))
+            deque(map(write, records, repeat(None)), maxlen=0)
+        if self._of.numbers:
+            self._packed.append(self._numbers(records))
+
+    def _numbers(self, records: list[Any]) -> Any:
+        """Their numbers as MessagePack has them, the header of the list left out."""
+        layout, n = self._of.layout, len(records)
+        packed = self._of.packer.encode(records)
+        start = len(packed) - n * layout.itemsize
+        if start == (1 if n < 16 else 3):
+            return memoryview(packed)[start:]
+        table = np.zeros(n, layout)  # one of them is null, and so shorter
+        for name, read in zip(layout.names or (), self._of.slots, strict=False):
+            table[name] = np.array(list(map(read, records)), dtype=np.float64)
+        return table.tobytes()
+
+    def columns(self) -> dict[str, Column]:
+        """All that were added."""
+        found: dict[str, Column] = dict(zip(self._of.others, self._others, strict=True))
+        table = np.frombuffer(b"".join(self._packed), self._of.layout)
+        for i, name in enumerate(self._of.numbers):
+            found[name] = table[f"f{i}"].astype(np.float64)
         return found
-
-    def _packed(self, records: list[Any]) -> Any:
-        """The records as a table of their numbers; None where one of them is null."""
-        packed = self._packer.encode(records)
-        start = len(packed) - len(records) * self._layout.itemsize
-        n = len(records)
-        if start != (1 if n < 16 else 3 if n < 65_536 else 5):
-            return None
-        return np.frombuffer(packed, self._layout, n, start)
 
 
 def _json_type(schema: Schema, name: str) -> Any:

@@ -288,7 +288,10 @@ def identities(
 ) -> NDArray[Any]:
     """A column of ids or keys: an object array of integers, text and None."""
     out = np.empty(len(column), dtype=object)
-    if isinstance(column, list) and set(map(type, column)) <= {int, str}:
+    kinds = set(map(type, column)) if isinstance(column, list) else None
+    if kinds == {int}:
+        out[:] = column
+    elif kinds is not None and kinds <= {int, str}:
         out[:] = [cells.text_identity(v, missing) if type(v) is str else v for v in column]
     else:
         cell = partial(cells.identity, missing=missing)
