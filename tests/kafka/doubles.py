@@ -119,6 +119,10 @@ class MemoryBroker:
     def fail(self, where: str, error: Exception) -> None:
         self._failures.setdefault(where, deque()).append(error)
 
+    def forgive(self) -> None:
+        """Nothing fails any more."""
+        self._failures.clear()
+
     def may_fail(self, where: str) -> None:
         if self._failures.get(where):
             raise self._failures[where].popleft()
@@ -417,8 +421,9 @@ class MemoryMember:
 
     def evict(self) -> None:
         """What a broker does to a member that has been silent for too long."""
-        self._group.members.remove(self)
-        self._evicted = True
+        if self in self._group.members:
+            self._group.members.remove(self)
+            self._evicted = True
 
     def poll(self, max_wait: float) -> None:
         assert self._callbacks is not None
