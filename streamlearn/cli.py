@@ -429,7 +429,11 @@ def init(
 
 @app.command()
 def validate(
-    config: Annotated[str, typer.Argument(help="YAML file.")], assignments: Assignments = None
+    config: Annotated[str, typer.Argument(help="YAML file.")],
+    assignments: Assignments = None,
+    connect: Annotated[
+        bool, typer.Option("--connect", help="Also ask the broker for its topics.")
+    ] = False,
 ) -> None:
     """Check a config without reading an event.
 
@@ -439,12 +443,12 @@ def validate(
     from streamlearn.config import ConfigError, load_config
 
     try:
-        job = runner.validated(load_config(config, assignments))
+        job = runner.validated(load_config(config, assignments), connect=connect)
     except ConfigError as error:
         raise UserError("\n".join(error.problems)) from None
     print(f"{config}: is valid\n{job.schema.describe()}\n{job.pipeline!r}")
     if job.config.labels is not None:
-        given = job.config.labels.model_dump(exclude_unset=True)
+        given = job.config.labels.in_words(unset=False)
         print("labels: " + ", ".join(f"{name} {value}" for name, value in given.items()))
 
 

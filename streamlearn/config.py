@@ -28,6 +28,7 @@ from streamlearn.config_topics import (
     SinkSection,
     TopicsSection,
 )
+from streamlearn.connectors.kafka.location import is_topic, topics_at
 from streamlearn.errors import UserError
 from streamlearn.schema import Feature, Schema, among
 
@@ -131,6 +132,11 @@ class LabelsSection(Section):
         if self.source is None and alone:
             raise ValueError(f"{min(alone)} is for labels with a source of their own")
         return self
+
+    def in_words(self, unset: bool = True) -> dict[str, Any]:
+        """Its settings as plain values, topics by their names; unset: those of defaults, too."""
+        words = self.model_dump(mode="json", exclude_unset=not unset)
+        return words | ({} if self.source is None else {"source": str(self.source)})
 
 
 class EngineSection(Section):
@@ -358,23 +364,35 @@ def starter(
 ) -> str:
     """A whole configuration for some data, as YAML: the inferred schema, declared, and a pipeline.
 
-    Args: as for `Schema.infer`; model: the operator of the pipeline.
+    Args: as for `Schema.infer`; data: a path, or `kafka:TOPIC?bootstrap=HOST:PORT`. model: the
+    operator of the pipeline.
     Raises: UserError for data or names that are not there.
     """
     schema = Schema.infer(data, target, listed(features), listed(ignore), task)
     check_target(schema)
+    source, more = _found(data)
     predictor = named(model, schema.task)
     found = model if "." in model else type(predictor).__name__
     *before, after = around(predictor, schema.sparse_width > 0)
     table = {
-        "source": data,
+        **source,
         "schema": schema.to_config(),
         "pipeline": [*before, found, after],
         "sink": "predictions.csv",
         "dead_letters": "dead_letters.jsonl",
         "checkpoint": {"path": "checkpoints"},
     }
+    table["schema"] |= more
     return yaml12.dump(table)
+
+
+def _found(data: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sections that say where some data are, and what topics add to their schema."""
+    if not is_topic(data):
+        return {"source": data}, {}
+    topics = topics_at(data)
+    broker = {"bootstrap": topics.connection.bootstrap, "client": topics.connection.client}
+    return {"source": str(topics), "kafka": broker}, {"time": "$timestamp", "time_unit": "ms"}
 
 
 def listed(names: Names) -> list[str] | None:

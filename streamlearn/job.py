@@ -343,9 +343,7 @@ def store_of(
     more: whatever else must be the same when the run goes on.
     """
     measured, late = job.config.evaluation, job.config.labels
-    joined = None if late is None else late.model_dump(mode="json")
-    if joined and late and late.source is not None:
-        joined["source"] = str(late.source)  # not where of the topics a run begins
+    joined = None if late is None else late.in_words()  # not where of its topics a run begins
     digest = _digest(
         _stages(job),
         job.schema.to_config(),
@@ -493,7 +491,8 @@ def result_of(job: Job, summary: Summary) -> Result:
 
 def _in_words(job: Job) -> dict[str, Json]:
     """The settings of a job, as plain values."""
-    sections = {"evaluation": job.config.evaluation, "labels": job.config.labels}
-    plain = {name: s.model_dump(mode="json") for name, s in sections.items() if s is not None}
+    late = job.config.labels
+    plain: dict[str, Json] = {"evaluation": job.config.evaluation.model_dump(mode="json")}
+    plain |= {} if late is None else {"labels": late.in_words()}
     stages = [repr(stage) for stage in job.pipeline.stages]
     return {"pipeline": stages, "block_rows": job.config.engine.block_rows} | plain

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from streamlearn import config as configs
 from streamlearn import display, label_sources, logs
 from streamlearn.config import Config
+from streamlearn.connectors.kafka.formats import decoder_of
 from streamlearn.connectors.kafka.wire import AbortedError
 from streamlearn.durable import write_text
 from streamlearn.engine import Engine, Summary
@@ -258,17 +259,28 @@ def plan(config: Config) -> Job:
     return lineage(config)
 
 
-def validated(config: Config) -> Job:
+def validated(config: Config, *, connect: bool = False) -> Job:
     """`plan`, and what can be found without an event: columns of the source, what stages take.
 
+    connect: ask the broker for the topics that are read and written, too; without it nothing is
+    connected.
     Raises: UserError for the first mistake.
     """
     job = plan(config)
     opened = plan(config.model_copy(update={"checkpoint": None}))  # no folder is made, no log begun
+    read = [source for source in getattr(job.source, "sources", ()) if has_lanes(source)]
     try:
-        opened.source.open({})
+        for source in read:
+            decoder_of(source.topics, source.schema).close()
+        if connect or not read:
+            opened.source.open({})
+        for section in config.written.values() if connect else ():
+            if section.topic is not None:
+                opened.outputs.partitions(section.topic)  # refused where it is not there
     finally:
         opened.source.close()
+        if opened.outputs is not None:
+            opened.outputs.close()
     rehearse(job)
     return job
 

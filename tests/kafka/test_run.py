@@ -10,7 +10,8 @@ import pytest
 
 from streamlearn import runner, yaml12
 from streamlearn.archive import read_archive
-from streamlearn.config import Config, check
+from streamlearn.cli import _status
+from streamlearn.config import Config, check, load_config
 from tests.kafka.broker import Broker, Sent, consume, produce
 
 T0 = 1_790_000_000_000
@@ -162,3 +163,27 @@ def test_a_range_of_a_topic_is_replayed_by_its_location_alone(
     found = runner.replay(data=f"{at}&from={from_time}", target="y", id="id")
     assert found.events == 10
     assert found.schema["time"] == "$timestamp"
+
+
+# -- the command line ------------------------------------------------------------------------------
+
+
+def test_a_topic_gives_a_configuration_which_is_valid_and_runs(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(setting.folder)
+    rows = [{"id": i, "a": i % 5, "y": "up" if i % 5 > 2 else "down"} for i in range(200)]
+    one = setting.alerts  # a topic of one partition
+    produce(setting.broker, one, [Sent(json.dumps(row).encode(), b"k", T0 + i, (), 0)
+                                  for i, row in enumerate(rows)])  # fmt: skip
+    at = f"kafka:{one}?bootstrap={setting.broker.bootstrap}&client={setting.client}"
+    assert _status(["init", at, "--target", "y"]) == 0
+    config = load_config("streamlearn.yaml")
+    assert config.kafka is not None
+    assert config.kafka.bootstrap == setting.broker.bootstrap
+    assert (config.schema_ and config.schema_.time) == "$timestamp"
+    assert _status(["validate", "streamlearn.yaml"]) == 0
+    assert _status(["validate", "streamlearn.yaml", "--connect", "--set", "sink=kafka:nowhere"])
+    assert "nowhere" in capsys.readouterr().err
+    assert _status(["run", "streamlearn.yaml", "--limit", "200", "--json", "r.json"]) == 0
+    assert json.loads(Path("r.json").read_text())["metrics"]["accuracy"] > 0.8
