@@ -36,6 +36,7 @@ from streamlearn.errors import UserError
 _log = logging.getLogger(__name__)
 _SLICE = 0.05  # seconds: a paced run sleeps and hands out events in slices this long
 _SHOWN_REJECTS = 10
+_FRESH_OBJECTS = 100_000  # that are not gone again, before the cyclic collector looks at them
 _EVENT = PREDICT | OBSERVE  # a LEARN-only row brings the label of an earlier event
 
 
@@ -487,9 +488,16 @@ def stopped_by_signals(
 
 @contextlib.contextmanager
 def frozen_objects() -> Iterator[None]:
-    """While it lasts, what was there before is not looked through by the cyclic collector."""
+    """While it lasts, the cyclic collector looks seldom, and not at what was there before.
+
+    A block of messages is 10,000 tuples and lists, which are gone with it: looked through every 700
+    objects, as Python would, they cost 2 us each; so do the objects of everything imported.
+    """
+    often = gc.get_threshold()
     gc.freeze()
+    gc.set_threshold(_FRESH_OBJECTS, *often[1:])
     try:
         yield
     finally:
+        gc.set_threshold(*often)
         gc.unfreeze()

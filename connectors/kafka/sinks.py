@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -139,8 +140,9 @@ class PredictionSink:
             return Outgoing(topic, values, None, [[(POSITION, event)] for event in events], None)
         keys = places.keys[skip:] if self._keyed and places.keys is not None else None
         numbers = None
-        if self._aligned and max(places.numbers[skip:]) < self._partitions:
+        if self._aligned:
             numbers = places.numbers[skip:]
+            numbers = numbers if max(numbers) < self._partitions else None
         return Outgoing(topic, values, keys, places.headers(skip), numbers)
 
     def commit(self) -> Json:
@@ -171,24 +173,29 @@ def _interval(outputs: Columns, asked: B1, z: float) -> Any:
 
 
 class _Places(NamedTuple):
-    """Where the rows of a block came from, as plain values."""
+    """Where the rows of a block came from, as plain values. at: which of partitions each is of."""
 
-    topics: list[str]
-    numbers: list[int]
+    partitions: Sequence[tuple[str, int]]
+    at: list[int]
     offsets: list[int]
-    milliseconds: list[int | None]
     times: NDArray[np.int64]
     keys: list[bytes | None] | None
 
+    @property
+    def numbers(self) -> list[int]:
+        """The partition's number of each row."""
+        numbers = [number for _, number in self.partitions]
+        return [numbers[k] for k in self.at]
+
     def columns(self, part: slice) -> dict[str, Any]:
         """Of some rows, for the value of a message."""
-        topics = self.topics[part]
-        alike = topics.count(topics[0]) == len(topics)
+        topics = [topic for topic, _ in self.partitions]
+        several = len(set(topics)) > 1
         return {
-            "topic": Shared(topics[0]) if alike else topics,
+            "topic": [topics[k] for k in self.at[part]] if several else Shared(topics[0]),
             "partition": self.numbers[part],
             "offset": self.offsets[part],
-            "time": self.milliseconds[part],
+            "time": _milliseconds(self.times[part]),
         }
 
     def headers(self, skip: int) -> list[Headers]:
@@ -196,36 +203,32 @@ class _Places(NamedTuple):
         rows = slice(skip, None)
         times = self.times[rows]
         late = np.where(times == NO_TIME, 0, (time.time_ns() - times) // 1000)
-        places = zip(self.topics[rows], self.numbers[rows], self.offsets[rows], strict=True)
+        names = [f"{topic}/{number}/".encode() for topic, number in self.partitions]
+        offsets = zip(self.at[rows], _digits(self.offsets[rows]), strict=True)
+        places = [names[k] + offset for k, offset in offsets]
         return [
-            [(POSITION, place.encode()), (LATENCY, b"%d" % us)]
-            for place, us in zip(map(_PLACE, places), late.tolist(), strict=True)
+            [(POSITION, place), (LATENCY, us)]
+            for place, us in zip(places, _digits(late.tolist()), strict=True)
         ]
 
 
-_PLACE = "%s/%d/%d".__mod__
+def _digits(numbers: list[int]) -> list[bytes]:
+    """Each as text; three times as fast as one by one."""
+    return msgspec.json.encode(numbers)[1:-1].split(b",")
+
+
+def _milliseconds(times: NDArray[np.int64]) -> list[int | None]:
+    told: list[int | None] = (times // 1_000_000).tolist()
+    if not (times == NO_TIME).any():
+        return told
+    return [t if there else None for t, there in zip(told, times != NO_TIME, strict=True)]
 
 
 def _places(origins: Origins, event: NDArray[np.intp]) -> _Places:
     """The origins of some events."""
-    whole = len(event) == len(origins.offset)
-    partition, offset, times = origins.partition, origins.offset, origins.times
-    if not whole:
+    partition, offset, times, keys = origins[1:]
+    if len(event) < len(offset):
         partition, offset, times = partition[event], offset[event], times[event]
-    at = partition.tolist()
-    topics, numbers = zip(*origins.partitions, strict=True) if origins.partitions else ((), ())
-    milliseconds: list[int | None] = (times // 1_000_000).tolist()
-    if (times == NO_TIME).any():
-        told = times != NO_TIME
-        milliseconds = [t if there else None for t, there in zip(milliseconds, told, strict=True)]
-    keys = origins.keys
-    if keys is not None:
-        keys = list(keys) if whole else [keys[k] for k in event.tolist()]
-    return _Places(
-        [topics[k] for k in at],
-        [numbers[k] for k in at],
-        offset.tolist(),
-        milliseconds,
-        times,
-        keys,
-    )
+        keys = None if keys is None else [keys[k] for k in event.tolist()]
+    keys = None if keys is None else list(keys)
+    return _Places(origins.partitions, partition.tolist(), offset.tolist(), times, keys)
