@@ -32,6 +32,7 @@ from streamlearn.connectors.kafka import wire
 from streamlearn.connectors.kafka.options import Options
 from streamlearn.connectors.kafka.trouble import (
     AWAY_SECONDS,
+    CLOSE_SECONDS,
     GONE_SECONDS,
     START_SECONDS,
     STEP_SECONDS,
@@ -233,6 +234,9 @@ class Consumer:
         self._paused: set[Partition] = set()
         self._at_end: set[Partition] = set()
         self._complained = -math.inf
+        self._looked = time.monotonic()
+        self._missing: set[str] = set()  # topics that were not there at the last look
+        self._commits = 0  # under way
         self._closed = False
         self._kafka = self._made()
 
@@ -243,7 +247,6 @@ class Consumer:
             "fetch.error.backoff.ms": 100,
             "fetch.queue.backoff.ms": 5,  # the default of 1 s stalls who is slower than the broker
             "queued.max.messages.kbytes": 16384,
-            "topic.metadata.propagation.max.ms": int(GONE_SECONDS * 1000),
         }
         ours = {
             "group.id": self._group or "streamlearn",
@@ -268,6 +271,7 @@ class Consumer:
         """About `most` records that have come, by partition; [] when none came in time."""
         if self._options.changed():
             self._renew()
+        self._look_for_topics()
         try:
             messages = self._kafka.consume(most, 0)
             end = time.monotonic() + max_wait
@@ -312,26 +316,26 @@ class Consumer:
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             first, end = self.beginnings([partition], 5.0), self.ends([partition], 5.0)
             raise not_there(partition, self._positions[partition], first[partition], end[partition])
-        if code in _GONE:
-            self._look_for(partition)
-        elif code in _NO_RIGHT:
+        if code in _NO_RIGHT:
             raise no_right(named([partition]))
-        elif not error.retriable() and code not in _NO_ANSWER:
+        if not error.retriable() and code not in (*_NO_ANSWER, *_GONE):
             _refuse(error, named([partition]))
 
-    def _look_for(self, partition: Partition) -> None:
-        """A topic that the broker does not know for some seconds is gone."""
-        topic, number = partition
-        try:
-            count = _count(self._kafka, topic, GONE_SECONDS)
-        except BrokerError:
-            if self._heard.connected:
-                raise gone(topic) from None
+    def _look_for_topics(self) -> None:
+        """The library says nothing when a topic is deleted: it is missing twice, so it is gone."""
+        if time.monotonic() - self._looked < GONE_SECONDS or not self._heard.connected:
             return
-        if number >= count:
-            raise no_partition(topic, number)
-        self._kafka.assign([TopicPartition(*p, n) for p, n in self._positions.items()])
-        self._kafka.pause(_tops(list(self._paused)))
+        missing = set()
+        for topic in {topic for topic, _ in self._positions}:
+            try:
+                found = self._kafka.list_topics(topic, timeout=STEP_SECONDS)
+            except KafkaException:
+                continue
+            if not found.topics[topic].partitions:
+                missing.add(topic)
+        self._looked, before, self._missing = time.monotonic(), self._missing, missing
+        for topic in before & missing:
+            raise gone(topic)
 
     def _columns(self, partition: Partition, messages: list[Message]) -> Fetched:
         n = len(messages)
@@ -425,12 +429,14 @@ class Consumer:
     def commit(self, offsets: Mapping[Partition, int], metadata: str) -> None:
         """Commit for lag monitors, without waiting; a failure is logged once a minute."""
         wanted = [TopicPartition(*p, offset, metadata) for p, offset in offsets.items()]
+        self._commits += 1
         try:
             self._kafka.commit(offsets=wanted, asynchronous=True)
         except KafkaException as error:
             self._committed(error.args[0], [])
 
     def _committed(self, error: KafkaError | None, _: object) -> None:
+        self._commits -= 1
         if error is not None and time.monotonic() - self._complained > 60:
             self._complained = time.monotonic()
             _log.warning("kafka: offsets were not committed: %s", line(error.str()))
@@ -450,10 +456,14 @@ class Consumer:
         self._kafka.pause(_tops(list(self._paused)))
 
     def close(self) -> None:
-        """Leave; may be called twice."""
-        if not self._closed:
-            self._closed = True
-            self._kafka.close()
+        """Leave, after commits that are under way (a second at most); may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        end = time.monotonic() + CLOSE_SECONDS
+        while self._commits > 0 and time.monotonic() < end:
+            self._kafka.poll(0.005)
+        self._kafka.close()
 
 
 class Producer:
@@ -589,6 +599,7 @@ class Producer:
     @property
     def connected(self) -> bool:
         """Whether the broker answered of late."""
+        self._kafka.poll(0)  # brings the statistics, where nothing is sent
         return self._heard.connected
 
     def partitions(self, topic: str, max_wait: float) -> int:
@@ -732,7 +743,9 @@ class _Confluent:
 
     def member(self, connection: Connection, group: str) -> wire.Membership:
         """A member of a group."""
-        raise NotImplementedError
+        from streamlearn.connectors.kafka.member_confluent import Member
+
+        return Member(connection, group)
 
     def admin(self, connection: Connection) -> wire.Admin:
         """For topics."""

@@ -27,6 +27,7 @@ from streamlearn.connectors.kafka import wire
 from streamlearn.connectors.kafka.options import Options
 from streamlearn.connectors.kafka.trouble import (
     AWAY_SECONDS,
+    CLOSE_SECONDS,
     GONE_SECONDS,
     START_SECONDS,
     STEP_SECONDS,
@@ -94,8 +95,14 @@ class _Heard:
         self._waiting = 0
         self._since = 0.0
         self._answered = False
+        self.net: KafkaNetClient | None = None
         self.ends: dict[Partition, int] = {}  # high watermarks
         self.stable: dict[Partition, int] = {}  # last stable offsets
+
+    def leave(self) -> None:
+        """Close what the library leaves open where it was not made."""
+        if self.net is not None:
+            self.net.close()
 
     def asked(self) -> None:
         if self._waiting == 0:
@@ -134,8 +141,10 @@ class _Net(KafkaNetClient):  # type: ignore[misc]  # the library has no types
     def __init__(self, heard: _Heard, **configs: Any) -> None:
         super().__init__(**configs)
         self._heard = heard
+        heard.net = self
         # 3.0.12 does not hand its own option on: a topic that is deleted would be made again
         self._manager.cluster.config["allow_auto_create_topics"] = False
+        self._net.config["slow_task_threshold_secs"] = 0  # no warnings when a machine is busy
         self._send_unnoted = self._manager.send
         self._manager.send = self._send_noted
 
@@ -169,13 +178,23 @@ def _settings(connection: Connection, options: Options, kind: Any) -> dict[str, 
     return given
 
 
-def _made(kind: Any, connection: Connection, options: Options, given: dict[str, Any]) -> Any:
+def _made(
+    kind: Any,
+    connection: Connection,
+    options: Options,
+    given: dict[str, Any],
+    heard: _Heard | None = None,
+) -> Any:
     """An object of the library. Raises: BrokerError where no broker answers in time."""
+    heard = heard or _Heard()
+    given = given | {"kafka_client": partial(_Net, heard)}
     try:
         return kind(**_settings(connection, options, kind) | given)
     except (kafka_errors.KafkaTimeoutError, kafka_errors.KafkaConnectionError) as error:
+        heard.leave()
         raise no_answer(f"{connection.bootstrap} ({options.masked(line(error))})") from None
     except (kafka_errors.KafkaError, ValueError, TypeError, AssertionError, OSError) as error:
+        heard.leave()
         raise BrokerError(f"kafka-python: {options.masked(line(error))}") from None
 
 
@@ -208,6 +227,7 @@ class Consumer:
         self._options = _options(connection)
         self._missing: dict[str, float] = {}  # topic -> since when the broker does not know it
         self._complained = -math.inf
+        self._commits: list[Any] = []  # the library's futures of those under way
         self._kafka = self._made()
 
     def _made(self) -> Any:
@@ -222,9 +242,8 @@ class Consumer:
             "auto_offset_reset": "none",
             "isolation_level": "read_committed",
             "allow_auto_create_topics": False,
-            "kafka_client": partial(_Net, self._heard),
         }
-        return _made(KafkaConsumer, self._connection, self._options, given)
+        return _made(KafkaConsumer, self._connection, self._options, given, self._heard)
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
         """Read these partitions, each from an offset; what was assigned before is let go."""
@@ -357,7 +376,8 @@ class Consumer:
     def commit(self, offsets: Mapping[Partition, int], metadata: str) -> None:
         """Commit for lag monitors, without waiting; a failure is logged once a minute."""
         wanted = {TopicPartition(*p): OffsetAndMetadata(n, metadata) for p, n in offsets.items()}
-        self._kafka.commit_async(wanted, callback=self._committed)
+        self._commits = [future for future in self._commits if not future.is_done]
+        self._commits.append(self._kafka.commit_async(wanted, callback=self._committed))
 
     def _committed(self, _: object, answer: object) -> None:
         if isinstance(answer, Exception) and time.monotonic() - self._complained > 60:
@@ -377,11 +397,15 @@ class Consumer:
         assignment = old.assignment()
         self.assign({(p.topic, p.partition): old.position(p) for p in assignment})
         fresh.pause(*old.paused())
-        old.close(autocommit=False, timeout_ms=1000)
+        old.close(autocommit=False, timeout_ms=int(CLOSE_SECONDS * 1000))
 
     def close(self) -> None:
-        """Leave; may be called twice."""
-        self._kafka.close(autocommit=False, timeout_ms=1000)
+        """Leave, after commits that are under way (a second at most); may be called twice."""
+        end = time.monotonic() + CLOSE_SECONDS
+        while any(not future.is_done for future in self._commits) and time.monotonic() < end:
+            time.sleep(0.005)
+        self._commits.clear()
+        self._kafka.close(autocommit=False, timeout_ms=int(CLOSE_SECONDS * 1000))
 
 
 def _count(cluster: Any, topic: str, max_wait: float) -> int:
@@ -436,9 +460,8 @@ class Producer:
             "allow_auto_create_topics": False,
             "transactional_id": self._id,
             "max_block_ms": int(STEP_SECONDS * 1000),
-            "kafka_client": partial(_Net, self._heard),
         }
-        return _made(KafkaProducer, self._connection, self._options, given)
+        return _made(KafkaProducer, self._connection, self._options, given, self._heard)
 
     def send(self, records: Outgoing) -> None:
         """Take records; waits while too many are in flight, for as long as the broker is away."""

@@ -19,7 +19,8 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import OffsetAndMetadata
 
-from streamlearn.connectors.kafka.kafka_python import _line, _made, _refuse, settings
+from streamlearn.connectors.kafka.kafka_python import _made, _options, _refuse
+from streamlearn.connectors.kafka.trouble import line
 from streamlearn.connectors.kafka.wire import BrokerError, Callbacks, Connection, Partition
 
 _log = logging.getLogger("streamlearn.kafka")
@@ -67,7 +68,8 @@ class Member:
     """A member that shares partitions out cooperatively. See `wire.Membership`."""
 
     def __init__(self, connection: Connection, group: str) -> None:
-        self._settings = settings(connection, KafkaConsumer) | {
+        self._options = _options(connection)
+        self._settings = {
             "group_id": group,
             "enable_auto_commit": False,
             "auto_offset_reset": "latest",  # looked at by the library alone: nothing is fetched
@@ -83,7 +85,7 @@ class Member:
     def subscribe(self, topics: Sequence[str], callbacks: Callbacks) -> None:
         """Join the group. Raises: BrokerError where no broker answers in time."""
         self._callbacks = callbacks
-        self._kafka = _made(KafkaConsumer, self._connection, self._settings)
+        self._kafka = _made(KafkaConsumer, self._connection, self._options, self._settings)
         self._patience = self._kafka._coordinator.config["max_poll_interval_ms"] / 1000
         self._kafka.subscribe(list(topics), listener=_Listener(self._kafka, self._calls))
         self._polled = time.monotonic()
@@ -99,7 +101,7 @@ class Member:
                 else:
                     self._poll_once()
         except kafka_errors.KafkaError as error:
-            self._failure = f"{type(error).__name__}: {_line(error)}"
+            self._failure = f"{type(error).__name__}: {line(error)}"
         finally:
             self._kafka.close(autocommit=False, timeout_ms=_LEAVE_MS)
 
@@ -107,7 +109,7 @@ class Member:
         try:
             self._kafka.poll(timeout_ms=_POLL_MS)
         except kafka_errors.RetriableError as error:
-            _log.debug("kafka: group %s: %s", self._group, _line(error))
+            _log.debug("kafka: group %s: %s", self._group, line(error))
             self._leaving.wait(_POLL_MS / 1000)
 
     def poll(self, max_wait: float) -> None:
@@ -141,7 +143,7 @@ class Member:
     def _committed(self, _: object, answer: object) -> None:
         if isinstance(answer, Exception) and time.monotonic() - self._complained > 60:
             self._complained = time.monotonic()
-            _log.warning("kafka: offsets were not committed: %s", _line(answer))
+            _log.warning("kafka: offsets were not committed: %s", line(answer))
 
     def close(self) -> None:
         """Leave the group (a dynamic member says so), after `revoked` for what it owns."""

@@ -103,13 +103,14 @@ class Consumer(Protocol):
         """Commit for lag monitors, without waiting; a failure is logged once a minute."""
 
     def close(self) -> None:
-        """Leave; may be called twice."""
+        """Leave, after commits that are under way (a second at most); may be called twice."""
 
 
 class Outgoing(NamedTuple):
     """Records for one topic, (n,) each.
 
-    partitions: None lets keys choose (murmur2, as Java's client does; without a key in turn).
+    partitions: None lets keys choose (murmur2, as Java's client does); records
+    without one are spread.
     times: (n,) nanoseconds since 1970 that the records carry (in whole milliseconds); None lets the
     client tell the time at which it takes them.
     """
