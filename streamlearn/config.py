@@ -218,7 +218,7 @@ def _of_topics(config: Config) -> str | None:
         if config.checkpoint is None:
             return "checkpoint: must be there for kafka.mode group; all workers share its folder"
     if kafka.delivery == "transactions":
-        if "source" not in read or set(config.read) > read:
+        if "source" not in read or not written:
             return "kafka.delivery: transactions are for a source and outputs that are topics"
         if config.checkpoint is None:
             return "checkpoint: must be there for kafka.delivery transactions"

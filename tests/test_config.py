@@ -15,6 +15,7 @@ from streamlearn.config import (
     load_config,
     split_assignment,
 )
+from streamlearn.config_topics import TopicsSection
 from streamlearn.errors import UserError
 from streamlearn.schema import Feature, Schema
 
@@ -150,6 +151,165 @@ def test_a_mistake_is_named_with_its_path_rule_and_value(
     data: dict[str, Any], problem: str
 ) -> None:
     assert problems_of(data) == [problem]
+
+
+KAFKA = {"bootstrap": "localhost:9092"}
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (
+            {"source": "kafka:a"},
+            "kafka: must be there for source; say bootstrap: host:port under it",
+        ),
+        (
+            {"source": "a.csv", "sink": "kafka:b"},
+            "kafka: must be there for sink; say bootstrap: host:port under it",
+        ),
+        (
+            {"source": "kafka:", "kafka": KAFKA},
+            "source: kafka:: must name a topic, as in kafka:transactions",
+        ),
+        (
+            {"source": "kafka:a?form=json", "kafka": KAFKA},
+            (
+                "source: has the unknown option 'form'; options are start, to, format, and how to "
+                "reach the broker stands in the section kafka"
+            ),
+        ),
+        (
+            {"source": "kafka:a?start=yesterday", "kafka": KAFKA},
+            (
+                "source.start: must be earliest, latest, an offset or a time such as "
+                "2026-11-01T00:00:00Z, got 'yesterday'"
+            ),
+        ),
+        (
+            {"source": {"topics": ["a"], "to": "earliest"}, "kafka": KAFKA},
+            (
+                "source.to: must be end, an offset or a time such as 2026-11-01T00:00:00Z, "
+                "got 'earliest'"
+            ),
+        ),
+        (
+            {"source": {"topics": ["a", "a"]}, "kafka": KAFKA},
+            "source.topics: 'a' stands twice; name it once",
+        ),
+        ({"source": {"topics": []}, "kafka": KAFKA}, "source.topics: must not be empty, got []"),
+        ({"source": 5}, "source: must be a text, got 5"),
+        (
+            {"source": {"topic": ["a"]}, "kafka": KAFKA},
+            "source.topics: must be there",
+        ),
+        (
+            {"labels": {"source": {"topics": ["a"], "stat": "latest"}}, "kafka": KAFKA},
+            "labels.source.stat: is an unknown key; did you mean start?",
+        ),
+        (
+            {"source": {"topics": ["a"], "format": "csv"}, "kafka": KAFKA},
+            "source.format: columns must name the columns of csv",
+        ),
+        (
+            {"source": {"topics": ["a"], "format": {"name": "json", "colums": []}}, "kafka": KAFKA},
+            "source.format.colums: is an unknown key; did you mean columns?",
+        ),
+        (
+            {
+                "source": {"topics": ["a"], "format": {"name": "avro", "message": "b"}},
+                "kafka": KAFKA,
+            },
+            "source.format: descriptors and message must be given together",
+        ),
+        (
+            {"kafka": {"bootstrap": "a:1", "client": "librdkafka"}},
+            "kafka.client: must be 'kafka-python' or 'confluent', got 'librdkafka'",
+        ),
+        (
+            {"kafka": {"bootstrap": "a:1,"}},
+            "kafka: bootstrap must be host:port[,host:port], got 'a:1,'",
+        ),
+        (
+            {"kafka": KAFKA | {"transactional_id": "t"}},
+            "kafka: transactional_id is for delivery: transactions",
+        ),
+        ({"sink": "kafka:a,b", "kafka": KAFKA}, "sink: must name one topic, got 'kafka:a,b'"),
+        ({"sink": {"format": "csv"}}, "sink: must name a path or a topic, got neither"),
+        (
+            {"sink": "kafka:a?format=csv", "kafka": KAFKA},
+            "sink: format must be json or avro, got 'csv'",
+        ),
+        ({"sink": {"path": "a.csv", "keyed": False}}, "sink: keyed is for topics"),
+        ({"dead_letters": {"path": "a", "redact": ["b"]}}, "dead_letters: redact is for topics"),
+        (
+            {"alerts": {"topic": "a", "overwrite": True}, "kafka": KAFKA},
+            "alerts: overwrite is for files; a topic is written on at its end",
+        ),
+        (
+            {"source": "a.csv", "kafka": KAFKA | {"mode": "group"}},
+            "kafka.mode: group is for a source of topics, and labels of topics or none",
+        ),
+        (
+            {"source": "kafka:a", "kafka": KAFKA | {"mode": "group"}},
+            "checkpoint: must be there for kafka.mode group; all workers share its folder",
+        ),
+        (
+            {"source": "kafka:a", "sink": "p.csv", "kafka": KAFKA | {"delivery": "transactions"}},
+            "kafka.delivery: transactions are for a source and outputs that are topics",
+        ),
+        (
+            {"source": "kafka:a", "sink": "kafka:b", "kafka": KAFKA | {"delivery": "transactions"}},
+            "checkpoint: must be there for kafka.delivery transactions",
+        ),
+        (
+            {"health": {"port": 70000}},
+            "health.port: must be less than or equal to 65535, got 70000",
+        ),
+        (
+            {"engine": {"shutdown_timeout": 30}},
+            "engine.shutdown_timeout: must be less than 30, got 30",
+        ),
+        (
+            {"checkpoint": {"path": "c", "keep_order": "none"}},
+            "checkpoint.keep_order: must be 'all' or 'needed', got 'none'",
+        ),
+    ],
+)
+def test_a_mistake_about_topics_is_named_before_anything_is_connected(
+    data: dict[str, Any], problem: str
+) -> None:
+    assert problems_of(data)[0] == problem
+
+
+def test_the_short_form_of_topics_is_the_long_one() -> None:
+    short = check(
+        {
+            "source": "kafka:a,b?start=latest&to=end",
+            "labels": {"source": "kafka:c"},
+            "sink": "kafka:p",
+            "kafka": KAFKA | {"registry": "http://r"},
+        }
+    )
+    long = check(
+        {
+            "source": {"topics": ["a", "b"], "start": "latest", "to": "end", "format": "json"},
+            "labels": {"source": {"topics": ["c"]}},
+            "sink": {"topic": "p"},
+            "kafka": KAFKA | {"registry": {"url": "http://r"}},
+        }
+    )
+    assert short.model_dump() == long.model_dump()
+
+
+def test_options_of_a_client_are_not_shown() -> None:
+    options = {"sasl_plain_password": "s3cret"}
+    config = check({"source": "kafka:a", "kafka": KAFKA | {"options": options}})
+    assert config.kafka is not None
+    assert isinstance(config.source, TopicsSection)
+    shown = [config, config.kafka, config.kafka.connection(), config.kafka.topics(config.source)]
+    for value in shown:
+        assert "s3cret" not in repr(value)
+        assert "s3cret" not in str(value)
 
 
 def test_every_mistake_is_listed_and_the_message_counts_them() -> None:
