@@ -232,9 +232,7 @@ def _round_trips(broker: brokers.Broker, topic: str, out: str, events: int) -> A
     reader.close()
 
 
-def page(
-    figures: list[Figure], latencies: list[Latency], n: int, rounds: int, broker: str
-) -> str:
+def page(figures: list[Figure], latencies: list[Latency], n: int, rounds: int, broker: str) -> str:
     """The measurements as Markdown."""
     where = ", ".join(f"{k} {v}" for k, v in machine.describe().items())
     bare_of = {f.client: f.microseconds for f in figures if f.what.startswith("bare")}
