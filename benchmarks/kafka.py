@@ -240,7 +240,7 @@ def page(figures: list[Figure], latencies: list[Latency], n: int, rounds: int, b
         "# What an event from a topic costs",
         "",
         f"{where}; {broker}. {n:,} events of 200 bytes of JSON, 8 features;",
-        f"{', '.join(PIPELINE)}. Medians of {rounds} rounds by turns, processor time of the process.",
+        f"{', '.join(PIPELINE)}. Medians of {rounds} rounds by turns, processor time.",
         "",
         "| client | what | us an event | least to most | added | events/s a core | mark |",
         "|---|---|---:|---:|---:|---:|---:|",
