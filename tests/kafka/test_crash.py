@@ -29,8 +29,8 @@ FAULTS = [
     "after {producer}.commit",  # all is committed, and nobody was told
 ]
 PRODUCERS = {
-    "kafka-python": "streamlearn.connectors.kafka.kafka_python:_Producer",
-    "confluent": "streamlearn.connectors.kafka.confluent:_Producer",
+    "kafka-python": "streamlearn.connectors.kafka.kafka_python:Producer",
+    "confluent": "streamlearn.connectors.kafka.confluent:Producer",
 }
 SCHEMA: dict[str, Any] = {
     "features": {"a": "number", "b": "number", "colour": "category"},
