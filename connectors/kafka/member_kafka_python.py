@@ -21,7 +21,7 @@ from kafka.structs import OffsetAndMetadata
 
 from streamlearn.connectors.kafka.kafka_python import _made, _options, _refuse
 from streamlearn.connectors.kafka.trouble import line
-from streamlearn.connectors.kafka.wire import BrokerError, Callbacks, Connection, Partition
+from streamlearn.connectors.kafka.wire import Callbacks, Connection, Partition
 
 _log = logging.getLogger("streamlearn.kafka")
 _POLL_MS = 250
@@ -69,23 +69,24 @@ class Member:
 
     def __init__(self, connection: Connection, group: str) -> None:
         self._options = _options(connection)
-        self._settings = {
-            "group_id": group,
+        self._connection, self._group = connection, group
+        self._calls: queue.SimpleQueue[_Call] = queue.SimpleQueue()
+        self._leaving = threading.Event()
+        self._failure: Exception | None = None
+        self._polled, self._complained = 0.0, -math.inf
+
+    def subscribe(self, topics: Sequence[str], callbacks: Callbacks) -> None:
+        """Join the group. Raises: BrokerError where no broker answers in time."""
+        given = {
+            "group_id": self._group,
             "enable_auto_commit": False,
             "auto_offset_reset": "latest",  # looked at by the library alone: nothing is fetched
             "allow_auto_create_topics": False,
             "metrics_enabled": False,
             "partition_assignment_strategy": [CooperativeStickyAssignor],
         }
-        self._connection, self._group = connection, group
-        self._calls: queue.SimpleQueue[_Call] = queue.SimpleQueue()
-        self._leaving, self._failure = threading.Event(), ""
-        self._polled, self._complained = 0.0, -math.inf
-
-    def subscribe(self, topics: Sequence[str], callbacks: Callbacks) -> None:
-        """Join the group. Raises: BrokerError where no broker answers in time."""
         self._callbacks = callbacks
-        self._kafka = _made(KafkaConsumer, self._connection, self._options, self._settings)
+        self._kafka = _made(KafkaConsumer, self._connection, self._options, given)
         self._patience = self._kafka._coordinator.config["max_poll_interval_ms"] / 1000
         self._kafka.subscribe(list(topics), listener=_Listener(self._kafka, self._calls))
         self._polled = time.monotonic()
@@ -101,7 +102,7 @@ class Member:
                 else:
                     self._poll_once()
         except kafka_errors.KafkaError as error:
-            self._failure = f"{type(error).__name__}: {line(error)}"
+            self._failure = error
         finally:
             self._kafka.close(autocommit=False, timeout_ms=_LEAVE_MS)
 
@@ -116,7 +117,7 @@ class Member:
         """Let a rebalance happen. Raises: BrokerError where the group refuses this member."""
         self._polled = time.monotonic()
         if not self._thread.is_alive() and self._calls.empty():
-            raise BrokerError(f"kafka: group {self._group}: {self._failure or 'the member ended'}")
+            _refuse(self._failure or RuntimeError("the member ended"), f"group {self._group}")
         self._run_calls(max_wait)
 
     def _run_calls(self, max_wait: float) -> None:

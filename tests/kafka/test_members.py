@@ -103,6 +103,8 @@ def story(mesh: Broker, client: str) -> Story:
 @pytest.fixture(scope="module")
 def stories(mesh: Broker) -> Iterator[dict[str, Future[Story]]]:
     """The story of each client: both at the same time, the broker lets joins wait for seconds."""
+    for client in CLIENTS:
+        client_named(client)  # not imported by two threads at a time
     with ThreadPoolExecutor() as threads:
         yield {client: threads.submit(story, mesh, client) for client in CLIENTS}
 
