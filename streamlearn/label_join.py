@@ -1,19 +1,34 @@
 """Labels from a stream of their own, joined to the events by id.
 
-`_Join` walks rows in their merged order and keeps what waits; `JoinedLabels` feeds it and makes
-blocks of what it says.
+`_Join` keeps what waits, `_Walk` goes through rows in their merged order; `JoinedLabels` feeds it
+and makes blocks of what it says.
 """
 
-import heapq
 import json
 import math
 import time as clocks
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from streamlearn.block import EXPIRED, LABELLED, LEARN, NO_TIME, SCORED, Block, Vocabulary
+from streamlearn.backlog import SEGMENT, Backlog, Rows, joined
+from streamlearn.block import (
+    B1,
+    EXPIRED,
+    F8,
+    I8,
+    LABELLED,
+    LEARN,
+    NO_TIME,
+    SCORED,
+    U1,
+    Block,
+    Columns,
+    Vocabulary,
+)
 from streamlearn.contracts import (
     Batch,
     Json,
@@ -27,9 +42,9 @@ from streamlearn.contracts import (
 from streamlearn.errors import UserError
 from streamlearn.label_delay import Delay, Delays, parse_span
 from streamlearn.late_rows import (
+    Arrivals,
     Late,
     Woven,
-    as_objects,
     no_events,
     packed,
     unpacked,
@@ -39,6 +54,7 @@ from streamlearn.merging import Merged, Step, has_lanes
 from streamlearn.order_log import OrderLog
 from streamlearn.schema import Schema
 from streamlearn.schema_cells import Misfit, class_of, number
+from streamlearn.spill import Spill
 
 _COUNTS = (
     "events", "labelled", "expired", "assumed", "contradicted", "duplicates", "unknown", "late",
@@ -46,17 +62,8 @@ _COUNTS = (
 )  # fmt: skip
 _FATES = ("labelled", "expired", "assumed", "evicted", "replaced")  # of events that wait no more
 _EVENTS, _LABELS = "events", "labels"
-
-
-class _Waiting(NamedTuple):
-    """An event whose label has not come."""
-
-    number: int
-    time: int
-    deadline: int
-    weight: float
-    key: Any
-    group: Any
+_LAST = int(np.iinfo(np.int64).max)
+REMEMBERED = 65_536  # ids of which it is known what became of them
 
 
 class _Early(NamedTuple):
@@ -72,167 +79,110 @@ class _Early(NamedTuple):
     lane: str | None
 
 
-class _Row(NamedTuple):
-    """A row that is no event: a label, or word that it will not come."""
+class _Said(NamedTuple):
+    """What a walk says of the events of a step, and of those before: rows between them.
 
-    before: int  # events of the block that stand before it
-    mode: int
-    y: float
-    id: Any
-    event: _Waiting
-    came: int
-    assumed: bool = False
+    mode, number, y: (k,) of the k events, y where they come with their label. at: (m,) row of the
+    step at which each of m rows is said. rows: (m,) the events that they are about. learn: (m,)
+    whether there is a label. label, came: (m,). assumed: (m,).
+    """
+
+    mode: U1
+    number: I8
+    y: F8
+    at: NDArray[np.intp]
+    rows: Rows
+    learn: B1
+    label: F8
+    came: I8
+    assumed: B1
+
+
+class _Labels(NamedTuple):
+    """The labels of a step; y as their source codes them, lane None where they have none."""
+
+    ids: list[Any]
+    y: F8
+    times: I8
+    lanes: list[str] | None
+    lane: list[int]
+    offsets: list[int]
+
+    def some(self, rows: slice) -> "_Labels":
+        """Some of them."""
+        return _Labels(self.ids[rows], self.y[rows], self.times[rows], self.lanes,
+                       self.lane[rows], self.offsets[rows])  # fmt: skip
+
+
+_ABSENT = object()  # stands for a label that cannot be learnt
 
 
 class _Join:
     """What waits for what. Times are nanoseconds, or numbers of events where by_rows is true."""
 
     def __init__(self, timeout: Delay | None, assume: Any, most: int, labels: Vocabulary | None,
-                 source: Vocabulary | None) -> None:  # fmt: skip
+                 source: Vocabulary | None, backlog: Backlog) -> None:  # fmt: skip
         self.timeout = math.inf if timeout is None else timeout.n
         self.by_rows = timeout is not None and timeout.kind == "rows"
-        self.assume, self.most = assume, most
-        self.labels, self.source = labels, source
-        self.codes: list[float] = []  # of our own table, by code of the source's
+        self.assume, self.most, self.remembered = assume, most, min(most, REMEMBERED)
+        self.labels, self.source, self.backlog = labels, source, backlog
+        self.coder = Arrivals(source, [] if labels is None else labels.values)
+        self.coder.labels = labels
         self.counts = dict.fromkeys(_COUNTS, 0)
         self.now = NO_TIME  # the latest time of any event or label
-        self.pending: dict[Any, _Waiting] = {}
-        self.early: dict[Any, _Early] = {}
-        self.done: dict[Any, str] = {}  # what became of the ids before: why no label fits any more
-        self.heap: list[tuple[float, int, Any]] = []
+        self.n_pending = 0
+        self.pending: dict[Any, int] = {}  # id -> number, of those that are not in files
+        self.early: OrderedDict[Any, _Early] = OrderedDict()
+        self.done: OrderedDict[Any, int] = OrderedDict()  # id -> why no label fits any more
         self.events_ended = False
         self.row = 0  # of the labels, those that are refused included
-        self.begin_block()
-
-    def begin_block(self) -> None:
-        """Nothing was said yet."""
-        self.said: list[_Row] = []
-        self.modes: list[int] = []
-        self.numbers: list[int] = []
-        self.ys: list[float] = []
         self.refused: list[tuple[int, Any, _Early, str]] = []
-        self.at = -1  # the row of the step that is looked at
-        self.delays: list[tuple[int, int]] = []
 
-    # -- rows --------------------------------------------------------------------------------------
+    @property
+    def early_limit(self) -> float:
+        """The clock beyond which the first label that waits for its event is given up."""
+        if not self.early or self.timeout == math.inf:
+            return math.inf
+        return next(iter(self.early.values())).deadline + self.timeout
 
-    def event(self, id: Any, time: int, weight: float, key: Any, group: Any) -> None:
-        """The next event."""
-        n = self.counts["events"]
-        self.now = n if self.by_rows else max(self.now, time)
-        self._expire()
-        if id is None:
-            self.counts["unlabelled"] += 1
-            self._scored(SCORED, -1, math.nan)
-            return
-        if id in self.pending:
-            self._gone(id, self.pending.pop(id), "replaced", time)
-        start = n if self.by_rows else (self.now if time == NO_TIME else time)
-        deadline = _LAST if self.timeout == math.inf else start + int(self.timeout)
-        event = _Waiting(n, time, deadline, weight, key, group)
-        self.done.pop(id, None)
-        early = self.early.pop(id, None)
-        if early is not None:
-            self.counts["early"] += 1
-            self._scored(LABELLED, n, self._own(early.y))
-            self._learnt(id, event, event.time)
-            return
-        self._make_room(time)
-        self.pending[id] = event
-        if self.timeout != math.inf:
-            heapq.heappush(self.heap, (deadline, n, id))
-        self._scored(SCORED, n, math.nan)
+    def remember(self, id: Any, fate: int) -> None:
+        """What became of an event."""
+        self.done[id] = fate
+        if len(self.done) > self.remembered:
+            self.done.popitem(last=False)
 
-    def _scored(self, mode: int, n: int, y: float) -> None:
-        self.modes.append(mode)
-        self.numbers.append(n)
-        self.ys.append(y)
-        self.counts["events"] += 1
-
-    def label(self, id: Any, y: float, time: int, lane: str | None, offset: int) -> None:
-        """The next label; y as the source of the labels codes it; lane: None where it has none."""
-        given = _Early(self.row if lane is None else offset, y, time, self.now, lane)
-        self.row += 1
-        if not self.by_rows and time > self.now:
-            self.now = time
-            self._expire()
-        if id is None:
-            self._refuse(id, given, "unknown", "the label names no event")
-        elif y != y:
-            self._refuse(id, given, "empty", f"the label of event {id!r} has no value")
-        elif (event := self.pending.pop(id, None)) is not None:
-            self.said.append(_Row(len(self.modes), LEARN, self._own(y), id, event, time))
-            self._learnt(id, event, time)
-        elif id in self.done:
-            self._too_late(id, given)
-        else:
-            self._wait(id, given)
-
-    def _own(self, y: float) -> float:
-        """A class by the order of arrival."""
-        if self.source is None or self.labels is None:
-            return y
-        code = int(y)
-        while code >= len(self.codes):
-            self.codes.append(math.nan)
-        if self.codes[code] != self.codes[code]:
-            self.codes[code] = float(self.labels.code(self.source.values[code]))
-        return self.codes[code]
-
-    def _learnt(self, id: Any, event: _Waiting, came: int) -> None:
-        seconds = came - event.time if NO_TIME not in (came, event.time) else -1
-        self.delays.append((self.counts["events"] - 1 - event.number, seconds))
-        self.counts["labelled"] += 1
-        self._remember(id, "labelled")
-
-    def _remember(self, id: Any, what: str) -> None:
-        self.done[id] = what
-        if len(self.done) > self.most:
-            del self.done[next(iter(self.done))]
-
-    # -- events whose label does not come ----------------------------------------------------------
-
-    def _expire(self) -> None:
-        """What has waited for too long by now."""
-        heap = self.heap
-        while heap and heap[0][0] < self.now:
-            deadline, n, id = heapq.heappop(heap)
-            event = self.pending.get(id)
-            if event is not None and event.number == n:
-                del self.pending[id]
-                came = NO_TIME if self.by_rows else int(deadline)
-                self._gone(id, event, "expired" if self.assume is None else "assumed", came)
-        if len(heap) > 2 * len(self.pending) + 1024:
-            self.heap = [(event.deadline, event.number, id) for id, event in self.pending.items()]
-            heapq.heapify(self.heap)
-        while self.early and self.timeout != math.inf:
-            id, early = next(iter(self.early.items()))
-            if early.deadline + self.timeout >= self.now:
-                break
-            del self.early[id]
-            self._refuse(id, early, "unknown", f"no event {id!r} came within the time-out")
-
-    def _make_room(self, came: int) -> None:
-        if len(self.pending) >= self.most:
-            id = next(iter(self.pending))
-            self._gone(id, self.pending.pop(id), "evicted", came)
-
-    def _gone(self, id: Any, event: _Waiting, why: str, came: int) -> None:
-        """Say that a label will not come, or which one is assumed."""
-        self.counts[why] += 1
-        mode, y = EXPIRED, math.nan
-        if why == "assumed":
-            mode = LEARN
-            y = float(self.labels.code(self.assume)) if self.labels is not None else self.assume
-        self.said.append(_Row(len(self.modes), mode, y, id, event, came, why == "assumed"))
-        self._remember(id, why)
+    def refuse(self, at: int, id: Any, given: _Early, count: str, text: str) -> None:
+        """A label is not learnt."""
+        self.counts[count] += 1
+        self.refused.append((at, id, given, text))
 
     # -- labels without an event -------------------------------------------------------------------
 
-    def _too_late(self, id: Any, given: _Early) -> None:
-        what = self.done[id]
+    def label_alone(self, at: int, id: Any, given: _Early) -> None:
+        """A label for which no event waits."""
+        if id is None:
+            self.refuse(at, id, given, "unknown", "the label names no event")
+        elif given.y != given.y:
+            self.refuse(at, id, given, "empty", f"the label of event {id!r} has no value")
+        elif id in self.done:
+            self._too_late(at, id, given)
+        elif id in self.early:
+            text = f"a label of {id!r} waits already: that counts"
+            self.refuse(at, id, given, "duplicates", text)
+        elif self.events_ended:
+            self.refuse(at, id, given, "unknown", f"there was no event {id!r}")
+        else:
+            self.early[id] = given
+            if len(self.early) > self.most:
+                first, early = self.early.popitem(last=False)
+                text = f"no event {first!r} came: more than max_pending labels waited"
+                self.refuse(at, first, early, "unknown", text)
+
+    def _too_late(self, at: int, id: Any, given: _Early) -> None:
+        what = _FATES[self.done[id]]
         if what == "labelled":
-            self._refuse(id, given, "duplicates", f"event {id!r} has a label already: that counts")
+            text = f"event {id!r} has a label already: that counts"
+            self.refuse(at, id, given, "duplicates", text)
             return
         if what == "assumed":
             value = given.y if self.source is None else self.source.values[int(given.y)]
@@ -242,56 +192,43 @@ class _Join:
             text = f"event {id!r} was given up: more than max_pending waited for a label"
         else:
             text = f"the label of event {id!r} came after the time-out"
-        self._refuse(id, given, "late", text)
+        self.refuse(at, id, given, "late", text)
 
-    def _wait(self, id: Any, given: _Early) -> None:
-        if id in self.early:
-            self._refuse(id, given, "duplicates", f"a label of {id!r} waits already: that counts")
-        elif self.events_ended:
-            self._refuse(id, given, "unknown", f"there was no event {id!r}")
-        else:
-            self.early[id] = given._replace(deadline=self.now)
-            if len(self.early) > self.most:
-                first = next(iter(self.early))
-                text = f"no event {first!r} came: more than max_pending labels waited"
-                self._refuse(first, self.early.pop(first), "unknown", text)
+    def early_expire(self, at: int, now: int) -> None:
+        """Labels that have waited for their event for too long by now."""
+        while self.early_limit < now:
+            id, early = self.early.popitem(last=False)
+            text = f"no event {id!r} came within the time-out"
+            self.refuse(at, id, early, "unknown", text)
 
     def end_of_events(self) -> None:
         """No event will come any more: what waits for one never had one."""
         self.events_ended = True
         for id, early in self.early.items():
-            self._refuse(id, early, "unknown", f"there was no event {id!r}")
+            self.refuse(-1, id, early, "unknown", f"there was no event {id!r}")
         self.early.clear()
-
-    def _refuse(self, id: Any, given: _Early, count: str, text: str) -> None:
-        self.counts[count] += 1
-        self.refused.append((self.at, id, given, text))
 
     # -- state -------------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """All that waits, in order; the heap follows from it."""
-        waiting, early = list(self.pending.values()), list(self.early.values())
-        arrays = {
-            "pending/numbers": np.array([[*w[:3]] for w in waiting], np.int64).reshape(-1, 3),
-            "pending/weight": np.array([w.weight for w in waiting], np.float64),
+        """All that waits, in order."""
+        early = list(self.early.values())
+        arrays: Columns = {
             "early/numbers": np.array([[e.row, e.time, e.deadline] for e in early],
                                       np.int64).reshape(-1, 3),
             "early/y": np.array([e.y for e in early], np.float64),
+            "done/fates": np.array(list(self.done.values()), dtype=np.uint8),
         }  # fmt: skip
+        lanes = [e.lane for e in early]
         members = {
-            "pending": packed(list(self.pending)),
-            "keys": packed(_some([w.key for w in waiting])),
-            "groups": packed(_some([w.group for w in waiting])),
+            "backlog": self.backlog.state(),
             "early": packed(list(self.early)),
-            "lanes": packed(_some([e.lane for e in early])),
+            "lanes": packed(None if all(lane is None for lane in lanes) else lanes),
             "done": packed(list(self.done)),
         }
-        fates = [_FATES.index(fate) for fate in self.done.values()]
-        arrays["done/fates"] = np.array(fates, dtype=np.uint8)
         table = {
             "counts": dict(self.counts),
-            "clocks": [self.now, self.row, self.events_ended],
+            "clocks": [self.now, self.row, self.n_pending, self.events_ended],
             "classes": None if self.labels is None else list(self.labels.values),
         }
         packs = merged(members, table)
@@ -300,38 +237,263 @@ class _Join:
     def load(self, state: State) -> None:
         """The inverse."""
         arrays, table = state
-        ids = {name: unpacked(state.under(name)) or [] for name in ("pending", "early", "done")}
-        n = len(ids["pending"])
-        sides = [unpacked(state.under(name)) or [None] * n for name in ("keys", "groups")]
-        told = zip(ids["pending"], arrays["pending/numbers"].tolist(),
-                   arrays["pending/weight"].tolist(), *sides, strict=True)  # fmt: skip
-        self.pending = {
-            id: _Waiting(number, time, until, w, k, g)
-            for id, (number, time, until), w, k, g in told
-        }
-        lanes = unpacked(state.under("lanes")) or [None] * len(ids["early"])
-        early = zip(ids["early"], arrays["early/numbers"].tolist(), arrays["early/y"].tolist(),
-                    lanes, strict=True)  # fmt: skip
-        self.early = {id: _Early(row, y, t, until, lane) for id, (row, t, until), y, lane in early}
-        fates = (_FATES[fate] for fate in arrays["done/fates"].tolist())
-        self.done = dict(zip(ids["done"], fates, strict=True))
+        self.backlog.load(state.under("backlog"))
+        self.pending = {id: number for number, id in self.backlog.in_memory()}
+        ids = unpacked(state.under("early")) or []
+        lanes = unpacked(state.under("lanes")) or [None] * len(ids)
+        early = zip(ids, arrays["early/numbers"].tolist(), arrays["early/y"].tolist(), lanes,
+                    strict=True)  # fmt: skip
+        self.early = OrderedDict(
+            (id, _Early(row, y, t, until, lane)) for id, (row, t, until), y, lane in early
+        )
+        done = unpacked(state.under("done")) or []
+        self.done = OrderedDict(zip(done, arrays["done/fates"].tolist(), strict=True))
         self.counts = dict(table["counts"])
-        self.now, self.row, self.events_ended = table["clocks"]
+        self.now, self.row, self.n_pending, self.events_ended = table["clocks"]
         self.labels = None if table["classes"] is None else Vocabulary(table["classes"])
-        self.codes = [] if self.source is None or self.labels is None else [
-            math.nan if (place := self.labels.find(value)) < 0 else float(place)
-            for value in self.source.values
-        ]  # fmt: skip
-        if self.timeout != math.inf:
-            self.heap = [(w.deadline, w.number, id) for id, w in self.pending.items()]
-            heapq.heapify(self.heap)
+        self.coder = Arrivals(self.source, table["classes"] or [])
+        self.coder.labels = self.labels
 
 
-_LAST = int(np.iinfo(np.int64).max)
+class _Walk:
+    """One walk over some rows of a step: what it says, in lists, until it is done.
 
+    at: number of the first row in the step. order: (m,) 0 for events. events, labels: theirs.
+    """
 
-def _some(values: list[Any]) -> list[Any] | None:
-    return None if all(value is None for value in values) else values
+    def __init__(self, join: _Join, at: int, order: NDArray[np.intp], events: Rows,
+                 names: list[Any], labels: _Labels) -> None:  # fmt: skip
+        self.join, self.at, self.events, self.names, self.labels = join, at, events, names, labels
+        self.order = order
+        self.base = join.counts["events"]
+        self.before = np.cumsum(order == 0) - (order == 0)  # events before each row
+        self.now = self._clock()
+        self.rows: list[int] = []  # of what is said, and the numbers that it is about
+        self.numbers: list[int] = []
+        self.odd: dict[int, tuple[str, int]] = {}  # of these, why no label came, and when
+        self.unlabelled: list[int] = []  # events, by place
+        self.at_once: list[tuple[int, int, float]] = []  # events with a label: place, row, y
+        self.tight = join.n_pending + events.n > join.most
+        self.oldest: Iterator[tuple[int, Any]] | None = None
+        self.settled: set[int] = set()
+        self.n_settled = 0
+
+    def _clock(self) -> I8:
+        """The clock at each row, (m,)."""
+        join, is_event = self.join, self.order == 0
+        if join.by_rows:
+            seen = self.base + self.before - (~is_event)
+            return np.where(self.before + is_event > 0, seen, join.now)
+        times = np.empty(self.order.shape[0], dtype=np.int64)
+        times[is_event], times[~is_event] = self.events.time, self.labels.times
+        clock: I8 = np.maximum(np.maximum.accumulate(times), join.now) if times.size else times
+        return clock
+
+    def run(self) -> _Said:
+        """Walk, and say it."""
+        join = self.join
+        self.events = self.events._replace(deadline=self._deadlines())
+        join.backlog.append(self.events)
+        last = int(self.now[-1]) if self.now.size else join.now
+        told = zip(self.labels.ids, self.labels.y.tolist(), strict=True)
+        names = [id if y == y and id is not None else _ABSENT for id, y in told]
+        join.pending.update(join.backlog.find([*self.names, *names]))
+        self.due = self._due(last)
+        self._loop(names)
+        join.now, join.row = last, join.row + len(names)
+        join.counts["events"] += self.events.n
+        return self._said()
+
+    def _deadlines(self) -> I8:
+        join, time = self.join, self.events.time
+        if join.timeout == math.inf:
+            return np.full(time.shape[0], _LAST, dtype=np.int64)
+        if join.by_rows:
+            return self.events.number + int(join.timeout)
+        now = self.now[self.order == 0]
+        start = np.where(time == NO_TIME, now, time)
+        return np.minimum(start, _LAST - int(join.timeout)) + int(join.timeout)
+
+    def _due(self, last: int) -> list[tuple[int, int, Any]]:
+        """Deadline, number and name of what may be given up by the last row; the first one last.
+
+        What is overdue when it comes is given up at the next row: it is set apart until it comes.
+        """
+        self.overdue: dict[int, int] = {}
+        rows = None if self.join.timeout == math.inf else self.join.backlog.due(last)
+        if rows is None:
+            return []
+        names = self.join.backlog.names_of(rows).tolist()
+        numbers = rows.number.tolist()
+        for name, k in zip(names, numbers, strict=True):
+            if k < self.base:  # those in files are found now
+                self.join.pending.setdefault(name, k)
+        deadlines = rows.deadline.tolist()
+        late = self.events.deadline < self.now[self.order == 0]
+        if late.any():
+            places = np.flatnonzero(late)
+            ends = self.events.deadline[places].tolist()
+            self.overdue = dict(zip((self.base + places).tolist(), ends, strict=True))
+        due = zip(deadlines, numbers, names, strict=True)
+        return [entry for entry in due if entry[1] not in self.overdue][::-1]
+
+    def _loop(self, names: list[Any]) -> None:
+        """Row by row: the ordinary ones here, the others in methods of their own."""
+        join, careful = self.join, self.tight or bool(self.overdue)
+        pending, done, early, most = join.pending, join.done, join.early, join.remembered
+        take, say, about = join.pending.pop, self.rows.append, self.numbers.append
+        next_event, next_label = iter(self.names).__next__, iter(names).__next__
+        at, limit = self.base, self._limit()
+        rows = zip(self.order.tolist(), self.now.tolist(), strict=True)
+        for row, (chosen, now) in enumerate(rows):
+            if now > limit:
+                self._expire(row, now)
+                limit = self._limit()
+            if chosen == 0:
+                id = next_event()
+                if id is None or id in pending or id in done or id in early or careful:
+                    self._odd_event(row, at, id)
+                    limit = self._limit()
+                else:
+                    pending[id] = at
+                at += 1
+                continue
+            id = next_label()
+            found = take(id, -1)
+            if found < 0:
+                self._odd_label(row, at)
+                limit = self._limit()
+                continue
+            say(row)
+            about(found)
+            done[id] = 0
+            if len(done) > most:
+                done.popitem(last=False)
+
+    def _limit(self) -> float:
+        """The clock beyond which something is given up."""
+        return min(self.due[-1][0] if self.due else math.inf, self.join.early_limit)
+
+    def _expire(self, row: int, now: int) -> None:
+        """What has waited for too long by now."""
+        join = self.join
+        while self.due and self.due[-1][0] < now:
+            deadline, number, id = self.due.pop()
+            if join.pending.get(id, -1) == number:
+                del join.pending[id]
+                came = NO_TIME if join.by_rows else deadline
+                self._gone(row, id, number, "expired" if join.assume is None else "assumed", came)
+        join.early_expire(self.at + row, now)
+
+    def _odd_event(self, row: int, number: int, id: Any) -> None:
+        """An event without an id, with one that is known, or one more than may wait."""
+        join, place = self.join, number - self.base
+        time = int(self.events.time[place])
+        if id is None:
+            join.counts["unlabelled"] += 1
+            self.unlabelled.append(place)
+            return
+        if id in join.pending:
+            self._gone(row, id, join.pending.pop(id), "replaced", time)
+        join.done.pop(id, None)
+        early = join.early.pop(id, None)
+        if early is not None:
+            join.counts["early"] += 1
+            self.at_once.append((place, row, early.y))
+            join.remember(id, 0)
+            return
+        if self.tight:
+            self._make_room(row, number, time)
+        join.pending[id] = number
+        if number in self.overdue:
+            self.due.append((self.overdue[number], number, id))
+            self.due.sort(reverse=True)
+
+    def _make_room(self, row: int, number: int, time: int) -> None:
+        """The oldest event that waits goes, where as many as may wait do."""
+        join = self.join
+        seen = number - self.base - len(self.unlabelled) - len(self.at_once)
+        if join.n_pending + seen - len(self.numbers) < join.most:
+            return
+        if self.oldest is None:
+            self.oldest = join.backlog.oldest()
+        self.settled.update(self.numbers[self.n_settled :])
+        self.n_settled = len(self.numbers)
+        for old, id in self.oldest:
+            if old >= number or old in self.settled:
+                continue
+            if join.pending.get(id, old) == old and not self._is_no_wait(old):
+                join.pending.pop(id, None)
+                self._gone(row, id, old, "evicted", time)
+                return
+
+    def _is_no_wait(self, number: int) -> bool:
+        """Whether an event of this walk never waited."""
+        place = number - self.base
+        if place < 0:
+            return False
+        return place in self.unlabelled or any(place == at for at, _, _ in self.at_once)
+
+    def _gone(self, row: int, id: Any, number: int, why: str, came: int) -> None:
+        """Say that a label will not come, or which one is assumed."""
+        self.join.counts[why] += 1
+        self.odd[len(self.rows)] = why, came
+        self.rows.append(row)
+        self.numbers.append(number)
+        self.join.remember(id, _FATES.index(why))
+
+    def _odd_label(self, row: int, number: int) -> None:
+        labels, k = self.labels, row - (number - self.base)
+        lane = None if labels.lanes is None else labels.lanes[labels.lane[k]]
+        where = self.join.row + k if lane is None else labels.offsets[k]
+        given = _Early(where, float(labels.y[k]), int(labels.times[k]), int(self.now[row]), lane)
+        self.join.label_alone(self.at + row, labels.ids[k], given)
+
+    # -- what was said -----------------------------------------------------------------------------
+
+    def _said(self) -> _Said:
+        """The lists as columns; what was settled waits no longer."""
+        join, n = self.join, self.events.n
+        at, numbers = np.array(self.rows, dtype=np.intp), np.array(self.numbers, dtype=np.int64)
+        rows = join.backlog.gather(numbers)
+        places = np.array(self.unlabelled, dtype=np.intp)
+        once = np.array([place for place, _, _ in self.at_once], dtype=np.intp)
+        join.backlog.kill(np.concatenate([numbers, self.base + places, self.base + once]))
+        join.n_pending += n - numbers.shape[0] - places.shape[0] - once.shape[0]
+        join.backlog.let_go(self.base + n)
+        learn, assumed = np.ones(at.shape[0], np.bool_), np.zeros(at.shape[0], np.bool_)
+        came, y = np.full(at.shape[0], NO_TIME, np.int64), np.full(at.shape[0], np.nan)
+        for i, (why, when) in self.odd.items():
+            learn[i], assumed[i], came[i] = why == "assumed", why == "assumed", when
+        told = learn & ~assumed
+        k = at[told] - self.before[at[told]]  # the labels before each row are those of the others
+        y[told], came[told] = self.labels.y[k], self.labels.times[k]
+        join.counts["labelled"] += int(np.count_nonzero(told)) + once.shape[0]
+        number = np.arange(self.base, self.base + n)
+        number[places] = -1
+        mode = np.full(n, SCORED, dtype=np.uint8)
+        mode[once] = LABELLED
+        both = np.full(n, np.nan)
+        y, both[once] = self._coded(at, y, learn, assumed)
+        return _Said(mode, number, both, at + self.at, rows, learn, y, came, assumed)
+
+    def _coded(self, at: NDArray[np.intp], y: F8, learn: B1, assumed: B1) -> tuple[F8, F8]:
+        """Labels by the order of arrival: of the rows that are said, and of events with one."""
+        join, m = self.join, at.shape[0]
+        rows = np.array([row for _, row, _ in self.at_once], dtype=np.intp)
+        whole = np.concatenate([y, np.array([y for _, _, y in self.at_once], dtype=np.float64)])
+        if join.labels is None:
+            whole[:m][assumed] = np.nan if join.assume is None else join.assume
+            return whole[:m], whole[m:]
+        order = np.argsort(np.concatenate([at, rows]), kind="stable")
+        told = whole[order]
+        supposed = np.concatenate([assumed, np.zeros(rows.shape[0], np.bool_)])
+        if supposed.any() and join.labels.find(join.assume) < 0:
+            join.coder.code(told[: int(np.argmax(supposed[order]))])  # what came before it
+            join.labels.code(join.assume)
+        whole[order] = join.coder.code(told)
+        whole[supposed] = join.labels.find(join.assume)
+        return whole[:m], whole[m:]
 
 
 class JoinedLabels:
@@ -376,6 +538,7 @@ class JoinedLabels:
         assume: Any = None,
         max_pending: int = 1_000_000,
         idle: float = 5.0,
+        by: str = "id",
         order_log: OrderLog | None = None,
         clock: Callable[[], float] = clocks.monotonic,
     ) -> None:
@@ -400,6 +563,9 @@ class JoinedLabels:
         self.sources = [events, labels]
         self.guarantee = f"{events.guarantee}; labels: {labels.guarantee}"
         self._start: list[Any] | None = None
+        self._by = by
+        self._memory: int | None = None
+        self._spill: Spill | None = None
         self._made: _Join | None = None
         self._begin()
 
@@ -430,7 +596,8 @@ class JoinedLabels:
                 trained = self.schema.labels if self.schema.labels is not None else table
                 self._start = [] if trained is None else list(trained.values)
             labels = None if table is None else Vocabulary(self._start)
-            self._made = _Join(self.timeout, self._assume, self._most, labels, table)
+            backlog = Backlog(self._by == "key", self._memory, self._spill)
+            self._made = _Join(self.timeout, self._assume, self._most, labels, table, backlog)
         return self._made
 
     def report(self) -> dict[str, Json]:
@@ -447,13 +614,18 @@ class JoinedLabels:
             "timeout": None if self.timeout is None else self.timeout.text,
             "assume": self._assume,
             **self._join.counts,
-            "pending": len(self._join.pending),
+            "pending": self._join.n_pending,
+            "spilled": self._join.backlog.spilled,
             "waiting": len(self._join.early),
             "stalls": self._merged.stalls,
             **self._delays.report(),
         }
 
     # -- a source ----------------------------------------------------------------------------------
+
+    def spill_to(self, spill: Spill, memory: int) -> None:
+        """Beside so many bytes, events that wait go to files; before the first event."""
+        self._spill, self._memory, self._made = spill, memory, None
 
     def open(self, positions: Positions) -> None:
         """Go to these positions, with the state that was loaded; an empty dict is the beginning."""
@@ -471,7 +643,6 @@ class JoinedLabels:
         if not self._join.events_ended and self._merged.ended(_EVENTS):
             self._join.end_of_events()
             rejects = self._rejects([])
-            self._join.begin_block()
             if rejects:
                 return Batch(self._template(), rejects, self._merged.positions)
         return None
@@ -505,64 +676,74 @@ class JoinedLabels:
         join = self._join
         if not join.events_ended and step.batches[0] is None and self._merged.ended(_EVENTS):
             join.end_of_events()
-        block = step.batches[0].block if step.batches[0] is not None else self._template()
+        first, second = step.batches
+        block = self._template() if first is None else first.block
         self._last = block.rows(0, 0)
-        events = iter(_listed(block))
-        labels = iter([] if step.batches[1] is None else _told(step.batches[1]))
-        for at, chosen in enumerate(step.order.tolist()):
-            join.at = at
-            if chosen == 0:
-                join.event(*next(events))
-            else:
-                join.label(*next(labels))
+        events, labels = _rows_of(block), _labels_of(second)
+        names = events.keys if self._by == "key" else events.ids
+        listed = [None] * block.n if names is None else names.tolist()
+        parts = []
+        seen = np.concatenate([[0], np.cumsum(step.order == 0)])
+        for start, stop in _pieces(seen, join.counts["events"]):
+            e = slice(int(seen[start]), int(seen[stop]))
+            order = step.order[start:stop]
+            k = slice(start - e.start, stop - e.stop)
+            numbers = np.arange(join.counts["events"], join.counts["events"] + e.stop - e.start)
+            rows = events.some(e)._replace(number=numbers)
+            walk = _Walk(join, start, order, rows, listed[e], labels.some(k))
+            parts.append(walk.run())
+            if join.counts["events"] % SEGMENT == 0:
+                for number, id in join.backlog.shrink():
+                    if join.pending.get(id, -1) == number:
+                        del join.pending[id]
         rejects = self._rejects(step.rejects)
-        out = self._woven(block)
-        join.begin_block()
-        origins = None if step.batches[0] is None else step.batches[0].origins
+        out = self._woven(block, step.order, _together(parts))
+        origins = None if first is None else first.origins
         return Batch(out, rejects, self._merged.positions, origins)
 
-    def _woven(self, block: Block) -> Block:
+    def _woven(self, block: Block, order: NDArray[np.intp], said: _Said) -> Block:
         """The events of a block and what was said between them."""
-        join, said = self._join, self._join.said
-        delays = np.array(join.delays, dtype=np.int64).reshape(-1, 2)
-        self._delays.rows.add(delays[:, 0])
-        self._delays.times.add(delays[delays[:, 1] >= 0, 1])
-        before = np.array([row.before for row in said], dtype=np.intp)
-        label_at = np.arange(len(said)) + before
+        before = np.cumsum(order == 0) - (order == 0)
+        before = before[said.at]
+        label_at = np.arange(said.at.shape[0]) + before
         event_at = np.arange(block.n) + np.cumsum(np.bincount(before, minlength=block.n + 1))[:-1]
-        mode = np.empty(block.n + len(said), dtype=np.uint8)
-        mode[event_at] = join.modes
-        mode[label_at] = [row.mode for row in said]
-        came = np.array([row.came for row in said], dtype=np.int64)
-        woven = Woven(event_at, label_at, mode, np.array(join.numbers, dtype=np.int64), came)
-        block = block.replace(y=np.array(join.ys, dtype=np.float64))
-        out = weave(block, self._late(), woven, self.labels)
+        mode = np.empty(block.n + said.at.shape[0], dtype=np.uint8)
+        mode[event_at] = said.mode
+        mode[label_at] = np.where(said.learn, LEARN, EXPIRED)
+        self._measure(said, block, before)
+        rows = said.rows
+        late = Late(rows.number, rows.number, said.label, rows.weight, rows.time, rows.ids,
+                    None if self.schema.key is None else rows.keys,
+                    None if self.schema.group is None else rows.groups)  # fmt: skip
+        woven = Woven(event_at, label_at, mode, said.number, said.came)
+        out = weave(block.replace(y=said.y), late, woven, self.labels)
         if self._assume is not None:  # a label that was assumed never became known
             known = np.full(out.n, NO_TIME, dtype=np.int64)
-            known[label_at] = [NO_TIME if row.assumed else 0 for row in said]
+            known[label_at] = np.where(said.assumed, NO_TIME, 0)
             out = out.replace(label_times=known)
         return out
 
-    def _late(self) -> Late:
-        """What was said of events, as columns."""
-        said = self._join.said
-        events = [row.event for row in said]
-        number = np.array([event.number for event in events], dtype=np.int64)
-        return Late(
-            number,
-            number,
-            np.array([row.y for row in said], dtype=np.float64),
-            np.array([event.weight for event in events], dtype=np.float64),
-            np.array([event.time for event in events], dtype=np.int64),
-            as_objects([row.id for row in said]),
-            None if self.schema.key is None else as_objects([event.key for event in events]),
-            None if self.schema.group is None else as_objects([event.group for event in events]),
-        )
+    def _measure(self, said: _Said, block: Block, before: NDArray[np.intp]) -> None:
+        """How late the labels of a block were."""
+        told = said.learn & ~said.assumed
+        start = self._join.counts["events"] - block.n
+        late = start + before[told] - 1 - said.rows.number[told]
+        once = np.flatnonzero(said.mode == LABELLED)
+        none = np.zeros(once.shape[0], dtype=np.int64)
+        for values in (late, none):
+            self._delays.rows.add(values)
+        came, time = said.came[told], said.rows.time[told]
+        timed = (came != NO_TIME) & (time != NO_TIME)
+        seconds = came[timed] - time[timed]
+        self._delays.times.add(seconds[seconds >= 0])
+        if block.times is not None:
+            self._delays.times.add(none[block.times[once] != NO_TIME])
 
     def _rejects(self, given: list[tuple[int, Reject]]) -> list[Reject]:
         """Records that did not fit and labels that were refused, in the order of the rows."""
         placed = [(row, 0, reject) for row, reject in given]
         placed += [(at, 1, self._dead(*rest)) for at, *rest in self._join.refused]
+        self._join.refused = []
         return [reject for _, _, reject in sorted(placed, key=lambda entry: entry[:2])]
 
     def _dead(self, id: Any, given: _Early, reason: str) -> Reject:
@@ -644,25 +825,43 @@ def _assumed(value: Any, schema: Schema) -> Any:
     return read
 
 
-def _listed(block: Block) -> list[tuple[Any, int, float, Any, Any]]:
-    """Id, time, weight, key and group of each event."""
-    none = [None] * block.n
-    ids = none if block.ids is None else block.ids.tolist()
-    times = [NO_TIME] * block.n if block.times is None else block.times.tolist()
-    keys = none if block.keys is None else block.keys.tolist()
-    groups = none if block.groups is None else block.groups.tolist()
-    return list(zip(ids, times, block.weight.tolist(), keys, groups, strict=True))
+def _pieces(seen: NDArray[np.intp], start: int) -> list[tuple[int, int]]:
+    """Rows of a step in pieces that end with the last event of a segment.
+
+    seen: (m + 1,) events before each row, and in all. start: events before the step.
+    """
+    m, n = seen.shape[0] - 1, int(seen[-1])
+    full = np.arange(SEGMENT - start % SEGMENT, n + 1, SEGMENT)
+    ends = sorted({*np.searchsorted(seen, full).tolist(), m})
+    return [(a, b) for a, b in zip([0, *ends], ends, strict=False) if a < b or m == 0]
 
 
-def _told(batch: Batch) -> list[tuple[Any, float, int, str | None, int]]:
-    """Id, label, time, lane and offset of each label."""
+def _rows_of(block: Block) -> Rows:
+    """What is to be known of events, but for their numbers."""
+    none = np.full(block.n, NO_TIME, dtype=np.int64)
+    times = none if block.times is None else block.times
+    return Rows(none, times, none, block.weight, block.ids, block.keys, block.groups)
+
+
+def _labels_of(batch: Batch | None) -> _Labels:
+    """The labels of a batch."""
+    if batch is None:
+        return _Labels([], np.zeros(0), np.zeros(0, np.int64), None, [], [])
     block, origins = batch.block, batch.origins
     ids = [None] * block.n if block.ids is None else block.ids.tolist()
-    times = [NO_TIME] * block.n if block.times is None else block.times.tolist()
-    lanes: list[str | None] = [None] * block.n
-    offsets = [-1] * block.n
-    if origins is not None:
-        names = [f"{topic}/{number}" for topic, number in origins.partitions]
-        lanes = [names[i] for i in origins.partition.tolist()]
-        offsets = origins.offset.tolist()
-    return list(zip(ids, block.y.tolist(), times, lanes, offsets, strict=True))
+    none = np.full(block.n, NO_TIME, dtype=np.int64)
+    times = none if block.times is None else block.times
+    if origins is None:
+        return _Labels(ids, block.y, times, None, [], [])
+    names = [f"{topic}/{number}" for topic, number in origins.partitions]
+    return _Labels(ids, block.y, times, names, origins.partition.tolist(), origins.offset.tolist())
+
+
+def _together(parts: list[_Said]) -> _Said:
+    """What was said in the pieces of a step, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    told = ([part.mode, part.number, part.y, part.at, part.number, *part[5:]] for part in parts)
+    columns: list[Any] = [np.concatenate(pieces) for pieces in zip(*told, strict=True)]
+    whole = joined([part.rows for part in parts if part.rows.n] or [parts[0].rows])
+    return _Said(*columns)._replace(rows=whole)
