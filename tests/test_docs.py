@@ -2,12 +2,14 @@
 
 import doctest
 import importlib
+import os
 import pkgutil
 import re
 import runpy
 import shlex
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ import pytest
 
 import streamlearn
 from streamlearn import cli
+from tests.kafka.broker import Broker, create, noida_binary, started
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(
@@ -112,7 +115,8 @@ DIRECTIVE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 OPTION = re.compile(r"^:([\w-]+): *(.*)\n", re.MULTILINE)
-SHELL = ("make ", "pip install ", "git ")  # shown, not run: they need the network
+SHELL = ("make ", "pip install ", "git ", "docker ", "kubectl ")  # shown, not run
+BROKER = "localhost:9092"  # on pages, the broker that the test starts
 
 
 class Shown(NamedTuple):
@@ -141,15 +145,19 @@ def shown_in(page: Path) -> Iterator[Shown]:
 class Reader:
     """Does what a reader of one page would do, in one folder and one Python session."""
 
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self.capsys = folder, capsys
+    def __init__(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], broker: Broker | None = None
+    ) -> None:
+        self.folder, self.capsys, self.broker = folder, capsys, broker
         self.session: dict[str, object] = {"__name__": "__main__"}
         self.ran = 0
 
     def follow(self, shown: Shown) -> None:
+        if self.broker is not None:
+            shown = shown._replace(code=shown.code.replace(BROKER, self.broker.bootstrap))
         if shown.caption:
             (self.folder / shown.caption).write_text(shown.code, encoding="utf-8")
-        elif shown.language in ("csv", "json", "text"):
+        elif shown.language in ("csv", "json", "text", "dockerfile"):
             raise AssertionError(f"needs a caption, the name of the file:\n{shown.code}")
         getattr(self, f"_{shown.language}", self._unknown)(shown)
 
@@ -159,7 +167,7 @@ class Reader:
     def _include(self, shown: Shown) -> None:
         """A file of the repository; its caption puts it into the folder."""
 
-    _csv = _json = _text = _include
+    _csv = _json = _text = _dockerfile = _include
 
     def _sh(self, shown: Shown) -> None:
         lines = [line for line in shown.code.splitlines() if line.strip()]
@@ -205,6 +213,9 @@ class Reader:
         if program == "head":
             text = (self.folder / arguments[-1]).read_text("utf-8")
             return "".join(text.splitlines(keepends=True)[: int(arguments[0].strip("-n"))])
+        if program == "docker":
+            self._make_topic(arguments)
+            return ""
         assert program == "streamlearn", f"cannot run {program!r}"
         with pytest.raises(SystemExit) as end:
             cli.main(arguments)
@@ -214,11 +225,36 @@ class Reader:
         errors = [line for line in captured.err.splitlines() if line.startswith("error:")]
         return "\n".join([*errors, f"[exit status {end.value.code}]", ""])
 
+    def _make_topic(self, words: list[str]) -> None:
+        """What `kafka-topics.sh --create` does in the container."""
+        asked = dict(pairwise(words))
+        assert self.broker is not None
+        create(self.broker, asked["--topic"], int(asked["--partitions"]))
+
+
+@pytest.fixture
+def page_broker(tmp_path_factory: pytest.TempPathFactory, page: Path) -> Iterator[Broker | None]:
+    """A broker of its own for a page that names one."""
+    if BROKER not in page.read_text("utf-8"):
+        yield None
+        return
+    binary = noida_binary()
+    if binary is None:
+        assert os.environ.get("CI") != "true", "CI needs noida-db: install the extra dev"
+        pytest.skip("no broker: pip install noida-db==0.2.3")
+    mine = started(tmp_path_factory.mktemp("broker"), binary)
+    yield mine
+    mine.stop()
+
 
 @pytest.mark.jit
 @pytest.mark.parametrize("page", SITE, ids=lambda p: p.relative_to(ROOT / "docs").as_posix())
 def test_what_a_page_of_the_site_shows_works(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    page_broker: Broker | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Files are written, configs loaded, commands and Python run, in the order of the page."""
     needs(page.relative_to(ROOT / "docs").as_posix())
@@ -226,7 +262,7 @@ def test_what_a_page_of_the_site_shows_works(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     runpy.run_path(str(ROOT / "docs" / "parcels.py"), run_name="__main__")  # the data of all pages
-    reader = Reader(tmp_path, capsys)
+    reader = Reader(tmp_path, capsys, page_broker)
     for shown in shown_in(page):
         reader.follow(shown)
 
