@@ -165,6 +165,7 @@ def stepped(engine: Engine) -> None:
 def left(engine: Engine) -> None:
     """As the system leaves what a killed process held: unlocked, unconnected, nothing aborted."""
     sink: Any = engine.sink
+    sink.outputs.flush()
     sink.outputs.producer.abort = lambda: None
     engine.close()
 
