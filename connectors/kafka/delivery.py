@@ -34,20 +34,21 @@ class OffsetCommits:
 
     def begin(self) -> int | None:
         """None: the newest checkpoint counts."""
-        if self._commits is None:
-            self._own = _reader(self._outputs)
         return None
 
     def saved(self, number: int, positions: Positions) -> None:
         """Commit the offsets of a checkpoint, without waiting."""
-        commits = self._own if self._commits is None else self._commits
-        assert commits is not None
-        commits.commit(offsets_of(positions), f"checkpoint={number}")
+        offsets = offsets_of(positions)
+        if offsets:  # else the events are of files
+            if self._commits is None:
+                self._commits = self._own = _reader(self._outputs)
+            self._commits.commit(offsets, f"checkpoint={number}")
 
     def close(self) -> None:
         """Release the connections; may be called twice."""
         own, self._own = self._own, None
         if own is not None:
+            self._commits = None
             own.close()
         self._outputs.close()
 

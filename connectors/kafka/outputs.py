@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from streamlearn.connectors.kafka import client_named
 from streamlearn.connectors.kafka.location import RegistryAddress, Topics
 from streamlearn.connectors.kafka.wire import (
+    AbortedError,
+    BrokerError,
     Client,
     Connection,
     Outgoing,
@@ -152,15 +154,22 @@ class Outputs:
         self._begun = False
 
     def close(self) -> None:
-        """Abort what is open, and let go; may be called twice."""
+        """Abort what is open, and let go; may be called twice.
+
+        What cannot be aborted, because the broker is away or has given it up, the broker aborts by
+        itself: after its time-out, or when a later writer begins.
+        """
         producer, self._producer = self._producer, None
         begun, self._begun = self._begun, False
-        if producer is not None:
-            try:
-                if begun:
-                    producer.abort()
-            finally:
-                producer.close()
+        if producer is None:
+            return
+        try:
+            if begun and producer.connected:
+                producer.abort()
+        except (BrokerError, AbortedError) as error:
+            _log.info("a transaction was not aborted: %s", error)
+        finally:
+            producer.close()
 
     @property
     def in_flight(self) -> int:

@@ -327,6 +327,34 @@ def test_a_transaction_that_is_given_up_is_done_again(where: str, tmp_path: Path
     assert seen(setting, broker.consume) == expected()
 
 
+@pytest.mark.parametrize("away", [False, True])
+def test_what_cannot_be_aborted_hides_no_error(
+    away: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it wait for a broker that is away: the next writer's beginning aborts it."""
+    broker, setting = in_memory(tmp_path, "transactions")
+    tried: list[bool] = []
+
+    def refused(producer: Any) -> None:
+        tried.append(True)
+        raise FencedError("kafka: given up by the broker")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(doubles.MemoryProducer, "abort", refused)
+        engine = setting.engine()
+        engine.begin()
+        assert engine.step()
+        broker.fail("send", AbortedError("given up"))
+        with pytest.raises(AbortedError):
+            stepped(engine)
+        broker.away = away
+        engine.close()
+        broker.away = False
+    assert tried == ([] if away else [True])
+    setting.engine().run()
+    assert seen(setting, broker.consume) == expected()
+
+
 def test_an_older_writer_is_fenced_and_nothing_of_it_is_seen(tmp_path: Path) -> None:
     broker, setting = in_memory(tmp_path, "transactions")
     old = setting.engine()
