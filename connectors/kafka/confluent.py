@@ -47,6 +47,7 @@ from streamlearn.connectors.kafka.trouble import (
     no_topic,
     not_there,
     refused,
+    too_large,
 )
 from streamlearn.connectors.kafka.wire import (
     AbortedError,
@@ -92,13 +93,13 @@ _NO_ANSWER = (
     KafkaError._WAIT_COORD,
 )
 _FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED)
+_TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
 _PERMANENT = (  # no new transaction changes these
+    *_TOO_LARGE,
     *_NO_RIGHT,
     KafkaError.INVALID_CONFIG,
     KafkaError.INVALID_TRANSACTION_TIMEOUT,
-    KafkaError.MSG_SIZE_TOO_LARGE,
     KafkaError.POLICY_VIOLATION,
-    KafkaError.RECORD_LIST_TOO_LARGE,
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError.TOPIC_EXCEPTION,
     KafkaError.UNSUPPORTED_VERSION,
@@ -194,6 +195,8 @@ def _refuse(error: KafkaError, what: str) -> NoReturn:
         raise no_answer(what) from None
     if code in _GONE:
         raise no_topic(what) from None
+    if code in _TOO_LARGE:
+        raise too_large(what) from None
     raise refused(what, error.name(), error.str()) from None
 
 

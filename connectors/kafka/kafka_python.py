@@ -42,6 +42,7 @@ from streamlearn.connectors.kafka.trouble import (
     no_topic,
     not_there,
     refused,
+    too_large,
 )
 from streamlearn.connectors.kafka.wire import (
     AbortedError,
@@ -58,6 +59,8 @@ FOREVER_MS = 2**31 - 1
 MAX_BYTES = 64 << 20  # of a request to write; the broker has a limit of its own
 
 _log = logging.getLogger("streamlearn.kafka")
+for _name in ("kafka.protocol.parser", "kafka.net.connection"):
+    logging.getLogger(_name).setLevel(logging.INFO)  # below they log passwords and payloads
 _POSITION, _TIME, _KEY, _VALUE, _HEADERS = map(itemgetter, (3, 4, 6, 7, 8))
 
 OURS = (  # options that the connector sets
@@ -72,16 +75,16 @@ _FENCED = (
     kafka_errors.TransactionCoordinatorFencedError,
     kafka_errors.FencedInstanceIdError,
 )
+_TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 _PERMANENT = (  # no new transaction changes these
     *_FENCED,
+    *_TOO_LARGE,
     kafka_errors.AuthorizationError,
     kafka_errors.InvalidConfigurationError,
     kafka_errors.InvalidRecordError,
     kafka_errors.InvalidTopicError,
     kafka_errors.InvalidTransactionTimeoutError,
-    kafka_errors.MessageSizeTooLargeError,
     kafka_errors.PolicyViolationError,
-    kafka_errors.RecordListTooLargeError,
     kafka_errors.SaslAuthenticationFailedError,
     kafka_errors.UnsupportedSaslMechanismError,
     kafka_errors.UnsupportedVersionError,
@@ -208,6 +211,8 @@ def _refuse(error: BaseException, what: str) -> NoReturn:
         raise no_answer(what) from None
     if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):
         raise no_topic(what) from None
+    if isinstance(error, _TOO_LARGE):
+        raise too_large(what) from None
     raise refused(what, type(error).__name__, error) from None
 
 

@@ -58,6 +58,13 @@ def empty(topic: str) -> BrokerError:
     return BrokerError(f"kafka: {topic}: a record needs a value or a key")
 
 
+def too_large(topic: str) -> BrokerError:
+    """A record that is beyond the topic's limit."""
+    return BrokerError(
+        f"kafka: {topic}: a record is larger than the broker takes; raise max.message.bytes there"
+    )
+
+
 def fenced(what: str, why: str) -> FencedError:
     """A later writer has taken over."""
     return FencedError(f"kafka: {what}: another writer has taken over ({why})")

@@ -1,7 +1,5 @@
 """Both client libraries against the broker, and the double in memory: one behaviour, one test."""
 
-import signal
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -13,14 +11,12 @@ from streamlearn.connectors.kafka import client_named
 from streamlearn.connectors.kafka.wire import (
     BrokerError,
     Committed,
-    Connection,
     Consumer,
     Fetched,
     Headers,
     Outgoing,
 )
-from streamlearn.errors import UserError
-from tests.kafka.broker import Broker, Got, Sent, create, free_port
+from tests.kafka.broker import Got, Sent
 from tests.kafka.conftest import World
 
 START = 1_700_000_000_000  # ms
@@ -368,132 +364,22 @@ def test_an_open_transaction_of_another_holds_the_end(world: World) -> None:
     assert found == [b"open", b"behind"]
 
 
-def test_an_outage_is_waited_for(our_broker: Broker, connection: Connection) -> None:
-    """Nothing is lost, in flight stays bounded, and both clients know that the broker is away."""
-    name = create(our_broker, f"t-{uuid.uuid4().hex[:12]}")
-    client = client_named(connection.client)
-    producer = client.producer(connection, transactional_id=None, max_in_flight=50)
-    consumer = client.consumer(connection, group=None, keys=False, headers=False)
+def test_a_record_of_three_megabytes(world: World) -> None:
+    name, value = f"t-{uuid.uuid4().hex[:12]}", bytes(range(256)) * 12_288
+    admin = client_named(world.name).admin(world.connection)
+    admin.create(name, 1, {"max.message.bytes": "4000000"})
+    admin.close()
+    producer, consumer = world.producer(), world.consumer()
+    producer.send(out(name, [b"before", value, b"after"]))
+    producer.flush()
     consumer.assign({(name, 0): 0})
-    producer.send(out(name, [b"before"]))
-    producer.flush()
-    assert [block.values for block in fetched(consumer, 1)] == [[b"before"]]
-    values: list[bytes | None] = [b"%d" % i for i in range(200)]
-    sending = threading.Thread(target=lambda: producer.send(out(name, values)))
-    with our_broker.away():
-        sending.start()
-        until(lambda: producer.in_flight == 50)
-        until(lambda: consumer.fetch(100, 0.1) == [] and not consumer.connected)
-        assert sending.is_alive()
-        assert producer.in_flight == 50
-        with pytest.raises(BrokerError, match="no broker answers in time"):
-            consumer.ends([(name, 0)], 0.2)
-    sending.join(30)
-    assert not sending.is_alive()
-    producer.flush()
-    assert [value for block in fetched(consumer, 200) for value in block.values] == values
-    until(lambda: consumer.fetch(1, 0.1) == [] and consumer.connected and producer.connected)
-    producer.close()
-    consumer.close()
+    assert to_the_end(consumer, (name, 0)) == [b"before", value, b"after"]
 
 
-def test_a_signal_ends_a_wait(our_broker: Broker, connection: Connection) -> None:
-    """A handler raises within a wait for a broker that is away: send, flush, fetch."""
-    name = create(our_broker, f"t-{uuid.uuid4().hex[:12]}")
-    client = client_named(connection.client)
-    producer = client.producer(connection, transactional_id=None, max_in_flight=5)
-    producer.send(out(name, [b"x"]))
-    producer.flush()
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, stop)
-    try:
-        with our_broker.away():
-            waits: list[Callable[[], None]] = [
-                lambda: producer.send(out(name, [b"x"] * 20)),
-                producer.flush,
-            ]
-            for wait in waits:
-                signal.setitimer(signal.ITIMER_REAL, 0.3)
-                with pytest.raises(KeyboardInterrupt):
-                    wait()
-            began = time.monotonic()
-            producer.close()
-            assert time.monotonic() - began < 10
-    finally:
-        signal.signal(signal.SIGALRM, before)
-
-
-def test_a_broker_that_is_restarted(our_broker: Broker, connection: Connection) -> None:
-    name = create(our_broker, f"t-{uuid.uuid4().hex[:12]}")
-    client = client_named(connection.client)
-    producer = client.producer(connection, transactional_id=None, max_in_flight=50)
-    consumer = client.consumer(connection, group=None, keys=False, headers=False)
-    consumer.assign({(name, 0): 0})
-    producer.send(out(name, [b"before"]))
-    producer.flush()
-    assert [block.values for block in fetched(consumer, 1)] == [[b"before"]]
-    our_broker.stop()
-    our_broker.start()
-    producer.send(out(name, [b"after"]))
-    producer.flush()
-    assert [block.values for block in fetched(consumer, 1)] == [[b"after"]]
-    producer.close()
-    consumer.close()
-
-
-START_OPTIONS: dict[str, dict[str, object]] = {
-    "kafka-python": {"bootstrap_timeout_ms": 300},
-    "confluent": {},
-}
-
-
-def test_no_broker_at_the_start(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere = Connection(f"127.0.0.1:{free_port()}", client, START_OPTIONS[client])
-    found = client_named(client)
-    if client == "confluent":
-        from streamlearn.connectors.kafka import confluent
-
-        monkeypatch.setattr(confluent, "START_SECONDS", 0.3)
-    for make in (
-        lambda: found.consumer(nowhere, group=None, keys=False, headers=False),
-        lambda: found.producer(nowhere, transactional_id=None, max_in_flight=1),
-        lambda: found.admin(nowhere),
-    ):
-        with pytest.raises(BrokerError) as raised:
-            make()
-        assert str(raised.value).startswith(f"kafka: {nowhere.bootstrap} (")
-        assert "no broker answers in time; is it up" in str(raised.value)
-        assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"nonsense": 1}, r"^options\.nonsense: .* has no such option"),
-        ({"enable_auto_commit": True, "enable.auto.commit": True}, "is set by streamlearn"),
-        ({"sasl_plain_password": "${env:NOT_SET_ANYWHERE}"}, "variable NOT_SET_ANYWHERE is not"),
-    ],
-)
-def test_options_are_checked(client: str, options: dict[str, object], message: str) -> None:
-    """Before any broker is asked: nothing listens there."""
-    nowhere = Connection("127.0.0.1:1", client, options)
-    found = client_named(client)
-    for make in (
-        lambda: found.consumer(nowhere, group=None, keys=False, headers=False),
-        lambda: found.producer(nowhere, transactional_id=None, max_in_flight=1),
-        lambda: found.admin(nowhere),
-    ):
-        with pytest.raises(UserError, match=message):
-            make()
-
-
-def test_a_misspelt_option_is_named_with_the_right_one() -> None:
-    with pytest.raises(
-        UserError, match=r"^options\.security_protocoll: .* mean security_protocol\?"
-    ):
-        client_named("kafka-python").admin(
-            Connection("127.0.0.1:1", options={"security_protocoll": "SSL"})
-        )
+def test_records_without_a_key_are_spread(world: World) -> None:
+    name = world.topic(2)
+    producer = world.producer()
+    for _ in range(200):
+        producer.send(out(name, [b"x"], None))
+        producer.flush()
+    assert {got.partition for got in world.consume(name)} == {0, 1}
