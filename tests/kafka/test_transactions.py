@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamlearn import runner
 from streamlearn.block import LABELLED, Block, Columns, Features
 from streamlearn.checkpoint import CheckpointStore
 from streamlearn.connectors.kafka import client_named
@@ -28,7 +29,7 @@ from streamlearn.contracts import Batch, Origins, Positions, Reject, State
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
 from tests.kafka import doubles
-from tests.kafka.broker import Broker, Got, consume
+from tests.kafka.broker import Broker, Got, Sent, consume, produce
 from tests.kafka.doubles import MemoryBroker
 
 N = 40
@@ -506,3 +507,73 @@ def test_over_the_wire_a_damaged_checkpoint(
     last.write_bytes(last.read_bytes()[:-9])
     setting.engine(every=4).run()
     assert seen(setting, lambda name: consume(broker, name)) == expected()
+
+
+CONFIG = """
+kafka: {{bootstrap: "{broker}", client: {client}, delivery: transactions, group: {name}}}
+source: {{topics: [{events}], to: end}}
+labels: {{source: {{topics: [{labels}], to: end}}, timeout: 2s}}
+schema: {{id: id, target: y, task: regression, features: {{x: number}}}}
+pipeline: [Normalizer, KalmanRegressor]
+sink: kafka:{out}
+dead_letters: kafka:{dead}
+checkpoint: {{path: {folder}, every_events: 20}}
+"""
+
+
+def parcels() -> tuple[list[Sent], list[Sent]]:
+    """Events and their labels: some too late, some twice, some of nothing; some fit nothing."""
+    events = [
+        Sent(b"{bad" if i % 31 == 7 else b'{"id": "e%d", "x": %d}' % (i, i * i % 17),
+             b"k%d" % (i % 5), T0 + 100 * i, partition=i % 2)
+        for i in range(200)
+    ]  # fmt: skip
+    told = [(100 * i + (5000 if i % 9 == 4 else 700), i) for i in range(200)]
+    told += [(100 * i + 900, i) for i in range(0, 200, 13)]
+    labels = [
+        Sent(b'{"id": "e%d", "y": %d}' % (i, i % 3), b"k%d" % (i % 5), T0 + ms, partition=i % 2)
+        for ms, i in sorted(told)
+    ]
+    return events, labels
+
+
+T0 = 1_700_000_000_000
+
+
+def test_the_whole_loop_goes_on_from_damage_without_a_repeat(
+    broker: Broker, connection: Connection, topic: Callable[..., str], tmp_path: Path
+) -> None:
+    """A label that is refused late has an old offset: it is told from a repeat all the same."""
+    names = {"events": topic(2), "labels": topic(2)}
+    for name, records in zip(names.values(), parcels(), strict=True):
+        produce(broker, name, records)
+
+    def config(name: str) -> tuple[Path, str, str]:
+        out, dead = topic(2), topic(2)
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(
+            CONFIG.format(
+                broker=broker.bootstrap, client=connection.client, name=f"{name}-{out}", out=out,
+                dead=dead, folder=tmp_path / name, **names,
+            )
+        )  # fmt: skip
+        return file, out, dead
+
+    def read(*topics: str) -> list[list[tuple[Any, bytes]]]:
+        return [
+            sorted((got.headers[0][1], got.value or b"") for got in consume(broker, name))
+            for name in topics
+        ]
+
+    whole, *expected = config("whole")
+    runner.run(whole)
+    mine, *seen = config("mine")
+    for limit in (90, 130):
+        runner.run(mine, limit=limit)
+        last = max((tmp_path / "mine").glob("checkpoint-*"))
+        last.write_bytes(last.read_bytes()[:-9])
+    runner.run(mine)
+    answers, letters = read(*expected)
+    assert len(answers) > 150
+    assert len({reason for reason, _ in letters}) > 20
+    assert read(*seen) == [answers, letters]
