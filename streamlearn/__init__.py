@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from streamlearn.errors import UserError as UserError
     from streamlearn.forecasting import Forecast as Forecast
     from streamlearn.forecasting import forecast as forecast
+    from streamlearn.group import LineagesResult as LineagesResult
+    from streamlearn.group import run_lineages as run_lineages
     from streamlearn.operators import *  # noqa: F403  # the list is kept there
     from streamlearn.pipeline import Pipeline as Pipeline
     from streamlearn.pipeline import load as load
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from streamlearn.schema import Schema as Schema
     from streamlearn.tuning import Tuning as Tuning
     from streamlearn.tuning import tune as tune
+    from streamlearn.workers import run_workers as run_workers
 
 __version__ = "0.1.0"
 
@@ -38,6 +41,7 @@ _HOME = {
     "Comparison": "comparison",
     "Config": "config",
     "Forecast": "forecasting",
+    "LineagesResult": "group",
     "Pipeline": "pipeline",
     "Ranking": "comparison",
     "Result": "result",
@@ -51,6 +55,8 @@ _HOME = {
     "load_config": "config",
     "replay": "runner",
     "run": "runner",
+    "run_lineages": "group",
+    "run_workers": "workers",
     "tune": "tuning",
 }
 

@@ -76,18 +76,32 @@ def run(
     log: Annotated[
         str, typer.Option(help="Form of the log lines: text, or json.", metavar="FORM")
     ] = "text",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that share the partitions of a topic out, each partition with a model "
+            "of its own.",
+            min=1,
+        ),
+    ] = None,
 ) -> None:
     """Run a config live, resuming.
 
     Goes on from the last checkpoint; SIGINT and SIGTERM stop it gracefully, with a checkpoint.
     """
-    from streamlearn import runner
+    from streamlearn import display_lineages, runner
     from streamlearn.config import load_config
 
     if log not in logs.FORMS:
         raise UserError(f"--log: must be {' or '.join(logs.FORMS)}, got {log!r}")
     logs.to_stderr(log)
     loaded = load_config(config, assignments)
+    if workers is not None or (loaded.kafka is not None and loaded.kafka.mode == "group"):
+        if limit is not None or report is not None:
+            name = "--report" if limit is None else "--limit"
+            raise UserError(f"{name}: is for one model; leave it out where each partition has one")
+        display_lineages.run_shown(loaded, workers, json, log)
+        return
     result = runner.run(loaded, limit=limit, json=json, report=report, progress=True, log=log)
     _print(result, apart=loaded.sink is not None and loaded.sink.path == "-")
 

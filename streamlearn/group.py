@@ -3,25 +3,31 @@
 From a configuration to lineages, which `lineages.py` steps, and from them to a result.
 """
 
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from streamlearn.config import Config
-from streamlearn.config_topics import KafkaSection, TopicsSection
+from streamlearn.config_topics import HealthSection, KafkaSection, TopicsSection
 from streamlearn.connectors.kafka import client_named
 from streamlearn.connectors.kafka.wire import Membership
 from streamlearn.contracts import Json
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
+from streamlearn.health import NOT_LOADED, HealthServer, Status, Watch
 from streamlearn.job import Job, lineage, result_of, user_errors
 from streamlearn.lineages import Ended, Lineages, NotYetError
+from streamlearn.logs import tell
 from streamlearn.partitions import Partitions, Share
 from streamlearn.rehearsal import rehearse
+
+if TYPE_CHECKING:
+    from streamlearn.runner import Shown
 
 _log = logging.getLogger(__name__)
 
@@ -67,19 +73,23 @@ class GroupRun:
     Args:
         config: with topics as source, and a checkpoint folder that all owners share.
         part: the share of one worker of several; None joins the consumer group.
-        beat: called in every round of the loop.
+        told: called in every round of the loop, after the health was looked at.
 
     Raises: UserError for what does not fit lineages.
     """
 
     def __init__(
-        self, config: Config, part: Part | None = None, beat: Callable[[], None] | None = None
+        self, config: Config, part: Part | None = None, told: Callable[[], None] | None = None
     ) -> None:
-        self.config, self.part, self.beat = config, part, beat
+        self.config, self.part, self.told = config, part, told
         self.kafka, self.topics = checked(config)
         assert config.checkpoint is not None
         self.folder = Path(config.checkpoint.path)
         self.jobs: dict[int, Job] = {}  # partition -> the last job that was built for it
+        self.watch = Watch() if config.health is None else Watch(
+            config.health.max_lag, config.health.stalled
+        )  # fmt: skip
+        self.lineages: Lineages | None = None
         self._partitions: Partitions | None = None
 
     def run(self) -> LineagesResult:
@@ -110,9 +120,46 @@ class GroupRun:
             member = client.member(connection, group)
         else:
             member = Share(lambda: partitions.count(1.0), self.topics[0], *self.part)
-        return Lineages(
-            member, self.topics[0], lambda n: self._made(n, member, partitions), beat=self.beat
+        self.lineages = Lineages(
+            member,
+            self.topics[0],
+            lambda number: self._made(number, member, partitions),
+            beat=self._beat,
+            dropped=lambda number: self.watch.remove(_name(number)),
+            fixed=self.part is not None and self.bounded,
+            shutdown_timeout=self.config.engine.shutdown_timeout,
         )
+        return self.lineages
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the run ends by itself, so that partitions that come later are none of it."""
+        source = self.config.source
+        return isinstance(source, TopicsSection) and source.to is not None
+
+    def _beat(self) -> None:
+        self.watch.beat()
+        if self.told is not None:
+            self.told()
+
+    def stop(self, reason: str) -> None:
+        """End the run after the block in hand; from any thread."""
+        if self.lineages is not None:
+            self.lineages.stop(reason)
+
+    def status(self) -> Status:
+        """The health of all lineages, as JSON; from any thread.
+
+        Not ready while one that is ours waits to begin; a member without a partition stands by, and
+        is ready.
+        """
+        found, lineages = self.watch.status(), self.lineages
+        if lineages is None:
+            return found
+        owned = list(lineages.owned.values())
+        why = [why for why in found["why"] if why != NOT_LOADED or not lineages.assigned_once]
+        why += [f"{_name(one.number)}: waits: {one.waits_for}" for one in owned if one.waits_for]
+        return found | {"why": why, "ready": not why}
 
     def close(self) -> None:
         """Let go of the connection that counts partitions; may be called twice."""
@@ -138,7 +185,53 @@ class GroupRun:
         if added:
             _log.warning("partition %d: was added; begins with a fresh model", number)
         self.jobs[number] = job
-        return engine_of(job)
+        engine = engine_of(job)
+        self.watch.add(_name(number), engine, job.outputs)
+        return engine
+
+
+def _name(number: int) -> str:
+    return f"partition-{number}"
+
+
+def run_lineages(config: Config, *, progress: "Shown | None" = None) -> LineagesResult:
+    """Run a configuration as a member of its consumer group, with a model for each partition.
+
+    Goes on from the last checkpoints; ends by a signal, or when the ranges of all that is ours have
+    been read. progress: shows events, the mean rolling metric and alarms of all that is ours.
+
+    Raises: UserError of one line for whatever is wrong with the configuration or the data.
+    """
+    run = GroupRun(config)
+    run.told = None if progress is None else lambda: shown(progress, run.watch.lineages)
+    with contextlib.ExitStack() as stack:
+        if progress is not None:
+            stack.enter_context(progress)
+        if config.health is not None:
+            stack.enter_context(served(config.health, run.status))
+        return run.run()
+
+
+@contextlib.contextmanager
+def served(section: HealthSection, status: Callable[[], Status]) -> Iterator[None]:
+    """A status over HTTP."""
+    with HealthServer(section.host, section.port, status) as server:
+        tell(_log, "health", host=server.host, port=server.port)
+        yield
+
+
+def shown(progress: "Shown", lineages: Mapping[str, Status]) -> None:
+    """Show how all lineages together go, where it is time."""
+    if not progress.due:
+        return
+    told = list(lineages.values())
+    rolling = [pair for one in told for pair in one["rolling"].items()]
+    values = [value for _, value in rolling if value is not None]
+    metric = rolling[0][0] if rolling else "metric"
+    mean = sum(values) / len(values) if values else None
+    progress.show(
+        sum(one["events"] for one in told), metric, mean, sum(one["alarms"] for one in told)
+    )
 
 
 def checked(config: Config) -> tuple[KafkaSection, list[str]]:

@@ -20,6 +20,7 @@ from streamlearn.errors import UserError
 
 _PERIOD = 1.0  # seconds between two looks at the lag
 Status = dict[str, Json]
+NOT_LOADED = "the checkpoint is not loaded yet"
 
 
 class Watch:
@@ -65,6 +66,11 @@ class Watch:
         engines = self._engines.items()
         self._lineages = {name: snapshot(engine, outputs) for name, (engine, outputs) in engines}
 
+    @property
+    def lineages(self) -> dict[str, Status]:
+        """The numbers of each engine, as of the last look."""
+        return self._lineages
+
     def status(self) -> Status:
         """live, ready, why (not), and the numbers of each lineage."""
         silent = self._clock() - self._beaten
@@ -74,7 +80,7 @@ class Watch:
         if silent > self._stalled:
             why.append(f"the loop has not moved for {silent:.0f} s")
         if not lineages:
-            why.append("the checkpoint is not loaded yet")
+            why.append(NOT_LOADED)
         if not connected:
             why.append("the broker does not answer")
         why += [f"{name}: no partition is assigned" for name, told in lineages.items()
@@ -112,12 +118,14 @@ def _connected(engine: Engine, outputs: Any) -> bool:
 def snapshot(engine: Engine, outputs: Any = None) -> Status:
     """The numbers of one engine; within its loop."""
     sources = _sources(engine)
+    measured = getattr(engine.evaluation, "rolling", None)
     lags = {name: lag for source in sources for name, lag in source.lag().items()}
     return {
         "assigned": all(source.assigned for source in sources),
         "events": engine.events,
         "dead_letters": engine.rejects,
         "alarms": engine.alarms,
+        "rolling": dict([measured]) if measured else {},
         "in_flight": 0 if outputs is None else outputs.in_flight,
         "lag": {name: {"records": lag.records, "seconds": lag.seconds}
                 for name, lag in lags.items()},

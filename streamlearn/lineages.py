@@ -58,6 +58,9 @@ class Lineages:
         max_wait: seconds to wait for events when there is but one lineage, so the reaction time to
             a signal. Of several idle ones each waits 2 ms in turn.
         beat: called in every round: a sign that the loop is moving.
+        dropped: called with the number of a lineage that was let go, saved or not.
+        fixed: whether the share is final, so that there is nothing to wait for without one.
+        shutdown_timeout: seconds after a signal in which all must be saved; see the engine.
         clock: exchangeable in tests; it never touches a value or the state.
 
     The guarantee of each lineage is that of its engine: one writer at a time by the lock of its
@@ -73,10 +76,14 @@ class Lineages:
         *,
         max_wait: float = 0.1,
         beat: Callable[[], None] | None = None,
+        dropped: Callable[[int], None] | None = None,
+        fixed: bool = False,
+        shutdown_timeout: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.membership, self.topic, self.make = membership, topic, make
-        self.max_wait, self.beat, self.clock = max_wait, beat, clock
+        self.max_wait, self.beat, self.dropped, self.fixed = max_wait, beat, dropped, fixed
+        self.shutdown_timeout, self.clock = shutdown_timeout, clock
         self.owned: dict[int, _Lineage] = {}
         self.assigned_once = False
         self._stopped, self._polled, self._idle = "", -POLL_SECONDS, False
@@ -88,7 +95,10 @@ class Lineages:
         leaves every lineage at its last checkpoint.
         """
         with contextlib.ExitStack() as stack:
-            stack.enter_context(stopped_by_signals(self.stop, lambda: bool(self._stopped)))
+            stopped = stopped_by_signals(
+                self.stop, lambda: bool(self._stopped), self.shutdown_timeout
+            )
+            stack.enter_context(stopped)
             stack.enter_context(frozen_objects())
             stack.callback(self.membership.close)
             stack.callback(self._drop_all)  # before the group is left: nothing is saved any more
@@ -121,8 +131,9 @@ class Lineages:
         self._idle = not any(moved)
 
     def _over(self) -> bool:
-        """Whether all that is ours has ended; one who has nothing yet waits for his share."""
-        return bool(self.owned) and all(one.ended for one in self.owned.values())
+        """Whether all that is ours has ended; one who has nothing waits for his share."""
+        all_ended = all(one.ended for one in self.owned.values())
+        return all_ended and (bool(self.owned) or (self.fixed and self.assigned_once))
 
     def _finished(self) -> list[Ended]:
         """Save and let go of everything; then others may have it."""
@@ -189,6 +200,7 @@ class Lineages:
             engine.begin()
         except (NotYetError, BusyError) as reason:
             self._wait(one, str(reason))
+            self._tell_dropped(one)
             return False
         one.engine, one.waits_for = engine, ""
         _log.info("partition %d: goes on after %d events", one.number, engine.events)
@@ -229,6 +241,11 @@ class Lineages:
         if one.engine is not None:
             one.engine.close()
             one.engine = None
+            self._tell_dropped(one)
+
+    def _tell_dropped(self, one: _Lineage) -> None:
+        if self.dropped is not None:
+            self.dropped(one.number)
 
     def _drop_all(self) -> None:
         for one in self.owned.values():

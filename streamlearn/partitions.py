@@ -173,8 +173,8 @@ class Share:
                 raise
             return  # the broker is away; later again
         ours = [p for p in range(self._known, count) if p % self._workers == self._worker]
-        self._known = max(count, self._known)
-        if ours:
+        first, self._known = not self._known, max(count, self._known)
+        if ours or first:
             self._callbacks.assigned([(self._topic, number) for number in ours])
 
     def commit(self, offsets: Mapping[Partition, int], metadata: str) -> None:

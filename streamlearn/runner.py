@@ -211,6 +211,8 @@ def run(
     """
     loaded = config if isinstance(config, Config) else configs.load_config(config)
     check_outputs(loaded.source, output_paths(loaded) | {"json": json, "report": report})
+    if loaded.kafka is not None and loaded.kafka.mode == "group":
+        raise UserError("kafka.mode: group has many models; run it by streamlearn.run_lineages")
     shown = None if not progress else logs.Progress() if log == "json" else display.Progress()
     with watched(loaded) as watch:
         pauses = _pauses()
