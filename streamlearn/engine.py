@@ -287,6 +287,11 @@ class Engine:
         self._stopped = self._stopped or reason
 
     @property
+    def stopped(self) -> str:
+        """The signal that stopped it, or what `stop` was told; "" while nothing has."""
+        return self._stopped
+
+    @property
     def positions(self) -> Positions:
         """What is read next, by partition, after the last block."""
         return self._positions

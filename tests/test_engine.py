@@ -385,8 +385,10 @@ def test_a_signal_finishes_the_block_saves_and_returns(number: int, tmp_path: Pa
     before = signal.getsignal(number)
     store = CheckpointStore(tmp_path / "c")
     sink = open_sink(tmp_path / "out.csv")
-    summary = Engine(source, RunningMean(), sink=sink, checkpoints=store, block_rows=10).run()
+    engine = Engine(source, RunningMean(), sink=sink, checkpoints=store, block_rows=10)
+    summary = engine.run()
     assert (summary.stopped, summary.events) == (signal.Signals(number).name, 30)
+    assert engine.stopped == summary.stopped
     assert signal.getsignal(number) is before
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 31
     with CheckpointStore(tmp_path / "c") as again:

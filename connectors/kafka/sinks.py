@@ -71,10 +71,11 @@ class PredictionSink:
         self._keyed, self._model = keyed, model
         self._table = None if tables is None else tables.labels
         self._z = NormalDist().inv_cdf((1 + level) / 2)
-        self._encoder: Encoder = encoder_of(format, outputs, topic)
+        self._format, self._topic = format, topic
 
     def open(self, position: Json) -> None:
         """Begin after what `commit` once returned; None means an empty output."""
+        self._encoder: Encoder = encoder_of(self._format, self.outputs, self._topic)
         self._rows = PredictionRows(self._table)
         if position is not None:
             self._rows.classes = position["classes"]
