@@ -25,6 +25,7 @@ from streamlearn.contracts import Delivery, Json, Positions, Sink, Source
 from streamlearn.engine import DeadLetters, Summary
 from streamlearn.errors import UserError
 from streamlearn.evaluation import Evaluation
+from streamlearn.label_join import JoinedLabels
 from streamlearn.operators._base import ANOMALY, CLASSIFICATION
 from streamlearn.order_log import OrderLog, first_offsets
 from streamlearn.pipeline import Pipeline
@@ -386,6 +387,8 @@ def with_late_labels(job: Job, order: OrderLog | None = None) -> Job:
         told = label_sources.opened(job.read.get("labels"), job.label_schema)
         late = label_sources.late(job.source, events, job.label_schema, section, order, told)
     spill = Spill() if store is None else Spill(store.path / "spill", store.keep)
+    if isinstance(late, JoinedLabels):
+        late.spill_to(spill, (section.memory_mb << 20) // 4)
     job.pipeline.spill_to(spill, section.memory_mb << 20)
     job.evaluation.spill_to(spill, section.memory_mb << 20)
     return job._replace(source=late, labels=late, spill=spill)

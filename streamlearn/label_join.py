@@ -551,6 +551,10 @@ class JoinedLabels:
                 f"timeout: {self.timeout.text} is told in time, but the events have no time "
                 f"column; name one (time: ...), or give a number of rows"
             )
+        if by not in ("id", "key"):
+            raise UserError(f"by: must be id or key, got {by!r}")
+        if by == "key" and event_schema.key is None:
+            raise UserError("by: key is for events with a key column; name it (key: ...)")
         if max_pending < 1 or not idle >= 0:
             name, rule = ("max_pending", 1) if max_pending < 1 else ("idle", 0)
             got = max_pending if max_pending < 1 else idle
