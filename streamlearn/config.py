@@ -96,6 +96,8 @@ class LabelsSection(Section):
         the time at which each label became known.
     source: a stream of labels of its own, joined by id: a file, or topics. id, target, time: its
         columns, named as those of the events if absent.
+    by: what `id` of the labels is compared with: the id of the events, or their key; a label by key
+        is for the latest event of that key.
     timeout: rows or a duration (in event time) after which a label is not waited for any more.
     assume: the label that an event gets at its time-out (only positives come back).
     max_pending: events that wait for their label at most; the oldest is given up.
@@ -106,6 +108,7 @@ class LabelsSection(Section):
     source: Origin | None = None
     delay: int | str | None = None
     id: str | None = None
+    by: Literal["id", "key"] = "id"
     target: str | None = None
     time: str | None = None
     timeout: int | str | None = None
@@ -128,7 +131,7 @@ class LabelsSection(Section):
         if self.source is not None and self.delay is not None:
             got = f"source {str(self.source)!r} and delay {self.delay!r}"
             raise ValueError(f"must name a source or a delay, and not both, got {got}")
-        alone = {"id", "target", "time", "timeout", "assume"} & self.model_fields_set
+        alone = {"id", "by", "target", "time", "timeout", "assume"} & self.model_fields_set
         if self.source is None and alone:
             raise ValueError(f"{min(alone)} is for labels with a source of their own")
         return self

@@ -505,12 +505,13 @@ class JoinedLabels:
     label of an event (the first counts), one that comes after the time-out.
 
     Guarantee: that of both sources. What waits is state (`state`, `load`); with it, the positions
-    and the order log a reader goes on exactly. What became of the last `max_pending` ids is
-    remembered; a second label for an event before those counts as one of an unknown id.
+    and the order log a reader goes on exactly. What became of the last 65,536 ids (max_pending, if
+    that is less) is remembered; a second label for an event before those counts as one of an
+    unknown id. Whichever it is, an event is learnt at most once.
 
     Args:
         events: blocks with ids. labels: blocks with ids and labels; their features are not looked
-            at. event_schema, label_schema: of both; each must name an id.
+            at. Each may have lanes. event_schema, label_schema: of both; each must name an id.
         timeout: as `parse_span` takes it, in record time or rows (the count of events): an event
             whose label has not come when the clock, the latest time of any event or label so far,
             is beyond its time + timeout, is given up before that record. None waits forever.
@@ -518,12 +519,16 @@ class JoinedLabels:
             (selective labels: only positives come back).
         max_pending: events that wait for a label, and labels that wait for an event, at most; the
             oldest is given up.
-        idle: seconds after which a silent input does not hold the other; 0 takes what is there.
+        idle: seconds after which a silent input does not hold the other; 0 takes what is there, inf
+            waits until it is caught up (lanes) or speaks.
+        by: "id", or "key": the id of a label is the key of its event, the latest one with that key
+            (those before it are given up as `replaced`).
         order_log: where the order is kept that was chosen.
         clock: of the wall, for `idle`.
-    Cost: 3 us an event with its label, and reading both; some 250 bytes an event that waits, and
-        as much again in the logs of pipeline and evaluation; as much an id remembered. What
-        waits when both sources end stays so.
+    Cost: 1 us an event with its label, and reading both. Some 250 bytes an event that waits, up to
+        the memory that `spill_to` allows: those beyond it lie in files, and cost 16 bytes each. As
+        much again in the logs of pipeline and evaluation. What waits when both sources end stays
+        so.
     Raises: UserError for schemas that do not fit and arguments out of range.
     """
 
@@ -542,7 +547,7 @@ class JoinedLabels:
         order_log: OrderLog | None = None,
         clock: Callable[[], float] = clocks.monotonic,
     ) -> None:
-        _refuse_schemas(event_schema, label_schema)
+        _refuse_schemas(event_schema, label_schema, by)
         self.schema, self._label_schema = event_schema, label_schema
         self.timeout = None if timeout is None else parse_span(timeout)
         by_time = event_schema.time is not None or any(map(has_lanes, (events, labels)))
@@ -551,10 +556,6 @@ class JoinedLabels:
                 f"timeout: {self.timeout.text} is told in time, but the events have no time "
                 f"column; name one (time: ...), or give a number of rows"
             )
-        if by not in ("id", "key"):
-            raise UserError(f"by: must be id or key, got {by!r}")
-        if by == "key" and event_schema.key is None:
-            raise UserError("by: key is for events with a key column; name it (key: ...)")
         if max_pending < 1 or not idle >= 0:
             name, rule = ("max_pending", 1) if max_pending < 1 else ("idle", 0)
             got = max_pending if max_pending < 1 else idle
@@ -799,9 +800,13 @@ class JoinedLabels:
         self._loaded = True
 
 
-def _refuse_schemas(events: Schema, labels: Schema) -> None:
+def _refuse_schemas(events: Schema, labels: Schema, by: str) -> None:
+    if by not in ("id", "key"):
+        raise UserError(f"by: must be id or key, got {by!r}")
+    if by == "key" and events.key is None:
+        raise UserError("by: key is for events with a key column; name it (key: ...)")
     for name, schema in (("events", events), ("labels", labels)):
-        if schema.id is None:
+        if schema.id is None and (by == "id" or schema is labels):
             raise UserError(f"{name}: must have an id column, to join labels to events; name it")
     if labels.target is None:
         raise UserError("labels: must have a target column; name it")

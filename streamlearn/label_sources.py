@@ -86,9 +86,11 @@ def label_schema(
     place: the source that the section names. Raises: UserError where a column has no name, or is
     not there.
     """
-    if events.id is None:
-        raise UserError("id: must name the column of the events that labels are joined by")
-    names: dict[str, str | None] = {"id": section.id or events.id}
+    by = events.key if section.by == "key" else events.id
+    if by is None:
+        what = f"{section.by}: must name the column of the events that labels are joined by"
+        raise UserError(what)
+    names: dict[str, str | None] = {"id": section.id or by}
     if declared is not None:
         names["target"] = section.target or target or declared.target
         names["time"] = section.time or declared.time
@@ -165,6 +167,7 @@ def late(
         assume=section.assume,
         max_pending=section.max_pending,
         idle=math.inf if waits else section.idle,
+        by=section.by,
         order_log=order,
     )
 
