@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from streamlearn import config as configs
-from streamlearn import display, label_sources, logs
+from streamlearn import display, label_sources, logs, topics
 from streamlearn.config import Config
 from streamlearn.connectors.kafka.formats import decoder_of
 from streamlearn.connectors.kafka.wire import AbortedError
@@ -146,7 +146,7 @@ def replay(
         pipe, data = None, pipe
     if data is None:
         raise UserError("data: must be given: a path, a frame, an Arrow table or an iterable")
-    followed = order_of(data, order)
+    followed, part = order_of(data, order), topics.recorded(data)
     config, data, arguments = settings(data, model, set, pipe, along=followed is not None)
     outputs = {"predictions": predictions, "dead_letters": dead_letters, "json": json}
     check_outputs(data, outputs | {"report": report, "labels": labels})
@@ -166,7 +166,8 @@ def replay(
     }
     declared = config.schema_ if schema is None and not any(asked.values()) else schema
     asked |= {"id": id, "time": time, "group": by, "label_time": label_time(late)}
-    stream = stream_for(data, declared, asked, config, display.say if progress else _log.info)
+    say = display.say if progress else _log.info
+    stream = stream_for(data, declared, asked, config, say, part)
     if followed is not None and stream.label_schema is None and not has_lanes(stream.source):
         raise UserError("order: is that of several inputs: topics, or labels with their own source")
     pipeline = pipeline_of(pipe, config, model, arguments, stream.schema)

@@ -16,6 +16,7 @@ from streamlearn.config_topics import (
 )
 from streamlearn.connectors.kafka import TAPE
 from streamlearn.connectors.kafka.location import EARLIEST, LATEST, Topics, is_topic, topics_at
+from streamlearn.connectors.kafka.tape import is_tape, manifest_of
 from streamlearn.connectors.sinks import open_dead_letters, open_sink
 from streamlearn.contracts import Delivery, Sink
 from streamlearn.engine import DeadLetters
@@ -134,6 +135,12 @@ def taped(config: Config, folder: str | Path) -> Config:
         labels = _whole(config.labels.source)
         update["labels"] = config.labels.model_copy(update={"source": labels})
     return config.model_copy(update=update)
+
+
+def recorded(data: Any) -> Lineage:
+    """Which partitions a recording is of, where data are one: those of one number, or all."""
+    numbers = {extent.number for extent in manifest_of(data).extents} if is_tape(data) else set()
+    return Lineage(numbers.pop()) if len(numbers) == 1 else ALL
 
 
 def _whole(section: TopicsSection) -> TopicsSection:
