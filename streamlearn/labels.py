@@ -125,13 +125,21 @@ class DelayedLabels:
         if batch is not None:
             self._positions = batch.positions
             return batch._replace(block=self._late(batch.block))
-        late = self._queue.pop(None, max_events) if self.source.finished else None
+        late = self._queue.pop(None, max_events) if self._ended else None
         return None if late is None else Batch(self._rest(late), [], dict(self._positions))
 
     @property
     def finished(self) -> bool:
-        """True when the source has ended and no label is outstanding."""
-        return not len(self._queue) and self.source.finished
+        """True when the source has ended and no label is outstanding.
+
+        An order that is repeated may end before the events do: then labels stay outstanding.
+        """
+        return self.source.finished and not (self._ended and len(self._queue))
+
+    @property
+    def _ended(self) -> bool:
+        """Whether no event will ever come."""
+        return self.source.finished and bool(getattr(self.source, "ended", True))
 
     def close(self) -> None:
         """Close the source."""

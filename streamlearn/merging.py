@@ -643,6 +643,11 @@ class MergedEvents:
         """True when all lanes have ended, or the order log that is replayed has."""
         return self._merged.finished
 
+    @property
+    def ended(self) -> bool:
+        """True when all lanes have."""
+        return self._merged.ended("events")
+
     def close(self) -> None:
         """Close the source and the log; may be called twice."""
         self._merged.close()
