@@ -62,7 +62,7 @@ class KafkaSource:
         *,
         keyed: bool = True,
         client: Client | None = None,
-        patience: float = 30.0,
+        patience: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.topics, self.schema = topics, schema
