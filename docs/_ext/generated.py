@@ -26,7 +26,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 import streamlearn
-from streamlearn import config, connectors, operators, registry, schema
+from streamlearn import config, config_topics, connectors, operators, registry, schema
 from streamlearn.cli import app as command_line
 from streamlearn.metric_readers import BASELINES, METRICS
 
@@ -117,6 +117,10 @@ class Sections(_Generated):
             yield from _section(" and ".join(keys), model)
             if model is schema.Schema:
                 yield from _section("``schema:``, one of its ``features:``", schema.Feature)
+            elif model is config_topics.KafkaSection:
+                yield from _section("``kafka:``, its ``registry:``", config_topics.RegistrySection)
+            elif model is config_topics.TopicsSection:
+                yield from _section("``source:``, its ``format:``", config_topics.FormatSection)
 
 
 def _section(title: str, model: type[BaseModel]) -> Iterator[str]:
@@ -240,7 +244,11 @@ class Guarantees(_Generated):
 
 def source_guarantees() -> dict[str, str]:
     """The text of one source of each sort, asked of the source itself."""
+    from streamlearn.connectors.kafka.location import topics_at
+    from streamlearn.connectors.kafka.source import KafkaSource
+
     plain = schema.Schema.from_config({"features": {"a": "number"}})
+    topics = topics_at("kafka:TOPIC?bootstrap=localhost:9092")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "events.csv"
         file.write_text("a\n1\n", encoding="utf-8")
@@ -250,6 +258,7 @@ def source_guarantees() -> dict[str, str]:
             "`drift:NAME`": connectors.as_source("drift:abrupt")[0],
             "`river:NAME`": connectors.as_source("river:Phishing", target="target")[0],
             "an iterable of dicts, in Python": connectors.as_source([{"a": 1.0, "y": 1.0}])[0],
+            "`kafka:TOPIC`": KafkaSource(topics, plain),
         }
         return {what: source.guarantee for what, source in found.items()}
 
@@ -257,6 +266,7 @@ def source_guarantees() -> dict[str, str]:
 def sink_guarantees() -> dict[str, str]:
     """The text of every sink class."""
     from streamlearn.connectors import parquet_sink, text_sinks
+    from streamlearn.connectors.kafka import alerts, dead_letters, sinks
 
     return {
         "CSV": text_sinks.CsvSink.guarantee,
@@ -265,6 +275,9 @@ def sink_guarantees() -> dict[str, str]:
         "Parquet, in a run with checkpoints: a folder": parquet_sink.ParquetSink.guarantee,
         "Parquet, without checkpoints: one file": parquet_sink.ParquetFileSink.guarantee,
         "dead letters, JSON Lines": text_sinks.DeadLetterSink.guarantee,
+        "`kafka:TOPIC`, answers": sinks.PredictionSink.guarantee,
+        "`kafka:TOPIC`, alarms": alerts.AlertSink.guarantee,
+        "`kafka:TOPIC`, dead letters": dead_letters.DeadLetterSink.guarantee,
     }
 
 
