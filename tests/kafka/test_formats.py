@@ -30,19 +30,26 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamlearn import run
+from streamlearn.config import check
+from streamlearn.connectors import kafka
 from streamlearn.connectors.kafka import registry as registry_module
 from streamlearn.connectors.kafka import secrets
 from streamlearn.connectors.kafka.avro import AvroReading
 from streamlearn.connectors.kafka.avro import registered as avro_registered
 from streamlearn.connectors.kafka.encode import Probabilities, Shared, Table
 from streamlearn.connectors.kafka.encode_avro import PREDICTION, AvroRows, registered_rows
-from streamlearn.connectors.kafka.location import Format, RegistryAddress
+from streamlearn.connectors.kafka.location import Format, RegistryAddress, Topics
 from streamlearn.connectors.kafka.protobuf import registered as protobuf_registered
 from streamlearn.connectors.kafka.registry import Registry
 from streamlearn.connectors.kafka.schemas import BadSchema, RegistryMessages, schema_decoder
+from streamlearn.connectors.kafka.source import KafkaSource
+from streamlearn.connectors.kafka.wire import Connection
 from streamlearn.errors import UserError
 from streamlearn.schema import Schema
 from streamlearn.schema_columns import decode_columns
+from tests.kafka.broker import Sent
+from tests.kafka.doubles import MemoryBroker
 
 PAYMENT = {
     "type": "record",
@@ -941,3 +948,100 @@ def test_what_was_written_can_be_read_as_a_stream() -> None:
     read = AvroReading(json.dumps(PREDICTION), schema(**features(event="number", score="number")))
     messages = AvroRows().encode(Table(2, {"event": [4, 5], "score": [0.5, math.nan]}))
     assert read.columns(messages) == ({"event": [4, 5], "score": [0.5, None]}, {})
+
+
+# -- topics ----------------------------------------------------------------------------------------
+
+
+def test_a_topic_whose_registry_is_away_at_first(
+    memory: MemoryBroker,
+    served: Callable[[int, dict[int, Any]], tuple[str, list[str | None]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lane waits, is not caught up, and goes on; unknown schemas are dead letters."""
+    monkeypatch.setattr(registry_module, "BACK_OFF", (0.001,))
+    url, seen = served(5, {3: PAYMENT})
+    memory.create("payments")
+    good = [framed(3, payment(i / 2, "visa", i, True)) for i in range(4)]
+    values = [*good[:2], framed(3, b"\1"), b"{}", *good[2:]]
+    memory.produce("payments", [Sent(value, time=1000 + i) for i, value in enumerate(values)])
+    form, address = Format("avro"), RegistryAddress(url)
+    topics = Topics(
+        Connection(memory.bootstrap, "memory"), ("payments",), format=form, registry=address
+    )
+    source = KafkaSource(topics, schema())
+    source.open({})
+    (lane,) = source.lanes
+    source.wait(0.0)
+    assert (lane.ready(), lane.caught_up) == (None, False)
+    settle()
+    ready = lane.ready()
+    assert ready is not None
+    batch = source.take(np.zeros(ready.n, np.intp))
+    assert len(seen) == 6
+    assert batch.block.X[:, 0].tolist() == [0.0, 0.5, 1.0, 1.5]
+    assert [(reject.position, reject.raw) for reject in batch.rejects] == [
+        (2, values[2]),
+        (3, b"{}"),
+    ]
+    assert batch.positions == {"payments/0": 6}
+    source.close()
+
+
+def test_a_topic_of_protobuf_with_the_time_of_the_record(
+    memory: MemoryBroker, payments: Any, descriptors: str
+) -> None:
+    memory.create("payments")
+    value = full(payments).SerializeToString()
+    memory.produce("payments", [Sent(value, b"card-1", 1_500, [("region", b"eu")])])
+    form = Format("protobuf", message="bank.Payment", descriptors=descriptors)
+    topics = Topics(Connection(memory.bootstrap, "memory"), ("payments",), format=form)
+    kinds = {"amount": "number", "$header.region": "category"}
+    asked = schema(features=kinds, key="$key", time="$timestamp")
+    source = KafkaSource(topics, asked)
+    source.open({})
+    source.wait(0.0)
+    block = source.take(np.zeros(1, np.intp)).block
+    assert block.X[0, 0] == 1.5
+    assert asked.columns.categories["$header.region"].values == ["eu"]
+    assert list(block.keys) == ["card-1"]  # type: ignore[arg-type]
+    assert list(block.times) == [1_500_000_000]  # type: ignore[arg-type]
+    source.close()
+
+
+@pytest.mark.jit
+def test_answers_go_to_a_topic_in_avro(
+    memory: MemoryBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a configuration to messages that fastavro reads."""
+    monkeypatch.setitem(kafka._CLIENTS, "kafka-python", kafka._CLIENTS["memory"])
+    memory.create("payments", 2)
+    memory.create("predictions", 2)
+    values = [payment(i / 2, "visa", i, i % 2 == 0) for i in range(50)]
+    records = [Sent(v, b"k%d" % i, 1000 + i, partition=i % 2) for i, v in enumerate(values)]
+    memory.produce("payments", records)
+    (tmp_path / "payment.avsc").write_text(json.dumps(PAYMENT))
+    config = {
+        "kafka": {"bootstrap": memory.bootstrap},
+        "source": {
+            "topics": ["payments"], "to": "end",
+            "format": {"name": "avro", "schema": str(tmp_path / "payment.avsc")},
+        },
+        "schema": SCHEMA,
+        "pipeline": ["Imputer", "OneHotEncoder", "Normalizer", "KalmanHead"],
+        "sink": {"topic": "predictions", "format": "avro"},
+        "checkpoint": {"path": str(tmp_path / "checkpoints")},
+    }  # fmt: skip
+    run(check(config))
+    got = memory.consume("predictions")
+    found = {read_back(message.value)["id"]: message for message in got if message.value}
+    assert sorted(found) == list(range(50))
+    for i, message in found.items():
+        answer = read_back(message.value or b"")
+        assert (answer["topic"], answer["partition"], answer["offset"]) == (
+            "payments",
+            i % 2,
+            i // 2,
+        )
+        assert message.partition == i % 2
+        assert message.key == b"k%d" % i
