@@ -31,6 +31,7 @@ from streamlearn.block import I8, NO_TIME
 from streamlearn.connectors.kafka import wire
 from streamlearn.connectors.kafka.options import Options
 from streamlearn.connectors.kafka.trouble import (
+    ABORT_SECONDS,
     AWAY_SECONDS,
     CLOSE_SECONDS,
     GONE_SECONDS,
@@ -291,11 +292,14 @@ class Consumer:
 
     def _sorted(self, messages: list[Message]) -> list[Fetched]:
         blocks: dict[Partition, list[Message]] = {}
-        if any(map(_error, messages)):
+        failed = any(map(_error, messages))
+        if failed:
             messages = self._without_errors(messages)
         for topic, of_topic in groupby(messages, _topic):
             for number, run in groupby(of_topic, _number):
                 blocks.setdefault((topic, number), []).extend(run)
+        if not failed:
+            self._at_end.difference_update(blocks)
         return [self._columns(partition, found) for partition, found in blocks.items()]
 
     def _without_errors(self, messages: list[Message]) -> list[Message]:
@@ -361,8 +365,10 @@ class Consumer:
 
     def resume(self, partitions: Sequence[Partition]) -> None:
         """Fetch these again, from where they stood."""
-        self._paused.difference_update(partitions)
-        self._kafka.resume(_tops(partitions))
+        going_on = [partition for partition in partitions if partition in self._paused]
+        self._paused.difference_update(going_on)
+        self._at_end.difference_update(going_on)  # the library tells of an end again
+        self._kafka.resume(_tops(going_on))
 
     def caught_up(self, partition: Partition) -> bool:
         """Whether `fetch` has given everything up to the last stable offset, as last heard of."""
@@ -459,7 +465,7 @@ class Consumer:
         self._kafka.pause(_tops(list(self._paused)))
 
     def close(self) -> None:
-        """Leave, after commits that are under way (a second at most); may be called twice."""
+        """Leave, after commits that are under way (some seconds at most); may be called twice."""
         if self._closed:
             return
         self._closed = True
@@ -480,6 +486,7 @@ class Producer:
         self._heard = _Heard()
         self._options = Options(connection.options, OURS)
         self._failure: tuple[KafkaError, str] | None = None
+        self._groups: dict[str, object] = {}  # what the library calls a group's metadata
         self._counts: dict[str, int] = {}  # partitions of the topics that were written to
         self._initialised = False
         self._open = False
@@ -534,12 +541,12 @@ class Producer:
 
     def _produced(self, topic: str, *columns: Sequence[Any]) -> int:
         """Hand records to the library; how many it took."""
-        produce, done = self._kafka.produce, 0
+        produce, done = self._kafka.produce, 0  # by position: names cost 0.5 microseconds
         try:
             for value, key, headers, partition, stamp in zip(*columns, strict=True):
                 if value is None and key is None:
                     raise empty(topic)
-                produce(topic, value, key, partition, timestamp=stamp, headers=headers)
+                produce(topic, value, key, partition, None, None, stamp, headers)
                 done += 1
         except BufferError:
             self._serve(STEP_SECONDS)
@@ -622,9 +629,12 @@ class Producer:
             self._raise(error.args[0], f"transactional id {self._id}")
         self._open = True
 
-    def _patiently(self, call: Callable[..., Any], *arguments: Any) -> None:
+    def _patiently(
+        self, call: Callable[..., Any], *arguments: Any, patience: float = math.inf
+    ) -> None:
         """A call of a transaction, again and again in short waits until it is through."""
-        while True:
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
             try:
                 call(*arguments, STEP_SECONDS)
             except KafkaException as error:
@@ -647,13 +657,16 @@ class Producer:
 
     def _group_metadata(self, group: str) -> object:
         """The library makes it from a consumer alone; this one never fetches."""
+        if group in self._groups:
+            return self._groups[group]
         consumer = LibraryConsumer(
             _settings(self._connection, self._options) | {"group.id": group, "logger": _library_log}
         )
         try:
-            return consumer.consumer_group_metadata()
+            self._groups[group] = consumer.consumer_group_metadata()
         finally:
             consumer.close()
+        return self._groups[group]
 
     def abort(self) -> None:
         """Give up the transaction that is open, if one is."""
@@ -662,7 +675,7 @@ class Producer:
         self._open = False
         self._kafka.purge()
         try:
-            self._patiently(self._kafka.abort_transaction)
+            self._patiently(self._kafka.abort_transaction, patience=ABORT_SECONDS)
         finally:
             self._kafka.poll(0)
             self._failure = None

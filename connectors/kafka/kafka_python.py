@@ -26,6 +26,7 @@ from streamlearn.block import NO_TIME
 from streamlearn.connectors.kafka import wire
 from streamlearn.connectors.kafka.options import Options
 from streamlearn.connectors.kafka.trouble import (
+    ABORT_SECONDS,
     AWAY_SECONDS,
     CLOSE_SECONDS,
     GONE_SECONDS,
@@ -405,7 +406,7 @@ class Consumer:
         old.close(autocommit=False, timeout_ms=int(CLOSE_SECONDS * 1000))
 
     def close(self) -> None:
-        """Leave, after commits that are under way (a second at most); may be called twice."""
+        """Leave, after commits that are under way (some seconds at most); may be called twice."""
         end = time.monotonic() + CLOSE_SECONDS
         while any(not future.is_done for future in self._commits) and time.monotonic() < end:
             time.sleep(0.005)
@@ -616,7 +617,9 @@ class Producer:
             return
         self._open = False
         try:
-            self._kafka.abort_transaction()
+            result = self._kafka._transaction_manager.begin_abort()
+            self._kafka._sender.wakeup()
+            result.wait(timeout_ms=int(ABORT_SECONDS * 1000))  # the library's own waits for ever
         except kafka_errors.KafkaError as error:
             _refuse(error, f"transactional id {self._id}")
         finally:

@@ -7,7 +7,8 @@ from streamlearn.connectors.kafka.wire import BrokerError, FencedError, Partitio
 START_SECONDS = 10.0  # for a first answer
 AWAY_SECONDS = 3.0  # a request that waits longer: the broker is away
 GONE_SECONDS = 3.0  # a topic that the broker does not know for as long is gone
-CLOSE_SECONDS = 1.0  # for what is under way when a client is closed
+CLOSE_SECONDS = 3.0  # for what is under way when a client is closed
+ABORT_SECONDS = 5.0  # for an abort; a broker that is away gives the transaction up by itself
 STEP_SECONDS = 0.1  # no wait is longer: a signal's handler gets its turn
 
 

@@ -103,7 +103,7 @@ class Consumer(Protocol):
         """Commit for lag monitors, without waiting; a failure is logged once a minute."""
 
     def close(self) -> None:
-        """Leave, after commits that are under way (a second at most); may be called twice."""
+        """Leave, after commits that are under way (some seconds at most); may be called twice."""
 
 
 class Outgoing(NamedTuple):
@@ -160,7 +160,10 @@ class Producer(Protocol):
         """
 
     def abort(self) -> None:
-        """Give up the transaction that is open, if one is."""
+        """Give up the transaction that is open, if one is; a few seconds at most.
+
+        A broker that is away gives it up by itself when its time is over.
+        """
 
     def close(self) -> None:
         """Close without waiting for what is in flight; may be called twice."""

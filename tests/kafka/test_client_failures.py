@@ -82,6 +82,30 @@ def test_a_signal_ends_a_wait(our_broker: Broker, connection: Connection) -> Non
         signal.signal(signal.SIGALRM, before)
 
 
+def test_an_abort_does_not_wait_for_a_broker_that_is_away(
+    our_broker: Broker, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = create(our_broker, f"t-{uuid.uuid4().hex[:12]}")
+    client = client_named(connection.client)
+    module = client.__module__
+    monkeypatch.setattr(f"{module}.ABORT_SECONDS", 0.5)
+    producer = client.producer(connection, transactional_id=f"tx-{name}", max_in_flight=50)
+    producer.begin()
+    producer.send(out(name, [b"x"]))
+    producer.flush()
+    with our_broker.away():
+        began = time.monotonic()
+        producer.abort()
+        producer.close()
+        assert time.monotonic() - began < 10
+    second = client.producer(connection, transactional_id=f"tx-{name}", max_in_flight=50)
+    second.begin()
+    second.send(out(name, [b"y"]))
+    second.commit({}, "g", "")
+    second.close()
+    assert [got.value for got in consume(our_broker, name)] == [b"y"]
+
+
 def test_a_broker_that_is_restarted(our_broker: Broker, connection: Connection) -> None:
     name = create(our_broker, f"t-{uuid.uuid4().hex[:12]}")
     client = client_named(connection.client)

@@ -104,6 +104,25 @@ def test_records_come_after_the_end_was_reached(world: World) -> None:
     assert consumer.end((name, 0)) == 3
 
 
+def test_caught_up_is_not_said_while_more_is_there(world: World) -> None:
+    """In the middle of what came after an end, and when a partition goes on after a pause."""
+    name = world.topic()
+    consumer = world.consumer()
+    consumer.assign({(name, 0): 0})
+    assert to_the_end(consumer, (name, 0)) == []
+    world.produce(name, [Sent(b"%d" % i, time=START) for i in range(500)])
+    seen = 0
+    while seen < 400:
+        seen += sum(len(block.offsets) for block in consumer.fetch(10, 0.1))
+        assert seen == 0 or not consumer.caught_up((name, 0))
+    assert len(to_the_end(consumer, (name, 0))) == 500 - seen
+    consumer.pause([(name, 0)])
+    world.produce(name, [Sent(b"later", time=START)])
+    consumer.resume([(name, 0)])
+    assert b"later" in [value for block in fetched(consumer, 1) for value in block.values]
+    assert to_the_end(consumer, (name, 0)) == []
+
+
 def test_assigning_again_goes_to_the_new_positions(world: World) -> None:
     name = world.topic(2)
     world.produce(name, [Sent(b"%d" % i, time=START, partition=i % 2) for i in range(20)])
