@@ -60,8 +60,9 @@ FOREVER_MS = 2**31 - 1
 MAX_BYTES = 64 << 20  # of a request to write; the broker has a limit of its own
 
 _log = logging.getLogger("streamlearn.kafka")
+# At DEBUG they log what goes over the wire: passwords, payloads.
 for _name in ("kafka.protocol.parser", "kafka.net.connection"):
-    logging.getLogger(_name).setLevel(logging.INFO)  # below they log passwords and payloads
+    logging.getLogger(_name).addFilter(lambda record: record.levelno > logging.DEBUG)
 _POSITION, _TIME, _KEY, _VALUE, _HEADERS = map(itemgetter, (3, 4, 6, 7, 8))
 
 OURS = (  # options that the connector sets
@@ -233,7 +234,7 @@ class Consumer:
         self._options = _options(connection)
         self._missing: dict[str, float] = {}  # topic -> since when the broker does not know it
         self._complained = -math.inf
-        self._commits: list[Any] = []  # the library's futures of those under way
+        self._under_way: dict[Any, Any] = {}  # offsets whose commit was not answered
         self._kafka = self._made()
 
     def _made(self) -> Any:
@@ -382,10 +383,13 @@ class Consumer:
     def commit(self, offsets: Mapping[Partition, int], metadata: str) -> None:
         """Commit for lag monitors, without waiting; a failure is logged once a minute."""
         wanted = {TopicPartition(*p): OffsetAndMetadata(n, metadata) for p, n in offsets.items()}
-        self._commits = [future for future in self._commits if not future.is_done]
-        self._commits.append(self._kafka.commit_async(wanted, callback=self._committed))
+        self._under_way |= wanted
+        self._kafka.commit_async(wanted, callback=self._committed)
 
-    def _committed(self, _: object, answer: object) -> None:
+    def _committed(self, offsets: Mapping[Any, Any], answer: object) -> None:
+        for partition, offset in offsets.items():
+            if self._under_way.get(partition) == offset:
+                del self._under_way[partition]
         if isinstance(answer, Exception) and time.monotonic() - self._complained > 60:
             self._complained = time.monotonic()
             _log.warning("kafka: offsets were not committed: %s", line(answer))
@@ -407,10 +411,10 @@ class Consumer:
 
     def close(self) -> None:
         """Leave, after commits that are under way (some seconds at most); may be called twice."""
-        end = time.monotonic() + CLOSE_SECONDS
-        while any(not future.is_done for future in self._commits) and time.monotonic() < end:
-            time.sleep(0.005)
-        self._commits.clear()
+        if self._under_way:
+            with suppress(kafka_errors.KafkaError):
+                self._kafka.commit(self._under_way, timeout_ms=int(CLOSE_SECONDS * 1000))
+            self._under_way = {}
         self._kafka.close(autocommit=False, timeout_ms=int(CLOSE_SECONDS * 1000))
 
 
