@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -91,11 +91,12 @@ def record(
     Cost: reading and decoding the topics, and 2 us a record; twice `buffer_mb` of memory.
     """
     sources, folder = reads_of(config, partition)
+    passed = _passed(folder, sources)  # before the log is copied, so that this tells of all of it
     writer = TapeWriter(output)
     before = writer.manifest
     try:
         with _snapshot(folder / "order.log", writer.folder / ".order") as log:
-            _Pass(sources, folder, log, writer, progress or _quiet).run()
+            _Pass(sources, passed, log, writer, progress or _quiet).run()
     finally:
         writer.close()
     after = writer.manifest
@@ -124,6 +125,15 @@ def reads_of(config: Config, partition: int | None = None) -> tuple[dict[str, Re
             )
         found[role] = Read(source.topics, source.schema)
     return found, Path(Lineage(partition).folder(config.checkpoint.path))
+
+
+def _passed(checkpoints: Path, roles: Collection[str]) -> Positions:
+    """Positions of the last checkpoint of the run; none where there is none."""
+    try:
+        found: Positions = describe(checkpoints)["sources"]
+    except (UserError, FileNotFoundError):
+        return {}
+    return {name: at for name, at in found.items() if name.partition("/")[0] in roles}
 
 
 def _quiet(records: int) -> None:
@@ -177,12 +187,12 @@ class _Pass:
     def __init__(
         self,
         sources: Mapping[str, Read],
-        checkpoints: Path,
+        passed: Positions,
         log: Path,
         writer: TapeWriter,
         progress: Callable[[int], None],
     ) -> None:
-        self._checkpoints, self._log, self._writer = checkpoints, log, writer
+        self._passed, self._log, self._writer = passed, log, writer
         self._progress, self._reads = progress, sources
         self._tees = {role: _Tee(read.topics.connection.client) for role, read in sources.items()}
         self._sources = {
@@ -234,16 +244,8 @@ class _Pass:
         late = [role for role, read in self._reads.items() if read.topics.start == LATEST]
         if not late:
             return {}
-        found = self._passed() | first_offsets(self._log)
+        found = self._passed | first_offsets(self._log)
         return {name: offset for name, offset in found.items() if name.partition("/")[0] in late}
-
-    def _passed(self) -> Positions:
-        """Positions of the last checkpoint of the run; none where there is none."""
-        try:
-            found: Positions = describe(self._checkpoints)["sources"]
-        except UserError:
-            return {}
-        return {name: at for name, at in found.items() if name.partition("/")[0] in self._sources}
 
     # -- writing -----------------------------------------------------------------------------------
 
@@ -271,7 +273,7 @@ class _Pass:
 
     def _write_passed(self) -> None:
         """Behind the last rows: records that fit nothing, and that a checkpoint has passed."""
-        for name, end in sorted(self._passed().items()):
+        for name, end in sorted(self._passed.items()):
             role, topic, number = _place(*name.split("/", 1))
             source, tee = self._sources[role], self._tees[role]
             partition = topic, number
@@ -291,8 +293,8 @@ class _Pass:
         connected = all(source.connected for source in self._sources.values())
         if connected and all(lane.caught_up or lane.paused for lane in lanes):
             raise UserError(
-                f"{self._checkpoints}: its order log goes on behind the ends of the topics; record "
-                f"the topics that the run reads, with the schema it reads them with"
+                "record: the order log goes on behind the ends of the topics; give the topics that "
+                "the run reads, with the schema that it reads them with"
             )
 
     def _commit(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamlearn.block import NO_TIME
@@ -87,6 +87,7 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     assert fits == [True, False, False]
 
 
+@settings(max_examples=40)
 @given(
     runs=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5), st.booleans()), max_size=30),
     start=st.integers(0, 9),
@@ -159,6 +160,19 @@ def test_a_paused_partition_waits_and_loses_nothing(tmp_path: Path) -> None:
     consumer.resume([("e", 0)])
     assert everything(consumer) == {("e", 0): [0, 1]}
     assert consumer.caught_up(("e", 0))
+
+
+def test_row_groups_have_names_of_their_own(tmp_path: Path) -> None:
+    """A topic that comes later has another place in the dictionary of its row group."""
+    writer = TapeWriter(tmp_path / "t")
+    writer.write(taken("events", "e", 0, [0, 1]))
+    writer._drain()
+    writer.write(taken("labels", "l", 0, [0]))
+    writer.write(taken("events", "e", 0, [2]))
+    writer.commit(None)
+    consumer = TapeConsumer(tmp_path / "t")
+    consumer.assign({("e", 0): 0, ("l", 0): 0})
+    assert everything(consumer) == {("e", 0): [0, 1, 2], ("l", 0): [0]}
 
 
 def test_a_time_is_found(tmp_path: Path) -> None:
