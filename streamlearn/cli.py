@@ -520,7 +520,7 @@ def _status(arguments: Sequence[str] | None) -> int:
 
 def _failed(message: object) -> int:
     for line in str(message).splitlines():
-        print(f"error: {line}", file=sys.stderr)
+        logs.fail(line)
     return USAGE
 
 

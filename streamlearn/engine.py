@@ -8,6 +8,7 @@ come out. So every event is learnt once, and file outputs are the same bytes as 
 import contextlib
 import gc
 import logging
+import os
 import signal
 import threading
 import time
@@ -35,6 +36,8 @@ from streamlearn.errors import UserError
 
 _log = logging.getLogger(__name__)
 _SLICE = 0.05  # seconds: a paced run sleeps and hands out events in slices this long
+_LAST_SECONDS = 2.0  # from what is raised to the end of the process
+CUT_OFF = 75  # exit status of a process that did not stop in time: try again (EX_TEMPFAIL)
 _SHOWN_REJECTS = 10
 _FRESH_OBJECTS = 100_000  # that are not gone again, before the cyclic collector looks at them
 _EVENT = PREDICT | OBSERVE  # a LEARN-only row brings the label of an earlier event
@@ -457,12 +460,19 @@ def stopped_by_signals(
 
     One that comes when it is `stopped` already raises KeyboardInterrupt. timeout: seconds after the
     first one in which this must be left; then ShutdownError is raised, wherever the thread is.
+    Where that does not help either, as within a library that waits for a broker, the process ends
+    two seconds later: what is on the disk is whole at any moment.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
     alarm: Any = getattr(signal, "SIGALRM", None)
+    text = (
+        f"engine.shutdown_timeout: it took more than {timeout} s to stop; the run goes on from its "
+        f"last checkpoint when it is started again"
+    )
+    last = threading.Timer((timeout or 0.0) + _LAST_SECONDS, _cut_off, [text])
+    last.daemon = True
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stopped():
@@ -470,25 +480,29 @@ def stopped_by_signals(
         stop(signal.Signals(number).name)
         if timeout is not None and alarm is not None:
             signal.setitimer(signal.ITIMER_REAL, timeout)
+            last.start()
 
     def on_alarm(number: int, frame: FrameType | None) -> None:
-        raise ShutdownError(
-            f"engine.shutdown_timeout: it took more than {timeout:g} s to stop; the run goes on "
-            f"from its last checkpoint when it is started again"
-        )
+        raise ShutdownError(text)
 
-    before: dict[int, Any] = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    caught: dict[int, Any] = {signal.SIGINT: on_signal, signal.SIGTERM: on_signal}
     if timeout is not None and alarm is not None:
-        before[alarm] = signal.signal(alarm, on_alarm)
+        caught[alarm] = on_alarm
+    before = {number: signal.signal(number, handler) for number, handler in caught.items()}
     try:
         yield
     finally:
+        last.cancel()
         if alarm in before:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _cut_off(text: str) -> None:
+    """End the process at once."""
+    _log.error("%s", text)
+    os._exit(CUT_OFF)
 
 
 @contextlib.contextmanager

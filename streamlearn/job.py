@@ -28,6 +28,7 @@ from streamlearn.evaluation import Evaluation
 from streamlearn.label_join import JoinedLabels
 from streamlearn.operators._base import ANOMALY, CLASSIFICATION
 from streamlearn.order_log import OrderLog, first_offsets
+from streamlearn.partitions import refuse_lineages
 from streamlearn.pipeline import Pipeline
 from streamlearn.result import Result
 from streamlearn.schema import LabelSchema, Schema
@@ -315,6 +316,8 @@ def lineage(
     pipeline = pipeline_of(None, config, None, {}, stream.schema)
     job = stream.job(pipeline, evaluation_of(config, stream.schema, task=pipeline.task))
     if config.checkpoint is not None:
+        if number is None:
+            refuse_lineages(Path(config.checkpoint.path))
         section = config.checkpoint.model_copy(update={"path": own.folder(config.checkpoint.path)})
         job = job._replace(checkpoints=store_of(job, section, config.allow_pickle))
     job = with_late_labels(job)

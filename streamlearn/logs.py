@@ -73,6 +73,15 @@ def to_stderr(form: str = "text") -> None:
     logging.getLogger("streamlearn").setLevel(logging.INFO)
 
 
+def fail(message: str) -> None:
+    """A run ends for this reason: an error in the log if that is JSON, else a line on stderr."""
+    handlers = logging.getLogger().handlers
+    if any(isinstance(handler.formatter, JsonLines) for handler in handlers):
+        _log.error("%s", message)
+    else:
+        sys.stderr.write(f"error: {message}\n")
+
+
 def tell(log: logging.Logger, event: str, **fields: Any) -> None:
     """Log at INFO that something happened, with its fields."""
     log.info("%s", event, extra={_FIELDS: fields})

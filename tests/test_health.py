@@ -27,6 +27,12 @@ class Read(NamedTuple):
     sources: list[Source]
 
 
+class Measured:
+    """What health wants of an evaluation."""
+
+    rolling = ("accuracy", 0.5)
+
+
 class Running:
     """What health wants of an engine."""
 
@@ -34,6 +40,7 @@ class Running:
         self.at = Source()
         self.source = Read([self.at])
         self.events, self.rejects, self.alarms = 10, 1, 0
+        self.evaluation = Measured()
 
 
 class Outputs(NamedTuple):
@@ -64,6 +71,7 @@ def test_a_run_is_ready_once_its_loop_turns_and_tells_its_numbers() -> None:
     assert told["ready"]
     assert told["lineages"]["all"] == {
         "assigned": True, "events": 10, "dead_letters": 1, "alarms": 0, "in_flight": 7,
+        "rolling": {"accuracy": 0.5},
         "lag": {"t/0": {"records": 3, "seconds": 0.5}, "t/1": {"records": 0, "seconds": 0.0}},
     }  # fmt: skip
 
