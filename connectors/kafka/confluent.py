@@ -8,9 +8,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
-from operator import methodcaller
 from typing import Any, NoReturn
 
 import numpy as np
@@ -107,9 +106,6 @@ _PERMANENT = (  # no new transaction changes these
     KafkaError._AUTHENTICATION,
     *_GONE,
 )
-_error, _number, _topic = methodcaller("error"), methodcaller("partition"), methodcaller("topic")
-_offset, _stamp = methodcaller("offset"), methodcaller("timestamp")
-_value, _key, _headers = methodcaller("value"), methodcaller("key"), methodcaller("headers")
 
 
 def settings(connection: Connection) -> dict[str, Any]:
@@ -235,6 +231,7 @@ class Consumer:
         self._heard = _Heard()
         self._options = Options(connection.options, OURS)
         self._positions: dict[Partition, int] = {}
+        self._topics: list[str] = []
         self._paused: set[Partition] = set()
         self._at_end: set[Partition] = set()
         self._complained = -math.inf
@@ -267,6 +264,7 @@ class Consumer:
     def assign(self, positions: Mapping[Partition, int]) -> None:
         """Read these partitions, each from an offset; what was assigned before is let go."""
         self._positions = dict(positions)
+        self._topics = list(dict.fromkeys(topic for topic, _ in positions))
         self._paused.clear()
         self._at_end.clear()
         self._kafka.assign([TopicPartition(*p, offset) for p, offset in positions.items()])
@@ -292,15 +290,20 @@ class Consumer:
 
     def _sorted(self, messages: list[Message]) -> list[Fetched]:
         blocks: dict[Partition, list[Message]] = {}
-        failed = any(map(_error, messages))
+        failed = any(map(Message.error, messages))
         if failed:
             messages = self._without_errors(messages)
-        for topic, of_topic in groupby(messages, _topic):
-            for number, run in groupby(of_topic, _number):
-                blocks.setdefault((topic, number), []).extend(run)
+        for topic, of_topic in self._by_topic(messages):
+            for number, run in groupby(of_topic, Message.partition):
+                blocks.setdefault((topic, number or 0), []).extend(run)
         if not failed:
             self._at_end.difference_update(blocks)
         return [self._columns(partition, found) for partition, found in blocks.items()]
+
+    def _by_topic(self, messages: list[Message]) -> Iterable[tuple[str, Iterable[Message]]]:
+        if len(self._topics) == 1:
+            return [(self._topics[0], messages)]
+        return ((topic or "", run) for topic, run in groupby(messages, Message.topic))
 
     def _without_errors(self, messages: list[Message]) -> list[Message]:
         """The messages that are records; ends that were reached are noted."""
@@ -333,7 +336,7 @@ class Consumer:
         if time.monotonic() - self._looked < GONE_SECONDS or not self._heard.connected:
             return
         missing = set()
-        for topic in {topic for topic, _ in self._positions}:
+        for topic in self._topics:
             try:
                 found = self._kafka.list_topics(topic, timeout=STEP_SECONDS)
             except KafkaException:
@@ -346,16 +349,20 @@ class Consumer:
 
     def _columns(self, partition: Partition, messages: list[Message]) -> Fetched:
         n = len(messages)
-        offsets: I8 = np.fromiter(map(_offset, messages), np.int64, n)
-        times: I8 = np.array([stamp[1] for stamp in map(_stamp, messages)], np.int64)
-        self._positions[partition] = int(offsets[-1]) + 1
+        first, last = messages[0].offset() or 0, messages[-1].offset() or 0
+        if last - first == n - 1:  # they rise, so none is left out
+            offsets: I8 = np.arange(first, last + 1)
+        else:
+            offsets = np.array([message.offset() for message in messages], np.int64)
+        times: I8 = np.array([stamp[1] for stamp in map(Message.timestamp, messages)], np.int64)
+        self._positions[partition] = last + 1
         return Fetched(
             partition,
             offsets,
             np.where(times < 0, NO_TIME, times * 1_000_000),
-            list(map(_value, messages)),
-            list(map(_key, messages)) if self._keys else None,
-            [found or [] for found in map(_headers, messages)] if self._headers else None,
+            _bytes(map(Message.value, messages)),
+            _bytes(map(Message.key, messages)) if self._keys else None,
+            _lists(map(Message.headers, messages)) if self._headers else None,
         )
 
     def pause(self, partitions: Sequence[Partition]) -> None:
@@ -473,6 +480,14 @@ class Consumer:
         while self._commits > 0 and time.monotonic() < end:
             self._kafka.poll(0.005)
         self._kafka.close()
+
+
+def _bytes(found: Iterable[Any]) -> list[bytes | None]:
+    return list(found)  # the library's annotations allow for text, which it never gives
+
+
+def _lists(found: Iterable[Any]) -> list[Headers]:
+    return [headers or [] for headers in found]
 
 
 class Producer:

@@ -119,7 +119,7 @@ class Broker:
             return
         self._process.send_signal(signal.SIGCONT)
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(60)  # it writes what it holds, 0.7 GB a million records
         self._process = None
 
     @contextmanager
