@@ -7,6 +7,7 @@ statistics, once a second; deliveries are counted by the library, which calls ba
 import json
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
@@ -466,7 +467,7 @@ class Consumer:
             self._options = before
             _log.warning("kafka: the new credentials are not taken yet: %s", error)
             return
-        self._kafka.close()
+        _closed(self._kafka)
         self._kafka = fresh
         self._kafka.assign([TopicPartition(*p, n) for p, n in self._positions.items()])
         self._kafka.pause(_tops(list(self._paused)))
@@ -479,7 +480,14 @@ class Consumer:
         end = time.monotonic() + CLOSE_SECONDS
         while self._commits > 0 and time.monotonic() < end:
             self._kafka.poll(0.005)
-        self._kafka.close()
+        _closed(self._kafka)
+
+
+def _closed(consumer: Any) -> None:
+    """Close it; where the broker is away the library waits for ever, so not here."""
+    closing = threading.Thread(target=consumer.close, name="kafka-close", daemon=True)
+    closing.start()
+    closing.join(CLOSE_SECONDS)
 
 
 def _bytes(found: Iterable[Any]) -> list[bytes | None]:
@@ -680,7 +688,7 @@ class Producer:
         try:
             self._groups[group] = consumer.consumer_group_metadata()
         finally:
-            consumer.close()
+            _closed(consumer)
         return self._groups[group]
 
     def abort(self) -> None:

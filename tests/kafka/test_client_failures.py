@@ -82,6 +82,25 @@ def test_a_signal_ends_a_wait(our_broker: Broker, connection: Connection) -> Non
         signal.signal(signal.SIGALRM, before)
 
 
+def test_closing_does_not_wait_for_a_broker_that_is_away(
+    our_broker: Broker, connection: Connection
+) -> None:
+    name, client = create(our_broker, f"t-{uuid.uuid4().hex[:12]}"), client_named(connection.client)
+    producer = client.producer(connection, transactional_id=None, max_in_flight=50)
+    consumer = client.consumer(connection, group="g", keys=False, headers=False)
+    consumer.assign({(name, 0): 0})
+    producer.send(out(name, [b"x"]))
+    fetched(consumer, 1)
+    with our_broker.away():
+        producer.send(out(name, [b"x"]))
+        consumer.commit({(name, 0): 1}, "")
+        consumer.fetch(1, 0.0)
+        began = time.monotonic()
+        consumer.close()
+        producer.close()
+        assert time.monotonic() - began < 15
+
+
 def test_an_abort_does_not_wait_for_a_broker_that_is_away(
     our_broker: Broker, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
