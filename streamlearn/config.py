@@ -165,9 +165,9 @@ class Config(Section):
     topics. schema: their columns. pipeline: names, `{name: {arguments}}`, or operators, in the
     order of the data flow. sink: where answers go. alerts: where alarms go. dead_letters: where
     records go that do not fit. checkpoint: where state is saved. labels: where labels come from
-    when they come late. evaluation: how the stream is measured. engine: how the loop runs. health:
-    where others may ask how it is. allow_pickle: whether the state of a River or scikit-learn stage
-    may be saved and loaded.
+    when they come late. evaluation: how the stream is measured. engine: how the loop runs.
+    health: where others may ask how the run is. allow_pickle: whether the state of a River or
+    scikit-learn stage may be saved and loaded.
     """
 
     source: Origin | None = None
