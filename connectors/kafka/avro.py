@@ -53,13 +53,11 @@ class AvroReading:
         references: Sequence[tuple[str, str]] = (),
         reader: str | None = None,
     ) -> None:
-        parsed, named = _parsed(text, references)
-        self._schema = parse_schema(_Plain(named).record(parsed))
+        parsed, self._schema = _plain(text, references)
         self._reader = None
         fields = _types(parsed)
         if reader is not None:
-            wanted, named = _parsed(reader, ())
-            self._reader = parse_schema(_Plain(named).record(wanted))
+            wanted, self._reader = _plain(reader, ())
             fields, written = _types(wanted), fields
             _check_units(written, fields)
         self._names = [name for name in value_names(schema.wanted()) if name in fields]
@@ -142,6 +140,15 @@ def _parsed(
     if not isinstance(parsed, dict) or parsed.get("type") != "record":
         raise BadSchema("must be a record with the columns as its fields")
     return parsed, named
+
+
+def _plain(text: str, references: Sequence[tuple[str, str]]) -> tuple[dict[str, Any], Any]:
+    """A record schema as it stands, and as messages are read by it."""
+    parsed, named = _parsed(text, references)
+    try:
+        return parsed, parse_schema(_Plain(named).record(parsed))
+    except RecursionError:
+        raise BadSchema("must not be nested so deeply") from None
 
 
 def _types(record: dict[str, Any]) -> dict[str, Any]:

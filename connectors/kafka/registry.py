@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 def _errors_of_http() -> tuple[type[Exception], ...]:
     """What the HTTP client under the registry's raises: versions of it differ in which that is."""
-    found: list[type[Exception]] = [OSError, ValueError]  # ValueError: an answer that is no JSON
+    found: list[type[Exception]] = [OSError]
     for name in ("httpx2", "httpx"):
         try:
             found.append(importlib.import_module(name).HTTPError)
@@ -40,7 +40,8 @@ def _errors_of_http() -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
-_FAILURES: tuple[type[Exception], ...] = (SchemaRegistryError, *_errors_of_http())
+_GARBLED = (ValueError, TypeError, AttributeError, KeyError)  # an answer that is none, of a proxy
+_FAILURES: tuple[type[Exception], ...] = (SchemaRegistryError, *_errors_of_http(), *_GARBLED)
 _PASSING = (408, 429)  # and all from 500 on: ask again
 
 
@@ -148,8 +149,11 @@ class Registry:
             if error.http_status_code == 404:
                 return None
             raise
-        text, kind = schema.schema_str or "", schema.schema_type or "AVRO"
-        return Registered(kind, text, tuple(references.items()))
+        if not schema.schema_str:
+            self._client.clear_caches()  # it would give this answer again
+            raise ValueError("the answer has no schema")
+        kind = schema.schema_type or "AVRO"
+        return Registered(kind, schema.schema_str, tuple(references.items()))
 
     def _follow(self, references: Sequence[SchemaReference], found: dict[str, str]) -> None:
         for reference in references:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -289,6 +290,12 @@ def test_what_a_message_gives_depends_on_nothing_but_itself(
 def test_a_schema_that_cannot_be_read_says_why(text: Any, message: str) -> None:
     with pytest.raises(BadSchema, match=message):
         reading(text)
+
+
+def test_a_schema_that_is_nested_too_deeply_says_so() -> None:
+    deep = json.dumps(record(("a", "@"))).replace('"@"', '[{"type":"array","items":' * 10**5)
+    with pytest.raises(BadSchema, match="must be an Avro schema: maximum recursion depth"):
+        AvroReading(deep, schema())
 
 
 def test_a_type_may_be_used_twice() -> None:
@@ -641,6 +648,45 @@ def test_a_password_that_changes_in_its_file_is_read_again(
     asked.known(4)
     settle()
     assert seen == ["Basic " + base64.b64encode(word).decode() for word in (b"me:old", b"me:new")]
+
+
+@pytest.mark.parametrize("answer", [b"<html>busy</html>", b"[]", b"{}", b'"text"'])
+def test_an_answer_that_is_none_is_asked_for_again(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy in between may say anything."""
+    monkeypatch.setattr(registry_module, "BACK_OFF", (0.001,))
+    answers = [answer, json.dumps({"schema": json.dumps(PAYMENT)}).encode()]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answers.pop(0))
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    asked = Registry(f"http://127.0.0.1:{server.server_port}")
+    asked.known(3)
+    settle()
+    found = asked.known(3)
+    server.shutdown()
+    server.server_close()
+    assert not isinstance(found, str)
+    assert found is not None
+    assert json.loads(found.text) == PAYMENT
+
+
+def test_a_package_that_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "streamlearn.connectors.kafka.avro")
+    monkeypatch.setitem(sys.modules, "fastavro", None)
+    with pytest.raises(
+        UserError, match=r"avro needs the package 'fastavro'.*streamlearn\[formats\]"
+    ):
+        schema_decoder(Format("avro", schema_file="x"), schema())
 
 
 def test_nothing_listens_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
