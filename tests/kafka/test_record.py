@@ -284,7 +284,8 @@ def test_passes_beside_the_run_give_the_same_recording(
 ) -> None:
     """Many small parts, order logs that are set aside, and passes that are killed."""
     monkeypatch.setattr(order_log, "FULL", 600)
-    monkeypatch.setattr(tape, "PART", 3000)
+    monkeypatch.setattr(tape, "PART", 1000)
+    monkeypatch.setattr(tape, "_ROWS", 20)
     config = config_of(memory, tmp_path / "run")
 
     def killed(records: int) -> None:
