@@ -39,7 +39,8 @@ def section_of(config: Config, **given: Any) -> LabelsSection | None:
         raise UserError(
             f"{name}: is for labels with a source of their own; name one (--labels FILE), got none"
         )
-    section = configs.check({"labels": before | named}).labels
+    broker = {} if config.kafka is None else {"kafka": config.kafka}
+    section = topics.bounded(configs.check({"labels": before | named} | broker)).labels
     if section is not None and section.delay is not None and str(section.delay).strip() == "0":
         return None  # labels come with their events: no delay, to the same bits
     return section
@@ -55,7 +56,7 @@ def label_time(section: LabelsSection | None) -> str | None:
 
 def without_target(data: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What is asked of events whose labels come from elsewhere: a label among them is left out."""
-    if not isinstance(data, (str, Path)) and iter(data) is data:
+    if not isinstance(data, (str, Path, Topics)) and iter(data) is data:
         raise UserError("data: must be a path, a frame or a list where labels come from elsewhere")
     ignore = list(asked["ignore"] or ())
     target = asked["target"]

@@ -188,3 +188,42 @@ def test_a_topic_gives_a_configuration_which_is_valid_and_runs(
     assert "nowhere" in capsys.readouterr().err
     assert _status(["run", "streamlearn.yaml", "--limit", "200", "--json", "r.json"]) == 0
     assert json.loads(Path("r.json").read_text())["metrics"]["accuracy"] > 0.8
+
+
+def test_labels_of_another_topic_are_joined_in_a_replay_of_a_range(setting: Setting) -> None:
+    sent, labels = events(200, 2)
+    produce(setting.broker, setting.events, sent)
+    produce(setting.broker, setting.labels, labels)
+    found = runner.replay(
+        data=f"kafka:{setting.events}?bootstrap={setting.broker.bootstrap}&client={setting.client}",
+        labels=f"kafka:{setting.labels}",
+        id="id",
+        target="y",
+    )
+    assert found.events == 200
+    assert found.labels is not None
+    assert found.labels["labelled"] == 200
+
+
+def test_a_run_that_began_at_the_end_is_replayed_from_there(setting: Setting) -> None:
+    sent, labels = events(300, 2)
+    produce(setting.broker, setting.events, sent[:100])
+    produce(setting.broker, setting.labels, labels[:100])
+    live = setting.config(
+        source=f"kafka:{setting.events}?start=latest",
+        labels={"source": f"kafka:{setting.labels}?start=latest"},
+    )
+    engine = runner.engine_of(runner.plan(live))
+    engine.begin()
+    produce(setting.broker, setting.events, sent[100:])
+    produce(setting.broker, setting.labels, labels[100:])
+    while engine.step() and engine.events < 200:
+        pass
+    engine.end()
+    config = setting.folder / "c.yaml"
+    config.write_text(yaml12.dump(live.model_dump(mode="json", by_alias=True, exclude_unset=True)))
+    predictions = setting.folder / "p.jsonl"
+    runner.replay(data=str(config), order=setting.folder / "checkpoints", predictions=predictions)
+    said = [(answer["id"], answer["prediction"]) for answer in setting.answers()]
+    assert [(row["id"], row["prediction"]) for row in rows_of(predictions)] == said
+    assert len(said) == 200
