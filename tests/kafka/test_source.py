@@ -327,6 +327,21 @@ def test_a_lane_that_is_held_back_is_paused_and_not_caught_up(memory: MemoryBrok
     assert found == list(range(30_000))
 
 
+def test_a_lane_is_not_caught_up_before_it_is_resumed(memory: MemoryBroker) -> None:
+    """What came while it was paused was not heard of."""
+    memory.create("t")
+    memory.produce("t", [sent(i, pad="x" * 1000) for i in range(2000)])
+    source = waited(opened(memory, "t", buffer_mb=1), 2)
+    lane = source.lanes[0]
+    ready = lane.ready()
+    assert ready is not None
+    source.take(np.zeros(ready.n, dtype=np.intp))
+    assert (lane.empty, lane.paused, lane.caught_up) == (True, True, False)
+    memory.produce("t", [sent(2000)])
+    source.wait(0.0)
+    assert (lane.empty, lane.paused) == (False, False)
+
+
 def test_lag_in_records_and_in_event_time(memory: MemoryBroker) -> None:
     memory.create("t")
     memory.produce("t", [sent(i) for i in range(10)])
