@@ -147,7 +147,7 @@ class TapeWriter:
         folder: made if it is not there; a recording that is in it is gone on with.
 
     Raises: UserError for a folder that holds something else, or cannot be written.
-    Cost: 1 us a record; in memory 32,768 records and one part's columns, packed.
+    Cost: some 2 us a record; in memory 32,768 records and one part's columns, packed.
     """
 
     def __init__(self, folder: str | Path) -> None:

@@ -13,7 +13,9 @@ from streamlearn import cli, order_log, tape, topics
 from streamlearn import config as configs
 from streamlearn import job as jobs
 from streamlearn.config import Config
+from streamlearn.connectors.kafka import source as kafka_source
 from streamlearn.connectors.kafka.tape import batches, manifest_of
+from streamlearn.connectors.kafka.wire import Connection
 from streamlearn.contracts import Answers, Json, Reject, State
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
@@ -22,6 +24,7 @@ from streamlearn.order_log import OrderLog
 from streamlearn.runner import engine_of, replay
 from streamlearn.tape import TapeOrder, order_of, record
 from streamlearn.testing import assert_same_state
+from tests.kafka import doubles
 from tests.kafka.broker import Broker, Sent
 from tests.kafka.broker import produce as broker_produce
 from tests.kafka.doubles import MemoryBroker
@@ -410,6 +413,28 @@ def test_other_runs_are_recorded_too(
         live = seen(engine, kept, job)
     else:
         live = lived(memory, config, 1)
+    record(config, tmp_path / "tape")
+    assert_same(replayed(config, tmp_path / "tape"), live)
+
+
+def test_a_partition_that_is_added_is_recorded_from_its_first_record_on(
+    memory: MemoryBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_source, "LOOK", 0.0)
+    config = config_of(memory, tmp_path / "run")
+
+    def between(k: int) -> None:
+        if k == 2:
+            memory.held = set()
+            record(config, tmp_path / "tape")
+        if k == 4:
+            admin = doubles.CLIENT.admin(Connection(memory.bootstrap, "memory"))
+            admin.extend("e", 3)
+        if k >= 4:
+            memory.produce("e", [event(9, N + k)._replace(partition=2)])
+
+    live = lived(memory, config, 9, between)
+    assert any(number == 2 for _, number, _ in live.origins)
     record(config, tmp_path / "tape")
     assert_same(replayed(config, tmp_path / "tape"), live)
 
