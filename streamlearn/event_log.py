@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from streamlearn.block import B1, EXPIRED, I8, LEARN, OBSERVE, SCORED, Block, Columns, Logged
 from streamlearn.contracts import State
 from streamlearn.errors import UserError
+from streamlearn.event_places import Places
 from streamlearn.event_segments import (
     HERE,
     Held,
@@ -136,12 +137,12 @@ class EventLog:
     `spill` and read back as maps when their labels come.
 
     Args:
-        memory: bytes that may be held, >= 0, beside the open segment and a dict entry a key.
+        memory: bytes that may be held, >= 0, beside the open segment and the keys.
         spill: where files go; None for a temporary folder, made when it is needed. The state names
             files in a lasting folder and holds what lies in a temporary one.
     Cost: at d = 8, in blocks, about 0.3 microseconds to put an event and 0.2 to take it (1.5 and
-        0.4 where it is spilled); some 20 microseconds in blocks of one row. A dict entry and the
-        logged columns an event, until its label comes.
+        0.4 where it is spilled); some 20 microseconds in blocks of one row. A dict entry (17
+        bytes for the number of an event) and the logged columns an event, until its label comes.
     Raises: UserError where a file cannot be written; DamagedError, on load, for one that is missing
         or damaged.
     """
@@ -154,7 +155,7 @@ class EventLog:
         self._clear()
 
     def _clear(self) -> None:
-        self._at: dict[Any, int] = {}  # key -> number of its put
+        self._at = Places()  # number of the put of each key
         self._puts = 0
         self._bytes = 0  # that closed segments in memory count for
         self._open = Segment(np.zeros(0, np.int64), {}, {})
@@ -185,7 +186,7 @@ class EventLog:
 
     def knows_any(self, keys: NDArray[Any]) -> bool:
         """Whether some of these keys pend."""
-        return bool(self._at) and not self._at.keys().isdisjoint(_plain(keys))
+        return self._at.knows_any(keys)
 
     def spill_to(self, spill: Spill, memory: int) -> None:
         """Spill to this folder from now on, above so many bytes; what was spilled comes back."""
@@ -213,7 +214,7 @@ class EventLog:
             kept = ~settled[places]
             places, at = places[kept], at[kept]
         everywhere = places.shape[0] == rows.shape[0]
-        dead = self._enter(_plain(keys if everywhere else keys[places]), at)
+        dead = self._at.enter(keys if everywhere else keys[places], at)
         done, closes = 0, False
         while self._puts < end:
             self._puts = min(end, self._puts + self.room)
@@ -248,26 +249,12 @@ class EventLog:
 
     # -- keys and places ---------------------------------------------------------------------------
 
-    def _enter(self, keys: list[Any], puts: I8) -> list[int]:
-        """Note the puts of these keys; those that are replaced."""
-        new = dict(zip(keys, puts.tolist(), strict=True))
-        if len(new) == len(keys) and self._at.keys().isdisjoint(new):
-            self._at.update(new)
-            return []
-        replaced = []
-        for at, key in zip(puts.tolist(), keys, strict=True):
-            if key in self._at:
-                replaced.append(self._at[key])
-            self._at[key] = at
-        return replaced
-
     def _found(self, keys: NDArray[Any] | None, rows: B1) -> tuple[I8, I8]:
         """Rows whose keys were known, and their puts; the keys are known no more."""
         places = np.flatnonzero(rows)
-        if keys is None or not self._at or not places.size:
+        if keys is None or not len(self._at) or not places.size:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        pop = self._at.pop
-        at = np.array([pop(key, -1) for key in _plain(keys[places])], dtype=np.int64)
+        at = self._at.pop(keys[places])
         known = at >= 0
         return places[known], at[known]
 
@@ -406,14 +393,13 @@ class EventLog:
         length). files: names of those that hold the others; none where whole is true, or the folder
         is a temporary one.
         """
-        order = sorted(self._at.items(), key=lambda pair: pair[1])
+        keys, puts = self._at.items()
         files = {} if whole or self._spill is None or self._spill.private else self._files
         segments = [s for _, s in sorted(self._closed.items()) if s.file not in files]
         own = joined([*dict.fromkeys(segments), self._open])
-        arrays: Columns = {"at": np.array([at for _, at in order], dtype=np.int64)}
+        arrays: Columns = {"at": puts}
         table: dict[str, Any] = {"puts": self._puts, "names": sorted(own.columns)}
         table["files"] = [s.file for s in sorted(files.values(), key=lambda s: int(s.at[0]))]
-        keys = [key for key, _ in order]
         if all(type(key) is int and -(2**63) <= key < 2**63 for key in keys):
             arrays["keys"] = np.array(keys, dtype=np.int64)
         else:
@@ -448,8 +434,8 @@ class EventLog:
             self._forget(name)
         self._clear()
         self._puts = table["puts"]
-        keys = table["ids"] if "ids" in table else state.arrays["keys"].tolist()
-        self._at = dict(zip(keys, at.tolist(), strict=True))
+        self._at = Places()
+        self._at.enter(_as_keys(table["ids"]) if "ids" in table else state.arrays["keys"], at)
         spilled = np.zeros(at.shape[0], dtype=np.bool_)
         for name in table["files"]:
             assert self._spill is not None
@@ -477,11 +463,10 @@ class EventLog:
                 self._keep(number, segment)
 
 
-def _plain(keys: NDArray[Any]) -> list[Any]:
-    """Keys as Python's own values."""
-    if keys.dtype.kind != "O":
-        return list(keys.tolist())
-    return [key.item() if isinstance(key, np.generic) else key for key in keys.tolist()]
+def _as_keys(values: list[Any]) -> NDArray[Any]:
+    keys = np.empty(len(values), dtype=object)
+    keys[:] = values
+    return keys
 
 
 def _hand_back(
