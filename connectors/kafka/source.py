@@ -52,7 +52,8 @@ class KafkaSource:
     Positions: `topic/number` -> offset of the next record.
     Memory: `topics.buffer_mb` shared by the partitions, and one fetch each; a partition that has
         its share waiting is paused, so that one that is held back cannot starve the others.
-    Cost: 0.2 us a record beside the client and the format.
+    Cost: 0.3 us a record of eight numbers beside the client and the bare decoding of its JSON, 0.15
+        more with an id, 0.1 more where several partitions are woven together.
     """
 
     def __init__(
