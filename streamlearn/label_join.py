@@ -7,8 +7,9 @@ and makes blocks of what it says.
 import json
 import math
 import time as clocks
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -272,7 +273,7 @@ class _Walk:
         self.numbers: list[int] = []
         self.odd: dict[int, tuple[str, int]] = {}  # of these, why no label came, and when
         self.unlabelled: list[int] = []  # events, by place
-        self.at_once: list[tuple[int, int, float]] = []  # events with a label: place, row, y
+        self.labelled: list[tuple[int, int, float]] = []  # events with a label: place, row, y
         self.tight = join.n_pending + events.n > join.most
         self.oldest: Iterator[tuple[int, Any]] | None = None
         self.settled: set[int] = set()
@@ -299,7 +300,8 @@ class _Walk:
         names = [id if y == y and id is not None else _ABSENT for id, y in told]
         join.pending.update(join.backlog.find([*self.names, *names]))
         self.due = self._due(last)
-        self._loop(names)
+        if last > self._limit() or not self._at_once(names):
+            self._loop(names)
         join.now, join.row = last, join.row + len(names)
         join.counts["events"] += self.events.n
         return self._said()
@@ -336,6 +338,32 @@ class _Walk:
             self.overdue = dict(zip((self.base + places).tolist(), ends, strict=True))
         due = zip(deadlines, numbers, names, strict=True)
         return [entry for entry in due if entry[1] not in self.overdue][::-1]
+
+    def _at_once(self, names: list[Any]) -> bool:
+        """All rows in one go, as `_loop` would; False, and nothing done, where one is not ordinary.
+
+        Ordinary: events with ids that are new, and labels of events that wait.
+        """
+        join, n = self.join, self.events.n
+        pending, done = join.pending, join.done
+        fresh = dict(zip(self.names, range(self.base, self.base + n), strict=True))
+        if self.tight or self.overdue or join.early or len(fresh) < n or None in fresh:
+            return False
+        if not (pending.keys().isdisjoint(fresh.keys()) and done.keys().isdisjoint(fresh.keys())):
+            return False
+        pending.update(fresh)
+        rows = np.flatnonzero(self.order != 0)
+        found = np.fromiter(map(pending.get, names, repeat(-1)), np.int64, len(names))
+        there = (found >= 0) & (found < self.base + self.before[rows])
+        if not there.all() or len(set(names)) < len(names):
+            deque(map(pending.__delitem__, fresh), maxlen=0)
+            return False
+        deque(map(pending.__delitem__, names), maxlen=0)
+        done.update(dict.fromkeys(names, 0))
+        for _ in range(len(done) - join.remembered):
+            done.popitem(last=False)
+        self.rows, self.numbers = rows.tolist(), found.tolist()
+        return True
 
     def _loop(self, names: list[Any]) -> None:
         """Row by row: the ordinary ones here, the others in methods of their own."""
@@ -399,7 +427,7 @@ class _Walk:
         early = join.early.pop(id, None)
         if early is not None:
             join.counts["early"] += 1
-            self.at_once.append((place, row, early.y))
+            self.labelled.append((place, row, early.y))
             join.remember(id, 0)
             return
         if self.tight:
@@ -412,7 +440,7 @@ class _Walk:
     def _make_room(self, row: int, number: int, time: int) -> None:
         """The oldest event that waits goes, where as many as may wait do."""
         join = self.join
-        seen = number - self.base - len(self.unlabelled) - len(self.at_once)
+        seen = number - self.base - len(self.unlabelled) - len(self.labelled)
         if join.n_pending + seen - len(self.numbers) < join.most:
             return
         if self.oldest is None:
@@ -432,7 +460,7 @@ class _Walk:
         place = number - self.base
         if place < 0:
             return False
-        return place in self.unlabelled or any(place == at for at, _, _ in self.at_once)
+        return place in self.unlabelled or any(place == at for at, _, _ in self.labelled)
 
     def _gone(self, row: int, id: Any, number: int, why: str, came: int) -> None:
         """Say that a label will not come, or which one is assumed."""
@@ -457,7 +485,7 @@ class _Walk:
         at, numbers = np.array(self.rows, dtype=np.intp), np.array(self.numbers, dtype=np.int64)
         rows = join.backlog.gather(numbers)
         places = np.array(self.unlabelled, dtype=np.intp)
-        once = np.array([place for place, _, _ in self.at_once], dtype=np.intp)
+        once = np.array([place for place, _, _ in self.labelled], dtype=np.intp)
         join.backlog.kill(np.concatenate([numbers, self.base + places, self.base + once]))
         join.n_pending += n - numbers.shape[0] - places.shape[0] - once.shape[0]
         join.backlog.let_go(self.base + n)
@@ -480,8 +508,8 @@ class _Walk:
     def _coded(self, at: NDArray[np.intp], y: F8, learn: B1, assumed: B1) -> tuple[F8, F8]:
         """Labels by the order of arrival: of the rows that are said, and of events with one."""
         join, m = self.join, at.shape[0]
-        rows = np.array([row for _, row, _ in self.at_once], dtype=np.intp)
-        whole = np.concatenate([y, np.array([y for _, _, y in self.at_once], dtype=np.float64)])
+        rows = np.array([row for _, row, _ in self.labelled], dtype=np.intp)
+        whole = np.concatenate([y, np.array([y for _, _, y in self.labelled], dtype=np.float64)])
         if join.labels is None:
             whole[:m][assumed] = np.nan if join.assume is None else join.assume
             return whole[:m], whole[m:]
