@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -489,10 +490,15 @@ def stopped_by_signals(
     if timeout is not None and alarm is not None:
         caught[alarm] = on_alarm
     before = {number: signal.signal(number, handler) for number, handler in caught.items()}
+    arrow: Any = sys.modules.get("pyarrow")  # which would end its own reading by a signal
+    if arrow is not None:
+        arrow.enable_signal_handlers(False)
     try:
         yield
     finally:
         last.cancel()
+        if arrow is not None:
+            arrow.enable_signal_handlers(True)
         if alarm in before:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
