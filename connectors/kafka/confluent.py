@@ -205,11 +205,15 @@ def _tops(partitions: Sequence[Partition]) -> list[TopicPartition]:
 def _count(handle: Any, topic: str, max_wait: float) -> int:
     """Number of partitions of a topic. All topics are asked for: asking for one may create it."""
     end = time.monotonic() + max_wait
+    answered = False
     while True:
         try:
             found = handle.list_topics(timeout=max(0.01, end - time.monotonic()))
         except KafkaException as error:
+            if answered:
+                raise no_topic(topic) from None
             _refuse(error.args[0], topic)
+        answered = True
         if topic in found.topics and found.topics[topic].partitions:
             return len(found.topics[topic].partitions)
         left = end - time.monotonic()
@@ -268,7 +272,11 @@ class Consumer:
         self._topics = list(dict.fromkeys(topic for topic, _ in positions))
         self._paused.clear()
         self._at_end.clear()
-        self._kafka.assign([TopicPartition(*p, offset) for p, offset in positions.items()])
+        self._assign()
+
+    def _assign(self) -> None:
+        self._kafka.assign([TopicPartition(*p, offset) for p, offset in self._positions.items()])
+        self._kafka.pause(_tops(list(self._paused)))
 
     def fetch(self, most: int, max_wait: float) -> list[Fetched]:
         """About `most` records that have come, by partition; [] when none came in time."""
@@ -377,6 +385,11 @@ class Consumer:
         self._paused.difference_update(going_on)
         self._at_end.difference_update(going_on)  # the library tells of an end again
         self._kafka.resume(_tops(going_on))
+        try:  # up to 2.11 the library loses what had come while it was paused
+            for partition in going_on:
+                self._kafka.seek(TopicPartition(*partition, self._positions[partition]))
+        except KafkaException:  # it was assigned a moment ago
+            self._assign()
 
     def caught_up(self, partition: Partition) -> bool:
         """Whether `fetch` has given everything up to the last stable offset, as last heard of."""
@@ -469,8 +482,7 @@ class Consumer:
             return
         _closed(self._kafka)
         self._kafka = fresh
-        self._kafka.assign([TopicPartition(*p, n) for p, n in self._positions.items()])
-        self._kafka.pause(_tops(list(self._paused)))
+        self._assign()
 
     def close(self) -> None:
         """Leave, after commits that are under way (some seconds at most); may be called twice."""
