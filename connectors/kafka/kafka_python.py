@@ -4,6 +4,7 @@ The library's network client is given to it by us (its option `kafka_client`), s
 seen when the broker answers and which last stable offset it tells: the library keeps neither.
 """
 
+import importlib.util
 import logging
 import math
 import threading
@@ -236,6 +237,8 @@ class Consumer:
         self._complained = -math.inf
         self._under_way: dict[Any, Any] = {}  # offsets whose commit was not answered
         self._kafka = self._made()
+        if importlib.util.find_spec("crc32c") is None:
+            _log.warning("kafka-python checks records slowly without: pip install crc32c")
 
     def _made(self) -> Any:
         defaults = {
