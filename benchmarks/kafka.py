@@ -17,8 +17,9 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -31,6 +32,7 @@ from tests.kafka import broker as brokers
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENTS = ("kafka-python", "confluent")
+BARE_CLIENT = "bare client and decoding"
 SHORT = 20_000  # events of the short range
 FEATURES = [f"f{i}" for i in range(8)]
 PIPELINE = ["Normalizer", "KalmanClassifier", "ADWIN"]
@@ -172,25 +174,35 @@ def ours(broker: brokers.Broker, client: str, topic: str, n: int, sink: bool) ->
         return seconds_of(OURS, json.dumps(table), str(n))
 
 
+def _pairs() -> list[tuple[str, str]]:
+    """Every client with everything that is measured of it."""
+    return [(client, what) for client in CLIENTS for what in (BARE_CLIENT, "learn", "predictions")]
+
+
+def _once(broker: brokers.Broker, client: str, what: str, topic: str, n: int) -> float:
+    """Processor seconds of one contestant over the first n events."""
+    if what == BARE_CLIENT:
+        return bare(broker, client, topic, n)
+    return ours(broker, client, topic, n, sink=what == "predictions")
+
+
+def _between(run: Callable[[int], float], n: int) -> float:
+    """Microseconds an event, start-up aside."""
+    return (run(n) - run(SHORT)) / (n - SHORT) * 1e6
+
+
 def throughput(broker: brokers.Broker, n: int, rounds: int) -> list[Figure]:
     """All contestants, by turns."""
     topic = brokers.create(broker, f"bench-{uuid.uuid4().hex[:8]}")
     brokers.produce(broker, topic, records(n))
-    runs: dict[str, Any] = {}
-    for client in CLIENTS:
-        runs[f"{client}/bare client and decoding"] = lambda size, c=client: bare(
-            broker, c, topic, size
-        )
-        runs[f"{client}/learn"] = lambda size, c=client: ours(broker, c, topic, size, False)
-        runs[f"{client}/predictions"] = lambda size, c=client: ours(broker, c, topic, size, True)
+    runs = {
+        f"{client}/{what}": partial(_once, broker, client, what, topic) for client, what in _pairs()
+    }
     for run in runs.values():
         run(SHORT)  # kernels into the cache
-    between = (n - SHORT) / 1e6
-    contestants = {
-        name: lambda run=run: (run(n) - run(SHORT)) / between for name, run in runs.items()
-    }
+    contestants = {name: partial(_between, run, n) for name, run in runs.items()}
     found = clock.by_turns(contestants, rounds)
-    return [Figure(*name.split("/", 1), *values) for name, values in found.items()]
+    return [Figure(*pair, *found["/".join(pair)]) for pair in _pairs()]
 
 
 def latency(broker: brokers.Broker, client: str, events: int) -> Latency:
@@ -235,7 +247,7 @@ def _round_trips(broker: brokers.Broker, topic: str, out: str, events: int) -> A
 def page(figures: list[Figure], latencies: list[Latency], n: int, rounds: int, broker: str) -> str:
     """The measurements as Markdown."""
     where = ", ".join(f"{k} {v}" for k, v in machine.describe().items())
-    bare_of = {f.client: f.microseconds for f in figures if f.what.startswith("bare")}
+    bare_of = {f.client: f.microseconds for f in figures if f.what == BARE_CLIENT}
     lines = [
         "# What an event from a topic costs",
         "",
