@@ -200,7 +200,9 @@ def throughput(broker: brokers.Broker, n: int, rounds: int) -> list[Figure]:
     }
     for run in runs.values():
         run(SHORT)  # kernels into the cache
-    contestants = {name: partial(_between, run, n) for name, run in runs.items()}
+    contestants: dict[str, Callable[[], float]] = {
+        name: partial(_between, run, n) for name, run in runs.items()
+    }
     found = clock.by_turns(contestants, rounds)
     return [Figure(*pair, *found["/".join(pair)]) for pair in _pairs()]
 
