@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from streamlearn.config import Config
 from streamlearn.config_topics import HealthSection, KafkaSection, TopicsSection
 from streamlearn.connectors.kafka import client_named
-from streamlearn.connectors.kafka.wire import Membership
+from streamlearn.connectors.kafka.wire import Client, Membership
 from streamlearn.contracts import Json
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
@@ -117,7 +117,7 @@ class GroupRun:
         _log.info("%s: %d partitions, a model for each", ", ".join(self.topics), count)
         member: Membership
         if self.part is None:
-            member = client.member(connection, group)
+            member = self.joined(client)
         else:
             member = Share(lambda: partitions.count(1.0), self.topics[0], *self.part)
         self.lineages = Lineages(
@@ -130,6 +130,10 @@ class GroupRun:
             shutdown_timeout=self.config.engine.shutdown_timeout,
         )
         return self.lineages
+
+    def joined(self, client: Client) -> Membership:
+        """A member of the group, which has not subscribed yet."""
+        return client.member(self.kafka.connection(), self.kafka.group)
 
     @property
     def bounded(self) -> bool:
