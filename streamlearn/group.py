@@ -161,8 +161,11 @@ class GroupRun:
         if lineages is None:
             return found
         owned = list(lineages.owned.values())
-        why = [why for why in found["why"] if why != NOT_LOADED or not lineages.assigned_once]
-        why += [f"{_name(one.number)}: waits: {one.waits_for}" for one in owned if one.waits_for]
+        stands_by = lineages.assigned_once and not owned
+        why = [why for why in found["why"] if why != NOT_LOADED or not stands_by]
+        for one in owned:
+            if one.engine is None and one.ended is None:
+                why.append(f"{_name(one.number)}: {one.waits_for or NOT_LOADED}")
         return found | {"why": why, "ready": not why}
 
     def close(self) -> None:
