@@ -49,6 +49,11 @@ class Worker:
                 stderr=log,
             )
 
+    def kill(self) -> None:
+        """kill -9, if it is there."""
+        self.process.kill()
+        self.process.communicate()
+
     def said(self, pattern: str) -> list[str]:
         """Numbers of the partitions that it has said this of."""
         return re.findall(rf"partition (\d+): {pattern}", self.log.read_text())
@@ -63,13 +68,13 @@ class Worker:
         return found
 
 
-def write_config(folder: Path, data: Broker, client: str, topic: str, sink: str, to: str) -> Path:
+def write_config(folder: Path, data: Broker, client: str, topic: str, sink: str) -> Path:
     path = folder / "config.yaml"
     path.write_text(
         f"""
 kafka: {{bootstrap: "{data.bootstrap}", client: {client}, mode: group, group: "g-{topic}"}}
-source: "kafka:{topic}{to}"
-labels: {{source: "kafka:{topic}-labels{to}", timeout: 60s}}
+source: kafka:{topic}
+labels: {{source: kafka:{topic}-labels, timeout: 60s}}
 schema: {{features: {{x: number}}, target: y, task: regression, id: id}}
 pipeline: [KalmanHead]
 sink: kafka:{sink}
@@ -80,8 +85,11 @@ engine: {{block_rows: 4}}
     return path
 
 
-def fill(data: Broker, topic: str) -> None:
-    """Events, and labels that come five seconds later in event time; some never."""
+def fill(data: Broker, topic: str) -> list[object]:
+    """Events, and labels that come five seconds later in event time; some never.
+
+    Returns the positions of each partition after all of them.
+    """
     for name in (topic, f"{topic}-labels", f"{topic}-out", f"{topic}-calm"):
         create(data, name, PARTITIONS)
     rng = np.random.default_rng(3)
@@ -96,15 +104,28 @@ def fill(data: Broker, topic: str) -> None:
             labels.append(Sent(label, None, moment + 5500, (), number))
     produce(data, topic, events)
     produce(data, f"{topic}-labels", labels)
+    told = [sum(label.partition == number for label in labels) for number in range(PARTITIONS)]
+    return [
+        {f"events/{topic}/{number}": EVENTS, f"labels/{topic}-labels/{number}": told[number]}
+        for number in range(PARTITIONS)
+    ]
 
 
-def undisturbed(folder: Path, data: Broker, client: str, topic: str) -> Left:
+def undisturbed(folder: Path, data: Broker, client: str, topic: str, ends: list[object]) -> Left:
     """One process that owns all from beginning to end."""
     folder.mkdir()
-    path = write_config(folder, data, client, topic, f"{topic}-calm", "?to=end")
+    path = write_config(folder, data, client, topic, f"{topic}-calm")
     config = load_config(path, {"kafka.group": f"calm-{topic}", "kafka.mode": "assign"})
-    found = GroupRun(config, Part(0, 1)).run()
-    assert found.events == PARTITIONS * EVENTS
+    run = GroupRun(config, Part(0, 1))
+
+    def stop_at_the_end() -> None:
+        assert run.lineages is not None
+        engines = [one.engine for one in run.lineages.owned.values()]
+        if [engine and engine.positions for engine in engines] == ends:
+            run.stop("the end")
+
+    run.told = stop_at_the_end
+    run.run()
     return left(folder, consume(data, f"{topic}-calm"))
 
 
@@ -122,16 +143,35 @@ def read(folder: Path) -> list[object]:
 def story(folder: Path, data: Broker, mesh: Broker, client: str) -> tuple[Left, Left]:
     """What came out of a group with troubles, and what an undisturbed run gives."""
     topic = f"t-{uuid.uuid4().hex[:8]}"
-    fill(data, topic)
+    ends = fill(data, topic)
     for name in (topic, f"{topic}-labels"):
         create(mesh, name, PARTITIONS)  # offsets of both are committed there
     folder.mkdir()
-    calm = undisturbed(folder / "calm", data, client, topic)
-    write_config(folder, data, client, topic, f"{topic}-out", "")
+    calm = undisturbed(folder / "calm", data, client, topic, ends)
+    write_config(folder, data, client, topic, f"{topic}-out")
     (folder / "slow").touch()
-    one = Worker(folder, "one", mesh, client)
-    one.until("goes on after", PARTITIONS)
-    two = Worker(folder, "two", mesh, client)
+    one, two = Worker(folder, "one", mesh, client), None
+    try:
+        one.until("goes on after", PARTITIONS)
+        two = Worker(folder, "two", mesh, client)
+        trouble(folder, one, two)
+        end = time.monotonic() + PATIENCE
+        while read(folder) != ends:
+            assert time.monotonic() < end, one.log.read_text()
+            time.sleep(0.2)
+        one.process.terminate()
+        told, _ = one.process.communicate(timeout=30)
+        assert one.process.returncode == 0, one.log.read_text()
+        assert json.loads(told) == {str(number): EVENTS for number in range(PARTITIONS)}
+    finally:
+        for worker in (one, two):
+            if worker is not None and worker.process.returncode is None:
+                worker.kill()
+    return left(folder, consume(data, f"{topic}-out")), calm
+
+
+def trouble(folder: Path, one: Worker, two: Worker) -> None:
+    """The second joins, hangs, is lost, comes back, and is killed; then all may go fast."""
     moved = two.until("goes on after [1-9]", 2)  # from where the other had come to
     assert sorted(one.said("is saved, another may have it")) == sorted(moved)
     two.process.send_signal(signal.SIGSTOP)  # it hangs: the session ends, its locks are held
@@ -140,18 +180,9 @@ def story(folder: Path, data: Broker, mesh: Broker, client: str) -> tuple[Left, 
     assert sorted(two.until("was lost to another member", 2)) == sorted(moved)
     one.until("goes on after", PARTITIONS + 2)
     again = two.until("goes on after", 4)[2:]  # a member again, by another move
-    two.process.kill()
+    two.kill()
     one.until("goes on after", PARTITIONS + 2 + len(again))
     (folder / "slow").unlink()
-    end = time.monotonic() + PATIENCE
-    while read(folder) != [positions for *_, positions in calm.states]:
-        assert time.monotonic() < end, one.log.read_text()
-        time.sleep(0.2)
-    one.process.terminate()
-    told, _ = one.process.communicate(timeout=30)
-    assert one.process.returncode == 0, one.log.read_text()
-    assert json.loads(told) == {str(number): EVENTS for number in range(PARTITIONS)}
-    return left(folder, consume(data, f"{topic}-out")), calm
 
 
 @pytest.fixture(scope="module")
