@@ -163,9 +163,8 @@ class GroupRun:
         owned = list(lineages.owned.values())
         stands_by = lineages.assigned_once and not owned
         why = [why for why in found["why"] if why != NOT_LOADED or not stands_by]
-        for one in owned:
-            if one.engine is None and one.ended is None:
-                why.append(f"{_name(one.number)}: {one.waits_for or NOT_LOADED}")
+        waiting = [one for one in owned if one.engine is None and one.ended is None]
+        why += [f"{_name(one.number)}: {one.waits_for or NOT_LOADED}" for one in waiting]
         return found | {"why": why, "ready": not why}
 
     def close(self) -> None:

@@ -128,9 +128,9 @@ def test_a_worker_that_is_killed_takes_all_down(broker: Broker, topic: str, tmp_
     os.kill(workers[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert errors.splitlines()[-1] == (
-        "error: worker 0 of 2: was killed by SIGKILL; the others have been stopped"
-    )
+    last = json.loads(errors.splitlines()[-1])
+    reason = "worker 0 of 2: was killed by SIGKILL; the others have been stopped"
+    assert (last["level"], last["event"]) == ("error", reason)
     assert not any(Path(f"/proc/{number}").exists() for number in workers)
 
 
