@@ -29,6 +29,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from streamlearn.block import I8, NO_TIME
 from streamlearn.connectors.kafka import wire
+from streamlearn.connectors.kafka.chatter import heard
 from streamlearn.connectors.kafka.options import Options
 from streamlearn.connectors.kafka.trouble import (
     ABORT_SECONDS,
@@ -63,7 +64,7 @@ from streamlearn.connectors.kafka.wire import (
 from streamlearn.errors import UserError
 
 _log = logging.getLogger("streamlearn.kafka")
-_library_log = logging.getLogger("confluent_kafka")
+_library_log = heard("confluent_kafka", _log)
 
 OURS = (  # options that the connector sets
     *("bootstrap.servers", "metadata.broker.list", "group.id", "enable.auto.commit"),

@@ -25,6 +25,7 @@ from kafka.structs import OffsetAndMetadata
 
 from streamlearn.block import NO_TIME
 from streamlearn.connectors.kafka import wire
+from streamlearn.connectors.kafka.chatter import heard
 from streamlearn.connectors.kafka.options import Options
 from streamlearn.connectors.kafka.trouble import (
     ABORT_SECONDS,
@@ -64,6 +65,7 @@ _log = logging.getLogger("streamlearn.kafka")
 # At DEBUG they log what goes over the wire: passwords, payloads.
 for _name in ("kafka.protocol.parser", "kafka.net.connection"):
     logging.getLogger(_name).addFilter(lambda record: record.levelno > logging.DEBUG)
+heard("kafka", _log)
 _POSITION, _TIME, _KEY, _VALUE, _HEADERS = map(itemgetter, (3, 4, 6, 7, 8))
 
 OURS = (  # options that the connector sets
