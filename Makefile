@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
+WORKERS ?= $$(( 2 * $$(nproc 2>/dev/null || echo 2) ))  # the tests of Kafka wait for brokers
 PIP := $(RUN) pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -16,7 +17,7 @@ demo: $(VENV)/.core  ## replay real data and a drifting stream: metrics on scree
 	@sh examples/demo.sh $(VENV)/bin/streamlearn
 
 test: $(VENV)/.dev  ## run the tests
-	$(RUN) pytest -n auto
+	$(RUN) pytest -n $(WORKERS)
 
 soak: $(VENV)/.dev  ## run the long tests alone: millions of events, every kill
 	$(RUN) pytest -m soak

@@ -13,7 +13,7 @@ SHARE = float(os.environ.get("STREAMLEARN_EXAMPLES", "1"))  # of the examples of
 
 settings.register_profile(
     "suite",
-    max_examples=max(1, round(25 * SHARE)),
+    max_examples=max(1, round(20 * SHARE)),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -30,7 +30,10 @@ def shared_data() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With the JIT off, kernels are plain Python: skip what walks more than 500 rows, visibly."""
+    """Mark what needs a broker process; with the JIT off skip what walks over 500 rows, visibly."""
+    for item in items:
+        if {"broker", "mesh"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("broker")
     if os.environ.get("NUMBA_DISABLE_JIT") != "1":
         return
     skip = pytest.mark.skip(reason="walks more than 500 rows; needs the JIT")
