@@ -8,7 +8,7 @@ WORKERS ?= $$(( 2 * $$(nproc 2>/dev/null || echo 2) ))  # the tests of Kafka wai
 PIP := $(RUN) pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench soak reproduce results costs clean
+.PHONY: help demo test lint types docs bench coverage soak reproduce results costs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -18,6 +18,10 @@ demo: $(VENV)/.core  ## replay real data and a drifting stream: metrics on scree
 
 test: $(VENV)/.dev  ## run the tests
 	$(RUN) pytest -n $(WORKERS)
+
+coverage: $(VENV)/.dev  ## lines that the tests reach, kernels as plain Python, without the brokers' tests
+	NUMBA_DISABLE_JIT=1 $(RUN) pytest -q -n auto --cov --cov-report=term -W ignore::RuntimeWarning \
+	    -m "not soak and not broker"
 
 soak: $(VENV)/.dev  ## run the long tests alone: millions of events, every kill
 	$(RUN) pytest -m soak

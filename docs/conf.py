@@ -36,7 +36,7 @@ toc_object_entries_show_parents = "hide"
 
 nitpicky = True
 _OTHERS = r"(numpy|np|river|base|pyarrow|pa|pydantic|pandas|pd|sklearn|collections|pathlib)\b.*"
-_ALIASES = r"(F8|I8|U1|B1|NDArray|Json|Columns|Positions|Names|Assignments|Rows?)"
+_ALIASES = r"(F8|I8|U1|B1|NDArray|Json|Columns|Positions|Names|Assignments|Shown|Rows?)"
 _PYDANTIC = r"(FieldInfo|MinLen|NoneType)"
 nitpick_ignore_regex = [  # no inventory of other projects is fetched: the site is built offline
     ("py:.*", _OTHERS),

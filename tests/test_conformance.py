@@ -110,7 +110,7 @@ def _composed() -> dict[str, Make]:
 
 def _examples(name: str, law: Law) -> int:
     """Fewer for a second set of parameters, and for laws that walk a stream many times."""
-    most = SHARE * (4 if law.streams in ("late", "at once") else 10)
+    most = SHARE * (3 if law.streams in ("late", "at once") else 8)
     return max(1, round(most / 3 if "[" in name else most))
 
 
