@@ -34,7 +34,11 @@ def blocks(page: str, language: str) -> list[str]:
     return [code for found, code in FENCE.findall(text) if found == language]
 
 
-NEEDS = {"streamlearn.operators._torch": "torch", "models/representation.md": "torch"}
+NEEDS = {
+    "streamlearn.operators._torch": "torch",
+    "streamlearn.operators.torch_forecast": "torch",
+    "models/representation.md": "torch",
+}
 
 
 def needs(name: str) -> None:
