@@ -264,7 +264,7 @@ def page(figures: list[Figure], latencies: list[Latency], n: int, rounds: int, b
         mark = MARKS.get((f.client, f.what))
         lines.append(
             f"| {f.client} | {f.what} | {f.microseconds:.2f} | {f.least:.2f} to {f.most:.2f} | "
-            f"+{added:.2f} | {f.rate:,.0f} | {'' if mark is None else f'{mark:,}'} |"
+            f"{added:+.2f} | {f.rate:,.0f} | {'' if mark is None else f'{mark:,}'} |"
         )
     lines += ["", "| client | p50, one event in, prediction out | p99 |", "|---|---:|---:|"]
     lines += [f"| {one.client} | {one.p50:.1f} ms | {one.p99:.1f} ms |" for one in latencies]
