@@ -376,7 +376,7 @@ class _Tee:
             start = int(np.searchsorted(records.offsets, self._next.get(records.partition, 0)))
             if start < len(records.values):
                 kept = self._kept.setdefault(records.partition, deque())
-                kept.append(_cut(records, start, len(records.values)))
+                kept.append(records.between(start, len(records.values)))
                 self._next[records.partition] = int(records.offsets[-1]) + 1
         return found
 
@@ -391,22 +391,9 @@ class _Tee:
             records = kept.popleft()
             stop = int(np.searchsorted(records.offsets, before))
             if stop < len(records.values):
-                kept.appendleft(_cut(records, stop, len(records.values)))
-            parts.append(_cut(records, 0, stop))
+                kept.appendleft(records.between(stop, len(records.values)))
+            parts.append(records.between(0, stop))
         return _joined(partition, parts)
-
-
-def _cut(records: Fetched, start: int, stop: int) -> Fetched:
-    """Records start to stop."""
-    keys, headers = records.keys, records.headers
-    return Fetched(
-        records.partition,
-        records.offsets[start:stop],
-        records.times[start:stop],
-        records.values[start:stop],
-        None if keys is None else keys[start:stop],
-        None if headers is None else headers[start:stop],
-    )
 
 
 def _joined(partition: Partition, parts: Sequence[Fetched]) -> Fetched:

@@ -90,7 +90,7 @@ class KafkaLane:
         last = n if self.stop is None else int(np.searchsorted(offsets, self.stop))
         self.fetched = max(self.fetched, int(offsets[-1]) + 1)
         for start in range(first, last, PIECE):
-            self._keep(_part(fetched, start, min(start + PIECE, last)))
+            self._keep(fetched.between(start, min(start + PIECE, last)))
 
     def _keep(self, records: Fetched) -> None:
         try:
@@ -163,11 +163,11 @@ class KafkaLane:
         for _ in range(used):
             self.size -= self._raw.popleft().size
         if k < n:
-            rest = _part(records, k, n)
+            rest = records.between(k, n)
             size = sum(map(len, values[k:])) + OVERHEAD * (n - k)
             self._raw.appendleft(_Raw(rest, size))
             self.size += size
-            records = _part(records, 0, k)
+            records = records.between(0, k)
         messages = Messages(*self.partition, *records[1:3], values[:k], *records[4:])
         return self._piece_of(messages)
 
@@ -216,21 +216,6 @@ class KafkaLane:
         keys = None if piece.keys is None else piece.keys[start:stop]
         part = Part(piece.decoded, start, stop)
         return Taken(part, piece.offsets[start:stop], piece.times[start:stop], keys, rejects)
-
-
-def _part(records: Fetched, start: int, stop: int) -> Fetched:
-    """Records start to stop."""
-    if start == 0 and stop == len(records.values):
-        return records
-    keys, headers = records.keys, records.headers
-    return Fetched(
-        records.partition,
-        records.offsets[start:stop],
-        records.times[start:stop],
-        records.values[start:stop],
-        None if keys is None else keys[start:stop],
-        None if headers is None else headers[start:stop],
-    )
 
 
 def _chosen(records: Fetched, rows: list[int]) -> Fetched:

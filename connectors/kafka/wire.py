@@ -40,6 +40,19 @@ class Fetched(NamedTuple):
     keys: list[bytes | None] | None
     headers: list[Headers] | None
 
+    def between(self, start: int, stop: int) -> "Fetched":
+        """Records start to stop."""
+        if start == 0 and stop == len(self.values):
+            return self
+        return Fetched(
+            self.partition,
+            self.offsets[start:stop],
+            self.times[start:stop],
+            self.values[start:stop],
+            None if self.keys is None else self.keys[start:stop],
+            None if self.headers is None else self.headers[start:stop],
+        )
+
 
 class Committed(NamedTuple):
     """What a group has committed of a partition. metadata: without trailing NULs."""
