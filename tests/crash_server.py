@@ -28,6 +28,7 @@ from streamlearn.pipeline import Pipeline
 from streamlearn.schema import LabelSchema, Schema
 from streamlearn.spill import Spill
 
+Run = Callable[[dict[str, Any], int, random.Random], int]
 SPILL_ABOVE = 1 << 15  # bytes of pending events: little, so that some are in files
 
 
@@ -114,8 +115,8 @@ def run(job: dict[str, Any], attempt: int, rng: random.Random) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def serve(job: dict[str, Any]) -> dict[str, Any]:
-    """Start again until a run ends by itself."""
+def serve(job: dict[str, Any], run: Run) -> dict[str, Any]:
+    """Start again until a run ends by itself; `run` gives the exit status of one attempt."""
     rng = random.Random(job["seed"])
     started, killed = time.perf_counter(), 0
     for attempt in range(1000):
@@ -142,7 +143,7 @@ def main() -> None:
     warm.result()
     say({"ready": bool(np.isfinite(block.y).any())})
     for line in sys.stdin:
-        say(serve(json.loads(line)))
+        say(serve(json.loads(line), run))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-import os
 import pkgutil
 import re
 import runpy
@@ -17,7 +16,7 @@ import pytest
 
 import streamlearn
 from streamlearn import cli
-from tests.kafka.broker import Broker, create, noida_binary, started
+from tests.kafka.broker import NOIDA, Broker, create, running
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(
@@ -242,13 +241,8 @@ def page_broker(tmp_path_factory: pytest.TempPathFactory, page: Path) -> Iterato
     if BROKER not in page.read_text("utf-8"):
         yield None
         return
-    binary = noida_binary()
-    if binary is None:
-        assert os.environ.get("CI") != "true", "CI needs noida-db: install the extra dev"
-        pytest.skip("no broker: pip install noida-db==0.2.3")
-    mine = started(tmp_path_factory.mktemp("broker"), binary)
-    yield mine
-    mine.stop()
+    with running(tmp_path_factory.mktemp("broker"), NOIDA) as mine:
+        yield mine
 
 
 # kafka-python leaves sockets of connections that it has closed to the garbage collector.

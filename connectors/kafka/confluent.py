@@ -53,6 +53,7 @@ from streamlearn.connectors.kafka.trouble import (
 )
 from streamlearn.connectors.kafka.wire import (
     AbortedError,
+    AwayError,
     BrokerError,
     Committed,
     Connection,
@@ -597,19 +598,10 @@ class Producer:
         while True:
             try:
                 self._counts[topic] = self.partitions(topic, GONE_SECONDS)
-            except BrokerError:
+            except AwayError:
                 self._kafka.poll(0)
-                if self._answers():
-                    raise
             else:
                 return
-
-    def _answers(self) -> bool:
-        try:
-            self._kafka.list_topics(timeout=1.0)
-        except KafkaException:
-            return False
-        return True
 
     def _make_room(self) -> None:
         self._serve(0)

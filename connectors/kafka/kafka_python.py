@@ -49,6 +49,7 @@ from streamlearn.connectors.kafka.trouble import (
 )
 from streamlearn.connectors.kafka.wire import (
     AbortedError,
+    AwayError,
     BrokerError,
     Committed,
     Connection,
@@ -528,9 +529,8 @@ class Producer:
         while True:
             try:
                 self.partitions(topic, GONE_SECONDS)
-            except BrokerError:
-                if self._heard.connected:
-                    raise
+            except AwayError:
+                continue
             else:
                 return
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from streamlearn.connectors.kafka.wire import BrokerError, FencedError, Partition
+from streamlearn.connectors.kafka.wire import AwayError, BrokerError, FencedError, Partition
 
 START_SECONDS = 10.0  # for a first answer
 AWAY_SECONDS = 3.0  # a request that waits longer: the broker is away
@@ -22,9 +22,9 @@ def line(error: object) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def no_answer(what: str) -> BrokerError:
+def no_answer(what: str) -> AwayError:
     """The broker did not answer in time."""
-    return BrokerError(f"kafka: {what}: no broker answers in time; is it up, is the address right?")
+    return AwayError(f"kafka: {what}: no broker answers in time; is it up, is the address right?")
 
 
 def no_topic(topic: str) -> BrokerError:

@@ -18,6 +18,10 @@ class BrokerError(UserError):
     """What a broker refuses for good: no such topic, no right, an offset that is gone."""
 
 
+class AwayError(BrokerError):
+    """No broker answers in time."""
+
+
 class FencedError(BrokerError):
     """A later writer of the same transactional id, or of the same partitions, has taken over."""
 

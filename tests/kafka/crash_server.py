@@ -18,10 +18,7 @@ from typing import Any
 
 from streamlearn import config as configs
 from streamlearn import runner
-
-
-def kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+from tests.crash_server import kill, say, serve
 
 
 def arm(fault: str, count: int) -> None:
@@ -76,31 +73,12 @@ def run(job: dict[str, Any], attempt: int, rng: random.Random) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1])
 
 
-def serve(job: dict[str, Any]) -> dict[str, Any]:
-    """Start again until a run ends by itself."""
-    rng = random.Random(job["seed"])
-    started, killed = time.perf_counter(), 0
-    for attempt in range(1000):
-        status = run(job, attempt, rng)
-        if status == 0:
-            break
-        if status != -signal.SIGKILL:
-            raise SystemExit(f"the run failed with status {status}")
-        killed += 1
-    return {"killed": killed, "seconds": time.perf_counter() - started}
-
-
-def say(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
-
-
 def main() -> None:
     warm = json.loads(sys.stdin.readline())
     runner.run(configs.check(warm["config"]))  # over files: kernels that a fork need not load again
     say({"ready": True})
     for line in sys.stdin:
-        say(serve(json.loads(line)))
+        say(serve(json.loads(line), run))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException
 from streamlearn.connectors.kafka import client_named
 from streamlearn.connectors.kafka.wire import (
     AbortedError,
+    AwayError,
     BrokerError,
     Connection,
     FencedError,
@@ -50,6 +51,30 @@ def test_an_outage_is_waited_for(our_broker: Broker, connection: Connection) -> 
     until(lambda: consumer.fetch(1, 0.1) == [] and consumer.connected and producer.connected)
     producer.close()
     consumer.close()
+
+
+def test_a_broker_that_was_away_is_asked_again(
+    our_broker: Broker, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look for a topic has no answer, though the broker is back right after."""
+    name = create(our_broker, f"t-{uuid.uuid4().hex[:12]}")
+    producer = client_named(connection.client).producer(
+        connection, transactional_id=None, max_in_flight=50
+    )
+    answer, silences = producer.partitions, [AwayError("silent")]
+
+    def partitions(topic: str, max_wait: float) -> int:
+        if silences:
+            raise silences.pop()
+        return answer(topic, max_wait)
+
+    monkeypatch.setattr(producer, "partitions", partitions)
+    producer.send(out(name, [b"x"]))
+    producer.flush()
+    assert [got.value for got in consume(our_broker, name)] == [b"x"]
+    with pytest.raises(BrokerError, match="no such topic"):
+        producer.send(out("nowhere", [b"x"]))
+    producer.close()
 
 
 def test_a_signal_ends_a_wait(our_broker: Broker, connection: Connection) -> None:

@@ -87,7 +87,8 @@ def test_a_range_then_on_from_its_positions(
     assert sorted(rows.keys) == sorted(b"k%d" % i for i in range(2, 4000) if i not in (7, 9))
     (reject,) = rows.rejects
     assert reject[:2] == (f"{name}/1", 3)
-    assert source.schema.columns.categories["$header.h"].values == ["2", "1", "0"]
+    headers = source.schema.columns.categories["$header.h"].values  # in the order of arrival
+    assert sorted(headers) == ["0", "1", "2"]
     positions = source.positions
     assert positions == {f"{name}/0": 2000, f"{name}/1": 2000}
     produce(broker, name, [sent(4000), sent(4001, 1)])
