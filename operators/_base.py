@@ -28,8 +28,8 @@ from streamlearn.block import (
     Features,
     Vocabulary,
 )
-from streamlearn.contracts import Json, State
-from streamlearn.operators import _checks
+from streamlearn.contracts import Finding, Json, State
+from streamlearn.operators import _checks, _findings
 
 NO_FEATURES = Features(())
 CLASSIFICATION, REGRESSION, ANOMALY = "classification", "regression", "anomaly"
@@ -432,12 +432,16 @@ class Scorer(Operator, _AnomalyDetector):
 
 
 class Detector(Operator, base.DriftDetector):
-    """A drift detector on one number an event: output `alarm` (n,) uint8, 1 where one was raised.
+    """A drift detector on one number an event: outputs `alarm` (n,) uint8, 1 where one was raised,
+    and where one was, `why` (n,) object, the findings.
 
     As an operator it watches the first column of X on rows that LEARN or OBSERVE; a NaN is skipped.
+    In a pipeline it watches what `watches` says of the predictor: its `error` (0/1, or absolute),
+    its `loss` (log loss, or squared error), its `prediction` (which needs no label).
     """
 
     needs_label = False
+    watches: str = "error"
     _drift_detected = False
 
     @property
@@ -449,18 +453,26 @@ class Detector(Operator, base.DriftDetector):
         """Feed values in order up to and including the first that alarms; its index, or -1."""
         raise NotImplementedError(f"{type(self).__name__} has no first_alarm")
 
+    def finding(self) -> Finding:
+        """Why the last value fed raised an alarm; a subclass adds `statistic` and what it has."""
+        return {"detector": type(self).__name__, "watches": self.watches}
+
     def _run(self, block: Block) -> Columns:
         values = np.where(block.mode & UNSCORED != 0, block.X[:, 0], np.nan)
-        return {"alarm": self.watch(values)}
+        return _findings.added({"alarm": np.zeros(block.n, np.uint8)}, self.find(values))
 
     def watch(self, values: F8) -> U1:
-        """Feed all values; 1 where an alarm was raised."""
-        alarms = np.zeros(values.shape[0], dtype=np.uint8)
+        """Feed all values (n,); 1 where an alarm was raised."""
+        return np.asarray(self.find(values) != None, dtype=np.uint8)  # noqa: E711  # elementwise
+
+    def find(self, values: F8) -> _findings.Found:
+        """Feed all values (n,); the findings, a column of n rows."""
+        found = np.full(values.shape[0], None, dtype=object)
         start = 0
         while (at := self.first_alarm(values[start:])) >= 0:
-            alarms[start + at] = 1
+            found[start + at] = (self.finding(),)
             start += at + 1
-        return alarms
+        return found
 
     def update(self, x: float) -> None:
         """Feed one value; `drift_detected` says whether this value raised an alarm."""

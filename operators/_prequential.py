@@ -3,7 +3,7 @@
 import numpy as np
 
 from streamlearn.block import F8, LEARN, OBSERVE, PREDICT, Block, Columns, Csr, Logged
-from streamlearn.jit.prequential import absolute_errors, zero_one_errors
+from streamlearn.jit.prequential import absolute_errors, log_losses, zero_one_errors
 from streamlearn.operators._base import CLASSIFICATION, Operator
 
 
@@ -94,16 +94,53 @@ def errors(block: Block, outputs: Columns, task: str) -> F8:
     return _errors(block, block.y, prediction, task)
 
 
-def _of_then(logged: Logged, prediction: F8) -> F8:
-    """The predictions, on rows that bring late labels those that were given at scoring."""
+def signal(watches: str, block: Block, outputs: Columns, task: str) -> F8:
+    """What a detector that `watches` this is fed, (n,), NaN where there is nothing.
+
+    error: as `errors`. loss: log loss, or the squared error, of each learnt row. prediction: on
+    rows that ask and OBSERVE the answer itself, of a classifier the probability of its answer.
+    """
+    if watches == "error" or "prediction" not in outputs:
+        return errors(block, outputs, task)
+    if watches == "prediction":
+        fresh = (block.mode & OBSERVE) != 0
+        said = _confidence(outputs) if task == CLASSIFICATION else outputs["prediction"]
+        return np.where(fresh, said, np.nan)
+    if task == CLASSIFICATION and "proba" in outputs:
+        proba = outputs["proba"]
+        if block.logged is not None:
+            proba = _of_then(block.logged, proba, "proba")
+        out = np.empty(block.n)
+        log_losses(block.y, np.ascontiguousarray(proba), block.weight, block.mode, out)
+        return out
+    wrong = errors(block, outputs, task)
+    return wrong * wrong
+
+
+def _confidence(outputs: Columns) -> F8:
+    proba = outputs.get("proba")
+    if proba is None or proba.shape[1] == 0:
+        return np.full(outputs["prediction"].shape[0], np.nan)
+    return np.asarray(proba.max(axis=1))
+
+
+def _of_then(logged: Logged, said: F8, name: str = "prediction") -> F8:
+    """An output, on rows that bring late labels what it was at scoring."""
     columns, held, met = logged
     if met is not None:
-        prediction = prediction.copy()
-        prediction[met.rows] = prediction[met.scored]
-    if "prediction" not in columns:
-        return prediction
-    rows = held["prediction"] if prediction.ndim == 1 else held["prediction"][:, None]
-    return np.where(rows, columns["prediction"], prediction)
+        said = said.copy()
+        said[met.rows] = said[met.scored]
+    if name not in columns:
+        return said
+    then, rows = columns[name], held[name]
+    if said.ndim == 1:
+        return np.where(rows, then, said)
+    width = max(said.shape[1], then.shape[1])
+    wide = np.zeros((said.shape[0], width))
+    wide[:, : said.shape[1]] = said
+    wide[rows] = 0.0
+    wide[rows, : then.shape[1]] = then[rows]
+    return wide
 
 
 def _errors(block: Block, y: F8, prediction: F8, task: str) -> F8:

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from streamlearn.block import F8, U1, Block, Columns, Features
-from streamlearn.contracts import State, merged
-from streamlearn.operators import _checks, _prequential
+from streamlearn.block import F8, Block, Columns, Features
+from streamlearn.contracts import Finding, State, merged
+from streamlearn.operators import _checks, _findings, _prequential
 from streamlearn.operators._base import Classifier, Detector, Operator, Regressor
+from streamlearn.operators._findings import Found
 from streamlearn.operators._members import Listener, ask, first_rise
 from streamlearn.operators.adwin import ADWIN
 from streamlearn.operators.foreign import as_stage
@@ -72,9 +73,10 @@ class _Adaptive(Listener):
         asked = _prequential.asked(block)
         if self.policy == "notify":
             outputs = ask(self.model, self._serving, asked)
-            alarm = self._rises(_prequential.errors(asked, outputs, str(self.task)))
-            self.n_alarms_ += int(alarm.sum())
-            return _prequential.hidden({**outputs, "alarm": alarm}, block)
+            found = self._rises(_prequential.errors(asked, outputs, str(self.task)))
+            self.n_alarms_ += int(np.count_nonzero(found))
+            quiet = {"alarm": np.zeros(block.n, np.uint8)}
+            return _prequential.hidden(_findings.added(outputs | quiet, found), block)
         return _prequential.hidden(self._in_pieces(asked), block)
 
     def _piece(self, block: Block) -> tuple[Columns, int]:
@@ -91,17 +93,23 @@ class _Adaptive(Listener):
             taught = ask(self._background, self._born, block)
             outputs |= {name: c for name, c in taught.items() if name.startswith("log:")}
         outputs |= self._marks(block.n, alarmed, warned)
+        if alarmed:
+            outputs = _findings.added(outputs, _findings.at(block.n, -1, self._finding()))
         self._change(alarmed, warned)
         return outputs, block.n
 
-    def _rises(self, errors: F8) -> U1:
-        """1 on each row whose error raised an alarm."""
-        alarms = np.zeros(errors.shape[0], dtype=np.uint8)
+    def _rises(self, errors: F8) -> Found:
+        """The findings on each row whose error raised an alarm."""
+        found = np.full(errors.shape[0], None, dtype=object)
         start = 0
         while (at := first_rise(self.detector, errors[start:])) >= 0:
-            alarms[start + at] = 1
+            found[start + at] = (self._finding(),)
             start += at + 1
-        return alarms
+        return found
+
+    def _finding(self) -> Finding:
+        """What the detector found, and what is done about it."""
+        return self.detector.finding() | {"action": self.policy}
 
     def _listen(self, errors: F8) -> tuple[int, bool, bool]:
         """The first row of an alarm or a warning (-1: none), and which of them it is."""

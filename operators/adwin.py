@@ -4,6 +4,7 @@ import numpy as np
 from river import base
 
 from streamlearn.block import F8, I8
+from streamlearn.contracts import Finding
 from streamlearn.jit.adwin import ALARMED, ROSE, SIZES, SPREAD, TOTAL, WIDTH, adwin_first_alarm
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Detector
@@ -75,6 +76,11 @@ class ADWIN(Detector, base.DriftDetector):
         self.n_rejected += int(refused)  # without the JIT, kernels give numpy's integers
         self.n_detections += int(at >= 0)
         return at
+
+    def finding(self) -> Finding:
+        """What the mean of the window did, and its length once the older part was dropped."""
+        how = "rose" if self.rose else "fell"
+        return super().finding() | {"how": how, "mean": self.estimation, "window": self.width}
 
     @property
     def rose(self) -> bool:

@@ -210,6 +210,8 @@ class Block:
     -1 for an event whose label will not come. Without it the ids tell which label is whose.
     sparse: further columns of X as CSR, for stages that take them.
     logged: logged outputs for LEARN-only rows. log_wanted: ask stages for `log:` columns.
+    raised: (n,) object, by row None or a tuple of findings, of stages that the block came through:
+    what a stage without labels saw on the way (see `contracts.Finding`).
     """
 
     __slots__ = (
@@ -225,6 +227,7 @@ class Block:
         "log_wanted",
         "logged",
         "mode",
+        "raised",
         "sparse",
         "times",
         "weight",
@@ -248,6 +251,7 @@ class Block:
         events: I8 | None = None,
         groups: NDArray[Any] | None = None,
         label_times: I8 | None = None,
+        raised: NDArray[Any] | None = None,
     ) -> None:
         self.X, self.y, self.weight, self.mode = X, y, weight, mode
         self._plain: bool | None = None
@@ -255,6 +259,7 @@ class Block:
         self.ids, self.times, self.keys = ids, times, keys
         self.sparse, self.logged, self.log_wanted = sparse, logged, log_wanted
         self.events, self.groups, self.label_times = events, groups, label_times
+        self.raised = raised
 
     @property
     def n(self) -> int:
@@ -289,6 +294,7 @@ class Block:
             None if self.events is None else self.events[start:stop],
             None if self.groups is None else self.groups[start:stop],
             None if self.label_times is None else self.label_times[start:stop],
+            None if self.raised is None else self.raised[start:stop],
         )  # fmt: skip
 
     def with_X(self, X: F8, features: Features, keep_sparse: bool = True) -> "Block":
@@ -316,13 +322,15 @@ class Block:
         out.ids, out.times, out.keys, out.sparse = self.ids, self.times, self.keys, self.sparse
         out.logged, out.log_wanted = self.logged, self.log_wanted
         out.events, out.groups, out.label_times = self.events, self.groups, self.label_times
+        out.raised = self.raised
         return out
 
 
 def concatenate(parts: Sequence[Columns], lengths: Sequence[int]) -> Columns:
     """Outputs of consecutive blocks as those of one.
 
-    A class that did not exist yet has probability 0; a column absent from a part is NaN there.
+    A class that did not exist yet has probability 0; a column absent from a part is NaN there, or
+    None where it holds objects.
     """
     if len(parts) == 1:
         return dict(parts[0])
@@ -336,8 +344,9 @@ def _joined(
     """One column over several parts, as wide as the widest."""
     present = [a for a in arrays if a is not None]
     shape = max((a.shape[1:] for a in present), default=())
-    inexact = present[0].dtype.kind == "f"
-    fill = 0.0 if name.endswith("proba") or not inexact else np.nan
+    kind = present[0].dtype.kind
+    inexact = kind == "f" and not name.endswith("proba")
+    fill = np.nan if inexact else None if kind == "O" else 0.0
     out = np.full((sum(lengths), *shape), fill, dtype=present[0].dtype)
     at = 0
     for array, n in zip(arrays, lengths, strict=True):

@@ -33,6 +33,16 @@ def merged(members: Mapping[str, State], table: Mapping[str, Json]) -> State:
     return State(arrays, dict(table) | {k: member.table for k, member in members.items()})
 
 
+Finding = dict[str, Json]
+"""Why an alarm was raised, and what was done: JSON, a function of the stream alone.
+
+`detector`: the class that found it. `watches`: error, loss, prediction, score, features.
+`statistic`: what was compared, and `limit`, with what, where one number says it. `features`: of
+those that moved, most first, `{"name", "statistic", "from", "to"}` each (more may stand there).
+`action`: what was done (reset, inflate, swap, reuse, promote, none). Any further keys.
+"""
+
+
 class Reject(NamedTuple):
     """A record that did not fit the schema, for the dead-letter sink."""
 

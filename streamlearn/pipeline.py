@@ -26,7 +26,7 @@ from streamlearn.block import (
 from streamlearn.contracts import State, merged
 from streamlearn.errors import UserError
 from streamlearn.event_log import EventLog, closings, cuts, keys_of, to_drop, to_log, to_recall
-from streamlearn.operators import _prequential
+from streamlearn.operators import _findings, _prequential
 from streamlearn.operators._base import (
     CLASSIFICATION,
     REGRESSION,
@@ -233,6 +233,8 @@ class Pipeline(Operator):
         out = self._run_stage(k, block)
         features = stage.output_features(block.features)
         done = block.with_X(out["X"], features, keep_sparse=not stage.takes_sparse)
+        if "why" in out:
+            done.raised = _findings.joined(block.raised, out["why"])
         if not block.log_wanted:
             return done, {}
         return done, {name: column for name, column in out.items() if name.startswith("log:")}
@@ -240,22 +242,22 @@ class Pipeline(Operator):
     def _answered(self, block: Block, logs: Columns) -> Columns:
         """Predictor and detectors over a block of transformed features."""
         if not self._tail:
-            return {"X": block.X, **logs}
+            return _findings.added({"X": block.X, **logs}, block.raised)
         _refuse_sparse(block, self._tail[0])
         k = len(self._transformers)
         detectors = self._tail[1:]
         asked = _prequential.asked(block, self._tail[0].needs_label) if detectors else block
         outputs = self._run_stage(k, asked)
+        outputs = _findings.added(outputs, block.raised)
         if not detectors:
             return {**outputs, **logs} if logs else outputs
         logged = block.logged if self._tail[0].needs_label else None
         if asked.logged is not None:
             asked = asked.replace(logged=logged and logged.under(f"{k}/"))
-        errors = _prequential.errors(asked, outputs, str(self.task))
         for detector in detectors:
             assert isinstance(detector, Detector)  # the constructor saw to it
-            alarm = detector.watch(errors)
-            outputs["alarm"] = outputs["alarm"] | alarm if "alarm" in outputs else alarm
+            values = _prequential.signal(detector.watches, asked, outputs, str(self.task))
+            outputs = _findings.added(outputs, detector.find(values))
         return {**_prequential.hidden(outputs, block), **logs}
 
     def _run_stage(self, k: int, block: Block) -> Columns:
@@ -276,7 +278,7 @@ class Pipeline(Operator):
         logs.setdefault(f"log:{k}/X", block.X)  # a stage that fills gaps says what it saw
         if block.sparse is not None and stage.takes_sparse:
             logs[f"log:{k}/sparse"] = block.sparse.packed()
-        said = {f"log:{k}/{name}": column for name, column in plain.items()}
+        said = {f"log:{k}/{name}": c for name, c in plain.items() if name not in ("alarm", "why")}
         return plain | said | logs  # of a transformer, X in and X out: it learns on what came in
 
     def load_kernels(self) -> None:
