@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from streamlearn.block import OBSERVE, PREDICT
+from streamlearn.block import NO_TIME, OBSERVE, PREDICT
 from streamlearn.connectors.append import AppendFile
 from streamlearn.contracts import Answers, Json
 
 if TYPE_CHECKING:
     from streamlearn.connectors.sinks import Tables
+
+
+_KINDS = {"promote": "promotion", "rollback": "rollback"}  # by the action of a finding
 
 
 class Alert(NamedTuple):
@@ -25,10 +28,11 @@ class Alert(NamedTuple):
 class Alerts:
     """Makes records of alarms; counts them.
 
-    A record: `alert`, its number, from 0; `kind`, drift; `event`, the number of the event in the
-    stream, or of the last one before the label; `raised_by`, event or label; `id` of that event or
-    of the label's, where events have ids; `model`; and of an event `topic`, `partition`, `offset`
-    and `time`, ms since 1970, where they are known.
+    A record: `alert`, its number, from 0; `kind`, drift, or promotion or rollback of a model;
+    `event`, the number of the event in the stream, or of the last one before the label;
+    `raised_by`, event or label; `id` of that event or of the label's, where events have ids; `time`
+    of the row, ms since 1970, and of an event `topic`, `partition` and `offset`, where they are
+    known; `model`; `findings`, a list of `contracts.Finding`: what was found, and what was done.
     """
 
     def __init__(self, tables: "Tables | None", model: str) -> None:
@@ -46,9 +50,12 @@ class Alerts:
             yield Alert(self._record(answers, row, int(number[row]), event), event)
 
     def _record(self, answers: Answers, row: int, number: int, event: int | None) -> dict[str, Any]:
+        why = answers.outputs.get("why")
+        findings = [] if why is None or why[row] is None else list(why[row])
+        actions = [found.get("action") for found in findings]
         record: dict[str, Any] = {
             "alert": self.count,
-            "kind": "drift",
+            "kind": next((_KINDS[action] for action in actions if action in _KINDS), "drift"),
             "event": answers.first_row + number,
             "raised_by": "label" if event is None else "event",
         }
@@ -57,16 +64,24 @@ class Alerts:
             record["id"] = answers.block.ids[row : row + 1].tolist()[0]
         if self._model:
             record["model"] = self._model
+        times = answers.block.times
+        if times is not None and int(times[row]) != NO_TIME:
+            record["time"] = int(times[row]) // 1_000_000
         if event is not None and answers.origins is not None:
             origins = answers.origins
             topic, partition = origins.partitions[int(origins.partition[event])]
             record |= {"topic": topic, "partition": partition}
             record["offset"] = int(origins.offset[event])
             record["time"] = int(origins.times[event]) // 1_000_000
-        return record
+        return record | {"findings": findings}
 
 
-_encoder = msgspec.json.Encoder(enc_hook=str)
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: numbers of NumPy as numbers, anything else as text."""
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def alert_json(record: dict[str, Any]) -> bytes:

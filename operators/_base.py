@@ -457,6 +457,13 @@ class Detector(Operator, base.DriftDetector):
         """Why the last value fed raised an alarm; a subclass adds `statistic` and what it has."""
         return {"detector": type(self).__name__, "watches": self.watches}
 
+    @property
+    def standing(self) -> dict[str, Json]:
+        """What it stands at now, for metrics and pages: numbers by name, `statistic` and `limit`
+        among them where it has them. Read once a second; changes nothing.
+        """
+        return {}
+
     def _run(self, block: Block) -> Columns:
         values = np.where(block.mode & UNSCORED != 0, block.X[:, 0], np.nan)
         return _findings.added({"alarm": np.zeros(block.n, np.uint8)}, self.find(values))

@@ -4,7 +4,7 @@ import numpy as np
 from river import base
 
 from streamlearn.block import F8, I8
-from streamlearn.contracts import Finding
+from streamlearn.contracts import Finding, Json
 from streamlearn.jit.adwin import ALARMED, ROSE, SIZES, SPREAD, TOTAL, WIDTH, adwin_first_alarm
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Detector
@@ -81,6 +81,11 @@ class ADWIN(Detector, base.DriftDetector):
         """What the mean of the window did, and its length once the older part was dropped."""
         how = "rose" if self.rose else "fell"
         return super().finding() | {"how": how, "mean": self.estimation, "window": self.width}
+
+    @property
+    def standing(self) -> dict[str, Json]:
+        """The mean of the window and its length."""
+        return {"mean": self.estimation, "window": self.width}
 
     @property
     def rose(self) -> bool:

@@ -34,6 +34,7 @@ from streamlearn.contracts import (
     State,
 )
 from streamlearn.errors import UserError
+from streamlearn.vitals import Vitals
 
 _log = logging.getLogger(__name__)
 _SLICE = 0.05  # seconds: a paced run sleeps and hands out events in slices this long
@@ -150,6 +151,7 @@ class Engine:
         block_rows: most rows of a block. pace: events a second, None for as fast as it goes.
         limit: end after so many events of the stream (a restart counts those before it).
         progress: called with the engine after every block; reads events, alarms, rejects.
+        vitals: notes what the engine does, for health, metrics and a live page.
         beat: called before every poll, also where nothing comes: a sign that the loop is moving.
         shutdown_timeout: seconds after SIGINT or SIGTERM in which `run` must end, or it is cut off;
             None for as long as it takes.
@@ -182,6 +184,7 @@ class Engine:
         pace: float | None = None,
         limit: int | None = None,
         progress: "Callable[[Engine], None] | None" = None,
+        vitals: Vitals | None = None,
         beat: Callable[[], None] | None = None,
         shutdown_timeout: float | None = None,
         max_wait: float = 0.1,
@@ -191,7 +194,7 @@ class Engine:
         self.source, self.pipeline, self.evaluation = source, pipeline, evaluation
         self.sink, self.alerts, self.dead_letters = sink, alerts, dead_letters
         self.checkpoints, self.delivery = checkpoints, delivery
-        self.spill, self.recorder, self.beat = spill, recorder, beat
+        self.spill, self.recorder, self.beat, self.vitals = spill, recorder, beat, vitals
         self.shutdown_timeout = shutdown_timeout
         self.every_events, self.every_seconds = every_events, every_seconds
         self.block_rows, self.pace, self.limit = block_rows, pace, limit
@@ -302,9 +305,8 @@ class Engine:
 
     def _take(self, batch: Batch) -> None:
         """Run, measure and write one block; nothing of it is durable yet."""
-        block = batch.block
+        block, began = batch.block, self.clock()
         if block.n:
-            began = self.clock()
             outputs = self.pipeline.run(block)
             took = self.clock() - began
             if self.recorder is not None:
@@ -316,6 +318,8 @@ class Engine:
         if batch.rejects:
             self._reject(batch.rejects)
         self._positions, self._unsaved = batch.positions, True
+        if self.vitals is not None:
+            self.vitals.ran(self.clock() - began, batch.origins)
         if self.progress is not None:
             self.progress(self)
 
@@ -324,6 +328,8 @@ class Engine:
             self.sink.write(answers)
         alarm = answers.outputs.get("alarm")
         if alarm is not None and (rose := int(np.count_nonzero(alarm))):
+            if self.vitals is not None:
+                self.vitals.alarmed(answers, self.alarms)
             self.alarms += rose
             if self.alerts is not None:
                 self.alerts.write(answers)
@@ -336,6 +342,8 @@ class Engine:
                 where = f"{reject.partition}, record {reject.position}"
                 _log.warning("%s: %s; left out (no dead-letter sink)", where, reject.reason)
         self.rejects += len(rejects)
+        if self.vitals is not None:
+            self.vitals.rejected(rejects)
 
     # -- when --------------------------------------------------------------------------------------
 
@@ -425,8 +433,12 @@ class Engine:
         sinks = {name: sink.commit() for name, sink in self._outputs().items()}
         # 2. state: one file with the state and all positions, the source's too; from here it counts
         if self.checkpoints is not None:
+            began = self.clock()
             number = self.checkpoints.save(self._unit(sinks))
             self._saved += 1
+            if self.vitals is not None:
+                seconds = self.clock() - began
+                self.vitals.saved(number, seconds, self.checkpoints.file_of(number))
             # 3. offsets: what is told to a broker may be told only now
             if self.delivery is not None:
                 self.delivery.saved(number, self._positions)

@@ -179,7 +179,7 @@ class GroupRun:
 
     def _made(self, number: int, member: Membership, partitions: Partitions) -> Engine:
         """The engine of a partition. Raises: NotYetError while its label partition lacks."""
-        from streamlearn.runner import engine_of
+        from streamlearn.runner import engine_of, vitals_of
 
         if missing := partitions.missing(number):
             raise NotYetError(missing)
@@ -191,7 +191,7 @@ class GroupRun:
         if added:
             _log.warning("partition %d: was added; begins with a fresh model", number)
         self.jobs[number] = job
-        engine = engine_of(job)
+        engine = engine_of(job, vitals=vitals_of(job))
         self.watch.add(_name(number), engine, job.outputs)
         return engine
 

@@ -4,6 +4,7 @@
 process again would not help. `/health/ready` answers 200 while partitions are assigned, the
 checkpoint is loaded, the broker answers and the lag is under its limit. Both give the same JSON.
 Numbers are gathered within the loop, once a second; the threads that answer read a finished dict.
+What a record or an id could be part of is for the live page and metrics: it is no part of health.
 """
 
 import json
@@ -19,7 +20,12 @@ from streamlearn.engine import Engine
 from streamlearn.errors import UserError
 
 _PERIOD = 1.0  # seconds between two looks at the lag
+_MAX_DETECTORS = 20  # whose statistics are told
+_MAX_FEATURES = 20  # of each
 Status = dict[str, Json]
+_HEALTH = frozenset(  # of a lineage, what health tells
+    ("assigned", "events", "dead_letters", "alarms", "rolling", "in_flight", "lag")
+)
 NOT_LOADED = "the checkpoint is not loaded yet"
 
 
@@ -42,7 +48,7 @@ class Watch:
         self._max_lag, self._stalled, self._clock = max_lag, stalled, clock
         self._engines: dict[str, tuple[Engine, Any]] = {}
         self._beaten = clock()
-        self._next = self._beaten
+        self._next = self._looked = self._beaten
         self._lineages: dict[str, Status] = {}
 
     def add(self, name: str, engine: Engine, outputs: Any = None) -> None:
@@ -63,8 +69,14 @@ class Watch:
 
     def look(self) -> None:
         """Gather the numbers of all engines; within their loop."""
-        engines = self._engines.items()
-        self._lineages = {name: snapshot(engine, outputs) for name, (engine, outputs) in engines}
+        now, engines, found = self._clock(), self._engines.items(), {}
+        for name, (engine, outputs) in engines:
+            found[name] = told = snapshot(engine, outputs)
+            before = self._lineages.get(name)
+            if before is not None and now > self._looked:
+                made = told["events"] - before["events"]
+                told["events_per_second"] = made / (now - self._looked)
+        self._lineages, self._looked = found, now
 
     @property
     def lineages(self) -> dict[str, Status]:
@@ -116,10 +128,19 @@ def _connected(engine: Engine, outputs: Any) -> bool:
 
 
 def snapshot(engine: Engine, outputs: Any = None) -> Status:
-    """The numbers of one engine; within its loop."""
-    sources = _sources(engine)
-    measured = getattr(engine.evaluation, "rolling", None)
+    """The numbers of one engine, as plain values; within its loop.
+
+    `assigned`, `events`, `dead_letters`, `alarms`, `rolling` (the first metric), `in_flight`, `lag`
+    of each partition; `events_per_second` since the look before; `standing` of the evaluation;
+    `labels`, as the source reports them; `drift`: of each detector its `stage`, `detector`,
+    `watches` and what it stands at; `version` of the model, where it has several;
+    `state_bytes`; and what `Vitals.told` says. None or empty for what the run does not have.
+    """
+    sources, evaluation = _sources(engine), engine.evaluation
+    measured = getattr(evaluation, "rolling", None)
     lags = {name: lag for source in sources for name, lag in source.lag().items()}
+    standing, report = getattr(evaluation, "standing", None), getattr(engine.source, "report", None)
+    vitals = engine.vitals
     return {
         "assigned": all(source.assigned for source in sources),
         "events": engine.events,
@@ -129,7 +150,53 @@ def snapshot(engine: Engine, outputs: Any = None) -> Status:
         "in_flight": 0 if outputs is None else outputs.in_flight,
         "lag": {name: {"records": lag.records, "seconds": lag.seconds}
                 for name, lag in lags.items()},
+        "events_per_second": None,
+        "standing": None if standing is None else standing(),
+        "labels": None if report is None else report(),
+        "drift": [] if vitals is None else drift_of(engine.pipeline),
+        "version": _version(engine.pipeline),
+        "state_bytes": None if vitals is None else vitals.measured(engine.pipeline),
+        **({} if vitals is None else vitals.told()),
     }  # fmt: skip
+
+
+def drift_of(pipeline: Any) -> list[Status]:
+    """What the detectors of a pipeline stand at: those among its stages, and within them."""
+    found: list[Status] = []
+    for stage in getattr(pipeline, "stages", ()):
+        _gather(type(stage).__name__, stage, found)
+    return found
+
+
+def _gather(stage: str, operator: Any, found: list[Status]) -> None:
+    standing = getattr(operator, "standing", None)
+    if isinstance(standing, dict) and len(found) < _MAX_DETECTORS:
+        told = {
+            "stage": stage,
+            "detector": type(operator).__name__,
+            "watches": str(getattr(operator, "watches", "features")),
+        }
+        features = standing.get("features")
+        told |= standing if features is None else standing | {"features": features[:_MAX_FEATURES]}
+        found.append(told)
+    members = getattr(operator, "_members", None)
+    for member in members().values() if callable(members) else ():
+        _gather(stage, member, found)
+
+
+def _version(pipeline: Any) -> int | None:
+    """The number of the model that serves, of the first stage that has one."""
+    stages = getattr(pipeline, "stages", ())
+    return next((stage.version for stage in stages if hasattr(stage, "version")), None)
+
+
+def brief(status: Status) -> Status:
+    """A status with what health tells of its lineages, and no more."""
+    lineages = {
+        name: {key: value for key, value in told.items() if key in _HEALTH}
+        for name, told in status.get("lineages", {}).items()
+    }
+    return status | ({"lineages": lineages} if lineages else {})
 
 
 def together(statuses: Mapping[str, Status]) -> Status:
@@ -192,7 +259,7 @@ def _handler(status: Callable[[], Status]) -> type[BaseHTTPRequestHandler]:
             if what not in ("live", "ready"):
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return
-            found = status()
+            found = brief(status())
             body = json.dumps(found).encode()
             good = HTTPStatus.OK if found[what] else HTTPStatus.SERVICE_UNAVAILABLE
             self.send_response(good)

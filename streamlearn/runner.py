@@ -16,6 +16,7 @@ from streamlearn import display, label_sources, logs, topics
 from streamlearn.config import Config
 from streamlearn.connectors.kafka.formats import decoder_of
 from streamlearn.connectors.kafka.wire import AbortedError
+from streamlearn.contracts import Json
 from streamlearn.durable import write_text
 from streamlearn.engine import Engine, Summary
 from streamlearn.errors import UserError
@@ -36,6 +37,7 @@ from streamlearn.job import (
     store_of,
     stream_for,
     user_errors,
+    version_of,
     with_late_labels,
 )
 from streamlearn.label_sources import label_time, section_of
@@ -45,6 +47,7 @@ from streamlearn.rehearsal import rehearse
 from streamlearn.result import Result
 from streamlearn.schema import Schema
 from streamlearn.tape import order_of
+from streamlearn.vitals import Vitals
 
 _log = logging.getLogger(__name__)
 _PAUSE, _LONGEST_PAUSE, _QUIET = 1.0, 30.0, 600.0  # seconds, of beginning anew
@@ -309,8 +312,9 @@ def engine_of(
     limit: int | None = None,
     pace: float | None = None,
     beat: Callable[[], None] | None = None,
+    vitals: Vitals | None = None,
 ) -> Engine:
-    """The engine of a job, not begun. beat: called in its loop, as of `Engine`."""
+    """The engine of a job, not begun. beat: called in its loop; vitals: as of `Engine`."""
     section, watched = job.config.checkpoint, observers or observers_of(job, None)
     every = (None, None) if section is None else how_often(job.config, section)
     # where labels come with their events, to log those without would fill the memory
@@ -331,10 +335,24 @@ def engine_of(
         limit=limit,
         recorder=watched.recorder,
         beat=beat,
+        vitals=vitals,
         shutdown_timeout=job.config.engine.shutdown_timeout,
         spill=job.spill,
         start=job.start,
     )
+
+
+def vitals_of(job: Job) -> Vitals:
+    """What notes the vital signs of a job's engine; alarms are lines of the log."""
+    version = version_of(job)
+    about: dict[str, Json] = {
+        "model": version,
+        "task": str(job.evaluation.task),
+        "target": str(job.schema.target),
+        "window": job.evaluation.window,
+        "stages": [type(stage).__name__ for stage in job.pipeline.stages],
+    }
+    return Vitals(job.labels or job.schema, version, about, log=True)
 
 
 def how_often(config: Config, section: configs.Checkpoint) -> tuple[int | None, float | None]:
@@ -357,7 +375,8 @@ def _executed(
     rehearse(job)
     expected = job.pipeline.expects_labels
     beat = None if watch is None else watch.beat
-    engine = engine_of(job, observers, limit=limit, pace=pace, beat=beat)
+    vitals = None if watch is None else vitals_of(job)
+    engine = engine_of(job, observers, limit=limit, pace=pace, beat=beat, vitals=vitals)
     if watch is not None:
         watch.add(job.name, engine, job.outputs)
     try:

@@ -9,7 +9,10 @@ import pytest
 
 from streamlearn.connectors.kafka.source import Lag
 from streamlearn.errors import UserError
-from streamlearn.health import HealthServer, Watch, together
+from streamlearn.health import HealthServer, Watch, brief, together
+from streamlearn.operators import ADWIN, KalmanClassifier
+from streamlearn.pipeline import Pipeline
+from streamlearn.vitals import Vitals
 
 
 class Source:
@@ -32,6 +35,9 @@ class Measured:
 
     rolling = ("accuracy", 0.5)
 
+    def standing(self) -> dict[str, Any]:
+        return {"scored": 9, "windowed": {"accuracy": 0.5}}
+
 
 class Running:
     """What health wants of an engine."""
@@ -41,6 +47,8 @@ class Running:
         self.source = Read([self.at])
         self.events, self.rejects, self.alarms = 10, 1, 0
         self.evaluation = Measured()
+        self.pipeline = Pipeline(KalmanClassifier(), ADWIN())
+        self.vitals = Vitals(model="m", about={"task": "classification"}, clock=lambda: 5.0)
 
 
 class Outputs(NamedTuple):
@@ -69,11 +77,30 @@ def test_a_run_is_ready_once_its_loop_turns_and_tells_its_numbers() -> None:
     told = watch.status()
     assert told["live"]
     assert told["ready"]
-    assert told["lineages"]["all"] == {
+    assert brief(told)["lineages"]["all"] == {
         "assigned": True, "events": 10, "dead_letters": 1, "alarms": 0, "in_flight": 7,
         "rolling": {"accuracy": 0.5},
         "lag": {"t/0": {"records": 3, "seconds": 0.5}, "t/1": {"records": 0, "seconds": 0.0}},
     }  # fmt: skip
+
+
+def test_a_snapshot_holds_what_metrics_and_the_live_page_show_as_plain_values() -> None:
+    watch, clock = watching(engine := Running())
+    watch.beat()
+    engine.events, clock.now = 30, 102.0
+    engine.vitals.ran(0.002, None)
+    watch.beat()
+    told = watch.lineages["all"]
+    assert json.loads(json.dumps(told)) == told
+    assert told["events_per_second"] == 10.0
+    assert told["about"] == {"task": "classification"}
+    assert told["standing"] == {"scored": 9, "windowed": {"accuracy": 0.5}}
+    assert told["drift"] == [
+        {"stage": "ADWIN", "detector": "ADWIN", "watches": "error", "mean": 0.0, "window": 0}
+    ]
+    assert told["state_bytes"] == engine.pipeline.state_bytes
+    assert (told["blocks"]["n"], told["blocks"]["sum"]) == (1, 0.002)
+    assert told["labels"] is told["checkpoint"] is told["version"] is None
 
 
 @pytest.mark.parametrize(

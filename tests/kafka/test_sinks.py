@@ -311,14 +311,19 @@ def test_a_topic_that_is_not_there_is_one_line_before_anything_is_read(
 def alarms() -> Answers:
     """Rows: event, label, event, label, event; alarms at the first label and the last event."""
     alarm = np.array([0, 1, 0, 0, 1], np.uint8)
-    part = answered(5, [SCORED, LEARN], {"prediction": np.zeros(5), "alarm": alarm})
+    why = np.array([None, None, None, None, None], dtype=object)
+    why[4] = ({"detector": "ADWIN", "how": "rose"},)
+    columns = {"prediction": np.zeros(5), "alarm": alarm, "why": why}
+    part = answered(5, [SCORED, LEARN], columns)
     return part(0, 5)._replace(first_row=10)
 
 
 ALARMS = [
-    {"alert": 0, "kind": "drift", "event": 10, "raised_by": "label", "id": "id1", "model": "m"},
+    {"alert": 0, "kind": "drift", "event": 10, "raised_by": "label", "id": "id1", "model": "m",
+     "findings": []},
     {"alert": 1, "kind": "drift", "event": 12, "raised_by": "event", "id": "id4", "model": "m",
-     "topic": "in", "partition": 0, "offset": 102, "time": T0 + 2},
+     "topic": "in", "partition": 0, "offset": 102, "time": T0 + 2,
+     "findings": [{"detector": "ADWIN", "how": "rose"}]},
 ]  # fmt: skip
 
 
