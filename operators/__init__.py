@@ -20,6 +20,8 @@ from streamlearn.operators.baselines import MajorityClassifier as MajorityClassi
 from streamlearn.operators.baselines import MeanRegressor as MeanRegressor
 from streamlearn.operators.baselines import NoChangeClassifier as NoChangeClassifier
 from streamlearn.operators.baselines import NoChangeRegressor as NoChangeRegressor
+from streamlearn.operators.change_sums import CUSUM as CUSUM
+from streamlearn.operators.change_sums import PageHinkley as PageHinkley
 from streamlearn.operators.encode import Densifier as Densifier
 from streamlearn.operators.encode import HashEncoder as HashEncoder
 from streamlearn.operators.encode import OneHotEncoder as OneHotEncoder
@@ -27,6 +29,10 @@ from streamlearn.operators.encode import OrdinalEncoder as OrdinalEncoder
 from streamlearn.operators.error_memory import ErrorMemory as ErrorMemory
 from streamlearn.operators.error_memory import ErrorMemoryClassifier as ErrorMemoryClassifier
 from streamlearn.operators.error_memory import ErrorMemoryRegressor as ErrorMemoryRegressor
+from streamlearn.operators.error_rate import DDM as DDM
+from streamlearn.operators.error_rate import ECDD as ECDD
+from streamlearn.operators.error_rate import EDDM as EDDM
+from streamlearn.operators.error_rate import RDDM as RDDM
 from streamlearn.operators.expert_mixture import (
     ExpertMixtureClassifier as ExpertMixtureClassifier,
 )
@@ -34,6 +40,8 @@ from streamlearn.operators.expert_mixture import ExpertMixtureRegressor as Exper
 from streamlearn.operators.forecaster import OnlineForecaster as OnlineForecaster
 from streamlearn.operators.hedge_mlp import HedgeMLPClassifier as HedgeMLPClassifier
 from streamlearn.operators.hedge_mlp import HedgeMLPRegressor as HedgeMLPRegressor
+from streamlearn.operators.hoeffding import HDDM_A as HDDM_A
+from streamlearn.operators.hoeffding import HDDM_W as HDDM_W
 from streamlearn.operators.implicit import ImplicitLinearClassifier as ImplicitLinearClassifier
 from streamlearn.operators.implicit import ImplicitLinearRegressor as ImplicitLinearRegressor
 from streamlearn.operators.impute import Imputer as Imputer

@@ -1,0 +1,65 @@
+"""What detectors on one number share: one array of state, one kernel call, what a finding says."""
+
+import math
+from typing import ClassVar
+
+import numpy as np
+
+from streamlearn.block import F8
+from streamlearn.contracts import Finding
+from streamlearn.jit.one_number import ALARMED, LIMIT, ROSE, STATISTIC, WARNED, N
+from streamlearn.operators._base import Detector
+
+
+class OneNumberDetector(Detector):
+    """A detector whose state is `state_`, laid out as `jit/one_number.py` says.
+
+    A subclass calls its kernel, names the size of its state, and hands over its settings.
+    """
+
+    _size: ClassVar[int]
+    _arrays: ClassVar[tuple[str, ...]] = ("state_",)
+    _counters = ("n_detections", "n_rejected")
+
+    def _start(self, *settings: float) -> None:
+        """Empty state; the settings as the kernel reads them, in its order."""
+        self._settings: F8 = np.array(settings, dtype=np.float64)
+        self.state_: F8 = np.zeros(self._size)
+        self.n_detections = 0
+        self.n_rejected = 0
+
+    def first_alarm(self, values: F8) -> int:
+        """Feed values (n,) in order up to and including the first that raises an alarm.
+
+        Returns its index, or -1 when all were fed without one.
+        """
+        at, refused = self._fed(values)
+        self.n_rejected += int(refused)  # without the JIT, kernels give numpy's integers
+        self.n_detections += int(at >= 0)
+        return int(at)
+
+    def _fed(self, values: F8) -> tuple[int, int]:
+        """One call of the kernel: the index of the alarm or -1, how many values were refused."""
+        raise NotImplementedError(f"{type(self).__name__} has no _fed")
+
+    def finding(self) -> Finding:
+        """What was compared with what, what the mean did, and after how many values."""
+        said: Finding = {"how": "rose" if self.rose else "fell", "values": int(self.state_[N])}
+        for name, place in (("statistic", STATISTIC), ("limit", LIMIT)):
+            if math.isfinite(self.state_[place]):
+                said[name] = float(self.state_[place])
+        return super().finding() | said
+
+    @property
+    def rose(self) -> bool:
+        """Whether the mean rose at the alarm of the last value; False when that raised none."""
+        return float(self.state_[ALARMED]) == ROSE
+
+
+class WarningDetector(OneNumberDetector):
+    """A detector that has a warning zone before the alarm."""
+
+    @property
+    def warning_detected(self) -> bool:
+        """Whether the last value is in the warning zone."""
+        return bool(self.state_[WARNED])
