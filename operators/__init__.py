@@ -22,6 +22,7 @@ from streamlearn.operators.baselines import NoChangeClassifier as NoChangeClassi
 from streamlearn.operators.baselines import NoChangeRegressor as NoChangeRegressor
 from streamlearn.operators.change_sums import CUSUM as CUSUM
 from streamlearn.operators.change_sums import PageHinkley as PageHinkley
+from streamlearn.operators.change_point import BayesianChangePoint as BayesianChangePoint
 from streamlearn.operators.encode import Densifier as Densifier
 from streamlearn.operators.encode import HashEncoder as HashEncoder
 from streamlearn.operators.encode import OneHotEncoder as OneHotEncoder
@@ -33,6 +34,8 @@ from streamlearn.operators.error_rate import DDM as DDM
 from streamlearn.operators.error_rate import ECDD as ECDD
 from streamlearn.operators.error_rate import EDDM as EDDM
 from streamlearn.operators.error_rate import RDDM as RDDM
+from streamlearn.operators.error_windows import FHDDM as FHDDM
+from streamlearn.operators.error_windows import STEPD as STEPD
 from streamlearn.operators.expert_mixture import (
     ExpertMixtureClassifier as ExpertMixtureClassifier,
 )
@@ -49,6 +52,7 @@ from streamlearn.operators.kalman import KalmanClassifier as KalmanClassifier
 from streamlearn.operators.kalman import KalmanRegressor as KalmanRegressor
 from streamlearn.operators.kalman_bank import KalmanBankClassifier as KalmanBankClassifier
 from streamlearn.operators.kalman_bank import KalmanBankRegressor as KalmanBankRegressor
+from streamlearn.operators.kswin import KSWIN as KSWIN
 from streamlearn.operators.mixture import (
     GaussianMixtureAnomalyScorer as GaussianMixtureAnomalyScorer,
 )
