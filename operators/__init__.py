@@ -20,9 +20,9 @@ from streamlearn.operators.baselines import MajorityClassifier as MajorityClassi
 from streamlearn.operators.baselines import MeanRegressor as MeanRegressor
 from streamlearn.operators.baselines import NoChangeClassifier as NoChangeClassifier
 from streamlearn.operators.baselines import NoChangeRegressor as NoChangeRegressor
+from streamlearn.operators.change_point import BayesianChangePoint as BayesianChangePoint
 from streamlearn.operators.change_sums import CUSUM as CUSUM
 from streamlearn.operators.change_sums import PageHinkley as PageHinkley
-from streamlearn.operators.change_point import BayesianChangePoint as BayesianChangePoint
 from streamlearn.operators.encode import Densifier as Densifier
 from streamlearn.operators.encode import HashEncoder as HashEncoder
 from streamlearn.operators.encode import OneHotEncoder as OneHotEncoder
