@@ -28,12 +28,11 @@ def by_run_length(prior_var: float, data_var: float, longest: int) -> F8:
 
 
 @part
-def restart(runs: F8, whole: F8, counts: I8, prior_mean: float) -> None:
+def restart(runs: F8, whole: F8, prior_mean: float) -> None:
     """Before the first value: the whole run alone, of length 0."""
     runs[WEIGHT, :] = -math.inf
     runs[MEAN, :] = prior_mean
     whole[WEIGHT], whole[MEAN], whole[STATISTIC] = 0.0, prior_mean, -math.inf
-    counts[:] = 0
 
 
 @part
@@ -79,6 +78,8 @@ def change_point_push(
     runs (2, R), whole (3,), counts (3,) in/out. O(R), R exponentials at most.
     """
     prior_mean, prior_var, data_var, hazard = prior
+    if counts[FED] == 0:
+        restart(runs, whole, prior_mean)
     longest = runs.shape[1]
     held = min(counts[FED], longest)
     observe_whole(value, whole, counts[FED], prior_var, data_var)
@@ -117,8 +118,8 @@ def change_point_first_alarm(
         if not abs(values[t]) <= CALM:
             refused += values[t] == values[t]
             continue
-        if counts[ALARMED] != 0 or counts[FED] == 0:
-            restart(runs, whole, counts, prior[0])
+        if counts[ALARMED] != 0:
+            counts[:] = 0
         whole[STATISTIC] = change_point_push(values[t], runs, whole, counts, prior, by_length)
         if counts[FED] >= least and whole[STATISTIC] > limit:
             fell = runs[MEAN, counts[LIKELIEST]] < whole[MEAN]
