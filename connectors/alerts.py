@@ -84,11 +84,6 @@ def _plain(value: Any) -> Any:
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
-def json_of(value: Any) -> bytes:
-    """Plain values, and those of NumPy, as JSON; null for what is not finite."""
-    return _encoder.encode(value)
-
-
 def alert_json(record: dict[str, Any]) -> bytes:
     """A record as JSON."""
     try:

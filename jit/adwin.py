@@ -7,6 +7,8 @@ older and newer part at a cut; a bucket's spread is the sum of squared deviation
 
 import math
 
+import numpy as np
+
 from streamlearn.jit._compile import F8, I8, kernel, part
 
 TOTAL, SPREAD = 0, 1  # planes of `buckets`, and places in `window`
@@ -105,6 +107,65 @@ def has_cut(buckets: F8, counts: I8, window: F8, delta: float, least: float) -> 
                 if abs(u0 / n0 - u1 / n1) > eps:
                     return True
     return False
+
+
+@part
+def strongest_cut(buckets: F8, counts: I8, window: F8, least: float) -> float:
+    """The largest dp at which some cut between buckets is one (`has_cut`); 0.0 where none is.
+
+    A gap g is a cut up to the dp of g = sqrt(2 r variance dp) + 2/3 r dp.
+    """
+    width = float(counts[WIDTH])
+    variance = window[SPREAD] / width
+    n0, n1, u0, u1 = 0.0, width, 0.0, window[TOTAL]
+    root = 0.0  # of the largest dp so far
+    for level in range(counts[LEVELS] - 1, -1, -1):
+        n = float(1 << level)
+        for i in range(counts[SIZES + level]):
+            u = buckets[TOTAL, level, i]
+            n0, n1, u0, u1 = n0 + n, n1 - n, u0 + u, u1 - u
+            if n1 < least:
+                return root * root
+            if n0 >= least:
+                r = 1.0 / (n0 - least + 1.0) + 1.0 / (n1 - least + 1.0)
+                b = math.sqrt(2.0 * r * variance)
+                gap = abs(u0 / n0 - u1 / n1)
+                if gap > (b + 2.0 / 3.0 * r * root) * root:
+                    root = (math.sqrt(b * b + 8.0 / 3.0 * r * gap) - b) / (4.0 / 3.0 * r)
+    return root * root
+
+
+@kernel
+def adwin_statistics(
+    values: F8, buckets: F8, counts: I8, window: F8, shape: tuple[int, float, int], out: F8
+) -> None:
+    """Feed all values (n,), NaN is skipped; out (n,): the strongest cut where one was sought.
+
+    Arrays as in `adwin_first_alarm` | shape: clock, least, grace. -inf where no test was due.
+    """
+    clock, least, grace = shape
+    for t in range(values.shape[0]):
+        out[t] = -np.inf
+        if values[t] != values[t]:
+            continue
+        insert(values[t], buckets, counts, window)
+        counts[TICK] += 1
+        width = counts[WIDTH]
+        if counts[TICK] % clock == 0 and width > grace and float(width) >= 2.0 * least:
+            out[t] = strongest_cut(buckets, counts, window, least)
+
+
+@kernel
+def adwin_drop(buckets: F8, counts: I8, window: F8, limit: float, least: float) -> None:
+    """After an alarm: drop the oldest buckets for as long as some cut is beyond the limit."""
+    mean = window[TOTAL] / counts[WIDTH]
+    while True:
+        drop_oldest(buckets, counts, window)
+        if counts[WIDTH] < 2.0 * least:
+            break
+        if not strongest_cut(buckets, counts, window, least) > limit:
+            break
+    counts[ALARMED] = ROSE if window[TOTAL] / counts[WIDTH] > mean else FELL
 
 
 @kernel

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from streamlearn.block import F8
-from streamlearn.contracts import Finding, Json
+from streamlearn.contracts import Finding
 from streamlearn.jit.one_number import ALARMED, LIMIT, ROSE, STATISTIC, WARNED, N
 from streamlearn.operators._base import Detector
 
@@ -44,17 +44,11 @@ class OneNumberDetector(Detector):
 
     def finding(self) -> Finding:
         """What was compared with what, what the mean did, and after how many values."""
-        how = "rose" if self.rose else "fell"
-        return super().finding() | {"how": how} | self.standing
-
-    @property
-    def standing(self) -> dict[str, Json]:
-        """What was compared with what at the last value, after how many since the restart."""
-        said: dict[str, Json] = {"values": int(self.state_[N])}
+        said: Finding = {"how": "rose" if self.rose else "fell", "values": int(self.state_[N])}
         for name, place in (("statistic", STATISTIC), ("limit", LIMIT)):
             if math.isfinite(self.state_[place]):
                 said[name] = float(self.state_[place])
-        return said
+        return super().finding() | said
 
     @property
     def rose(self) -> bool:

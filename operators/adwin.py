@@ -1,18 +1,31 @@
 """ADWIN: a drift detector whose window is as long as the mean stands still."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from river import base
 
 from streamlearn.block import F8, I8
 from streamlearn.contracts import Finding, Json
-from streamlearn.jit.adwin import ALARMED, ROSE, SIZES, SPREAD, TOTAL, WIDTH, adwin_first_alarm
+from streamlearn.jit.adwin import (
+    ALARMED,
+    ROSE,
+    SIZES,
+    SPREAD,
+    TOTAL,
+    WIDTH,
+    adwin_drop,
+    adwin_first_alarm,
+    adwin_statistics,
+)
 from streamlearn.operators import _checks
-from streamlearn.operators._base import Detector
+from streamlearn.operators._calibrated import CALIBRATION, Calibrated
 
 _LEVELS = 48  # room for max_buckets * 2 ** 48 values: more than any stream has
 
 
-class ADWIN(Detector, base.DriftDetector):
+class ADWIN(Calibrated, base.DriftDetector):
     """Adaptive windowing: an alarm when two parts of the newest window differ in their means.
 
     Arguments, constants and alarms are those of River 0.26, index by index. After an alarm the
@@ -25,6 +38,10 @@ class ADWIN(Detector, base.DriftDetector):
         max_buckets: buckets of one size before the two oldest merge, >= 1.
         min_window_length: the least number of values on either side of a cut, >= 1.
         grace_period: no test before the window is longer than this, >= 0.
+        average_run_length: events between false alarms, 1,000 to 100,000, whatever the stream's
+            distribution and the detector's age (`Calibrated`); then delta is not used, and the
+            others stay at their defaults. None: `delta` as published, which claims nothing.
+        seed: of the tie-breaks of calibrated alarms.
     State:
         buckets_: (2, 48, max_buckets + 1) float64, sum and spread of each bucket, by level.
         counts_: (52,) int64, levels in use, values fed, width, alarmed, buckets of each level.
@@ -39,8 +56,9 @@ class ADWIN(Detector, base.DriftDetector):
     1
     """
 
-    _arrays = ("buckets_", "counts_", "window_")
+    _arrays = ("buckets_", "counts_", "window_", *CALIBRATION)
     _counters = ("n_detections", "n_rejected")
+    _shape = ("clock", "max_buckets", "min_window_length", "grace_period")
 
     def __init__(
         self,
@@ -49,6 +67,8 @@ class ADWIN(Detector, base.DriftDetector):
         max_buckets: int = 5,
         min_window_length: int = 5,
         grace_period: int = 10,
+        average_run_length: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.delta = _checks.positive("ADWIN", "delta", delta)
@@ -63,12 +83,21 @@ class ADWIN(Detector, base.DriftDetector):
         self.window_: F8 = np.zeros(2)
         self.n_detections = 0
         self.n_rejected = 0
+        self._calibrate(average_run_length, seed)
+
+    @classmethod
+    def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
+        """As published, and calibrated."""
+        yield {}
+        yield {"average_run_length": 1000}
 
     def first_alarm(self, values: F8) -> int:
         """Feed values (n,) in order up to and including the first that raises an alarm.
 
         Returns its index, or -1 when all were fed without one.
         """
+        if self.average_run_length is not None:
+            return self._first_calibrated(values)
         at, refused = adwin_first_alarm(
             values, self.buckets_, self.counts_, self.window_,
             self.delta, self.clock, float(self.min_window_length), self.grace_period,
@@ -76,6 +105,15 @@ class ADWIN(Detector, base.DriftDetector):
         self.n_rejected += int(refused)  # without the JIT, kernels give numpy's integers
         self.n_detections += int(at >= 0)
         return at
+
+    def _statistics(self, scores: F8, out: F8) -> None:
+        shape = (self.clock, float(self.min_window_length), self.grace_period)
+        adwin_statistics(scores, self.buckets_, self.counts_, self.window_, shape, out)
+
+    def _alarm(self) -> None:
+        """Keep the newer part of the window alone."""
+        least = float(self.min_window_length)
+        adwin_drop(self.buckets_, self.counts_, self.window_, self.last_[1], least)
 
     def finding(self) -> Finding:
         """What the mean of the window did, and its length once the older part was dropped."""

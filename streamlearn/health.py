@@ -15,9 +15,6 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-import msgspec
-
-from streamlearn.connectors.alerts import json_of
 from streamlearn.contracts import Json
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
@@ -168,8 +165,7 @@ def drift_of(pipeline: Any) -> list[Status]:
     found: list[Status] = []
     for stage in getattr(pipeline, "stages", ()):
         _gather(type(stage).__name__, stage, found)
-    plain: list[Status] = msgspec.json.decode(json_of(found))  # no infinity is left
-    return plain
+    return found
 
 
 def _gather(stage: str, operator: Any, found: list[Status]) -> None:

@@ -57,12 +57,15 @@ def test_the_tested_floors_are_the_declared_ones() -> None:
 
 
 def test_the_build_takes_along_what_is_no_code() -> None:
-    """Styles and scripts of the report, and the mark that tells type checkers of types."""
+    """Styles and scripts of the report, the mark that tells type checkers of types, limits."""
     found = {path.name for path in PACKAGE.iterdir() if path.is_file() and path.suffix != ".py"}
     assert "py.typed" in found
-    (listed,) = PYPROJECT["tool"]["setuptools"]["package-data"].items()
-    assert listed[0] == "streamlearn"
-    assert set(listed[1]) == found
+    listed = PYPROJECT["tool"]["setuptools"]["package-data"]
+    assert set(listed) == {"streamlearn", "streamlearn.operators"}
+    assert set(listed["streamlearn"]) == found
+    (pattern,) = listed["streamlearn.operators"]
+    data = {path for path in (PACKAGE / "operators").rglob("*.*") if path.suffix == ".json"}
+    assert data == set((PACKAGE / "operators").glob(pattern)) != set()
 
 
 def test_the_changelog_begins_with_what_is_not_released() -> None:

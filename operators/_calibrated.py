@@ -1,0 +1,209 @@
+"""Calibrated detectors: without drift, each event after warm-up alarms with chance 1/A.
+
+A detector's statistic is compared with a limit that depends on its age (values since the last
+restart) and, on a stream of zeros and ones, on the share of ones since then. Given that share, no
+order of the ones is likelier than another, whatever the rate: so a limit that is right given the
+share is right for every rate. Any other stream is replaced by its sequential ranks, which are
+independent and uniform whatever the distribution. The limits are data (`limits/`), found and
+checked by simulation (`benchmarks/calibrate_detectors.py`).
+"""
+
+import functools
+import inspect
+import json
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from streamlearn.block import F8, I8
+from streamlearn.contracts import Finding
+from streamlearn.jit.counter import key_of
+from streamlearn.jit.limits import (
+    AGE,
+    ALARMED,
+    BITS,
+    EDGES,
+    GROUP,
+    ONES,
+    PLACES,
+    RANKS,
+    RATES,
+    REGIME,
+    TICK,
+    first_over,
+    scored,
+)
+from streamlearn.operators import _checks
+from streamlearn.operators._base import Detector
+
+SHORTEST, LONGEST = 1_000, 100_000  # average run lengths that the tables hold
+CALIBRATION = ("tally_", "edges_", "slots_", "last_")  # for the `_arrays` of a subclass
+_FOLDER = Path(__file__).parent / "limits"
+
+
+@functools.cache
+def table(name: str) -> dict[str, Any]:
+    """What is known of a detector: `warm_up`, `jitter`, and `limits` by run length."""
+    found: dict[str, Any] = json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def limits_for(found: dict[str, Any], length: float) -> F8:
+    """The limits (rows, rates + 1) for one average run length, along the logarithm of it."""
+    lengths = sorted(int(one) for one in found["limits"])
+    at = int(np.clip(np.searchsorted(lengths, length, "right") - 1, 0, len(lengths) - 2))
+    low, high = (np.array(found["limits"][str(lengths[k])]) for k in (at, at + 1))
+    share = math.log(length / lengths[at]) / math.log(lengths[at + 1] / lengths[at])
+    between: F8 = low + share * (high - low)
+    return between
+
+
+class Calibrated(Detector):
+    """A detector that takes `average_run_length`.
+
+    A subclass puts CALIBRATION into its `_arrays`, ends its constructor with `_calibrate`, begins
+    `first_alarm` with `_first_calibrated` where `average_run_length` is given, and has
+    `_statistics`. `_shape` names the arguments of which limits were measured at the defaults alone;
+    `_bits_only` says that it takes nothing but zeros and ones.
+    State:
+        tally_: (5,) int64, age, ones, all values ever, regime (bits, ranks), whether alarmed.
+        edges_: (2, 127) float64, the first values since the restart, sorted, and their tie-breaks.
+        slots_: (136,) int64, later values counted in the 128 cells between, and by 16 cells.
+        last_: (2,) float64, statistic and limit of the last alarm.
+    """
+
+    average_run_length: int | None
+    seed: int
+    n_detections: int
+    n_rejected: int
+    _shape: ClassVar[tuple[str, ...]] = ()
+    _bits_only: ClassVar[bool] = False
+
+    def _calibrate(self, average_run_length: int | None, seed: int) -> None:
+        """Check both arguments and get ready; the subclass has made its own state."""
+        owner = type(self).__name__
+        self.seed = _checks.whole(owner, "seed", seed, 0)
+        self.average_run_length = average_run_length
+        known = average_run_length is not None
+        self.tally_: I8 = np.zeros(PLACES if known else 0, dtype=np.int64)
+        self.edges_: F8 = np.zeros((2, EDGES if known else 0))
+        self.slots_: I8 = np.zeros(EDGES + 1 + (EDGES + 1) // GROUP if known else 0, dtype=np.int64)
+        self.last_: F8 = np.zeros(2)
+        if average_run_length is None:
+            return
+        _checks.whole(owner, "average_run_length", average_run_length, SHORTEST)
+        if average_run_length > LONGEST:
+            raise ValueError(
+                f"{owner}: average_run_length must be <= {LONGEST}, got {average_run_length!r}"
+            )
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if name in self._shape and getattr(self, name) != parameter.default:
+                raise ValueError(
+                    f"{owner}: {name} must be {parameter.default!r} with average_run_length, "
+                    f"for which its limits were measured; got {getattr(self, name)!r}"
+                )
+        own = [name for name in self._arrays if name not in CALIBRATION]
+        self._fresh: dict[str, Any] = {name: getattr(self, name).copy() for name in own}
+        self._take(table(owner))
+
+    def _take(self, found: dict[str, Any]) -> None:
+        """Use these limits."""
+        assert self.average_run_length is not None
+        self._warm_up = int(found["warm_up"])
+        self._limits = limits_for(found, self.average_run_length)
+        self._floor = float(self._limits.min())
+        key = key_of(self.seed, type(self).__name__)
+        self._key = key & 0xFFFFFFFF
+        self._jitter: F8 = np.array([*found["jitter"], key >> 32], dtype=np.float64)
+
+    def _statistics(self, scores: F8, out: F8) -> None:
+        """Feed scores (n,), NaN is skipped; out (n,): the statistic after each, -inf for none."""
+        raise NotImplementedError(f"{type(self).__name__} has no _statistics")
+
+    def _alarm(self) -> None:
+        """What else the state says of an alarm, just raised."""
+
+    def _restart(self) -> None:
+        """Begin anew: nothing but the count of values and the regime stays."""
+        for name, fresh in self._fresh.items():
+            getattr(self, name)[...] = fresh
+        self.slots_[:] = 0
+        self.tally_[[AGE, ONES, ALARMED]] = 0
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether the last value raised an alarm of a calibrated detector."""
+        return self.tally_.size > 0 and bool(self.tally_[ALARMED])
+
+    def _first_calibrated(self, values: F8) -> int:
+        """As `first_alarm`."""
+        start = 0
+        while start < values.shape[0]:
+            if self.tally_[ALARMED] and not np.isnan(values[start:]).all():
+                self._restart()
+            n, at = self._walk(values[start:])
+            if at >= 0:
+                self.tally_[ALARMED] = 1
+                self.n_detections += 1
+                self._alarm()
+                return start + at
+            start += n
+            if start < values.shape[0]:  # the first value that is no bit
+                start += self._other(float(values[start]))
+        return -1
+
+    def _other(self, value: float) -> int:
+        """Go on with ranks, from this value on; of a detector of errors, refuse it instead."""
+        if self._bits_only:
+            self.n_rejected += 1
+            return 1
+        self._restart()
+        self.tally_[REGIME] = RANKS
+        return 0
+
+    def _walk(self, values: F8) -> tuple[int, int]:
+        """Feed values up to an alarm or the end of the bits; how many, and where the alarm was."""
+        before = {name: getattr(self, name).copy() for name in (*self._fresh, *CALIBRATION)}
+        n, refused, scores, statistics = self._fed(values)
+        at = int(
+            first_over(
+                statistics, scores, before["tally_"], self._limits, self._floor, self._jitter,
+                self.last_,
+            )
+        )  # fmt: skip
+        if 0 <= at < n - 1:  # too far: once more, up to the alarm
+            for name, array in before.items():
+                if name != "last_":
+                    getattr(self, name)[...] = array
+            n, refused, scores, statistics = self._fed(values[: at + 1])
+        self.n_rejected += refused
+        return n, at
+
+    def _fed(self, values: F8) -> tuple[int, int, F8, F8]:
+        """How many values were fed and how many of them refused, scores, statistics."""
+        age = int(self.tally_[AGE])
+        scores = np.empty(values.shape[0])
+        n, refused = scored(values, self.tally_, self.edges_, self.slots_, self._key, scores)
+        scores = scores[:n]
+        statistics = np.empty(n)
+        self._statistics(scores, statistics)
+        if age < self._warm_up:
+            counted = age + np.cumsum(~np.isnan(scores))
+            statistics[counted < self._warm_up] = -np.inf
+        return n, int(refused), scores, statistics
+
+    def finding(self) -> Finding:
+        """Detector, what it watches; of a calibrated one also statistic, limit and run length."""
+        said = super().finding()
+        if self.average_run_length is None:
+            return said
+        return said | {
+            "statistic": float(self.last_[0]),
+            "limit": float(self.last_[1]),
+            "average_run_length": self.average_run_length,
+        }
+
+
+__all__ = ["BITS", "CALIBRATION", "RATES", "REGIME", "TICK", "Calibrated", "limits_for", "table"]

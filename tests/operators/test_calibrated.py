@@ -1,0 +1,191 @@
+"""Calibrated alarms: ranks by their definition, limits, what is refused, and the chance itself."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
+
+from streamlearn import operators
+from streamlearn.block import F8
+from streamlearn.jit.limits import EDGES, GROUP, PLACES, RANKS, REGIME, scored
+from streamlearn.operators import _calibrated
+from streamlearn.operators._calibrated import Calibrated
+
+CALIBRATED = sorted(
+    name
+    for name, kind in operators.exported().items()
+    if issubclass(kind, Calibrated) and (_calibrated._FOLDER / f"{name}.json").exists()
+)
+KEY = 12345
+
+
+def ranks(values: F8) -> F8:
+    """The sequential ranks of a stream, as a detector without bits gets them."""
+    tally = np.zeros(PLACES, dtype=np.int64)
+    tally[REGIME] = RANKS
+    slots = np.zeros(EDGES + 1 + (EDGES + 1) // GROUP, dtype=np.int64)
+    out = np.empty(values.shape[0])
+    scored(values, tally, np.zeros((2, EDGES)), slots, KEY, out)
+    return out
+
+
+def detector(name: str, length: int = 1000, **arguments: Any) -> Any:
+    return getattr(operators, name)(average_run_length=length, **arguments)
+
+
+@pytest.mark.jit
+def test_a_rank_is_the_place_among_all_values_so_far_or_within_its_cell() -> None:
+    """The first 127 exactly; later ones to within the two of the first 127 around them."""
+    values = np.random.default_rng(0).normal(size=1500)
+    got = ranks(values)
+    for t in range(1500):
+        below = (values[:t] < values[t]).sum()
+        low, high = below, below
+        if t > EDGES:
+            edges = np.sort(np.append(values[:EDGES], (-np.inf, np.inf)))
+            at = np.searchsorted(edges, values[t])
+            low = (values[:t] <= edges[at - 1]).sum()
+            high = (values[:t] < edges[at]).sum()
+        assert low <= got[t] * (t + 1) <= high + 1
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("kind", ["normal", "lognormal", "bits", "dice", "constant"])
+def test_ranks_are_uniform_and_independent_whatever_the_distribution(kind: str) -> None:
+    """At single ages over many streams: before and after the first 127, with ties, too."""
+    rng = np.random.default_rng(1)
+    draws: dict[str, Any] = {
+        "normal": lambda: rng.normal(size=400),
+        "lognormal": lambda: rng.lognormal(size=400),
+        "bits": lambda: (rng.random(400) < 0.1) * 1.0,
+        "dice": lambda: rng.integers(0, 6, 400) * 1.0,
+        "constant": lambda: np.ones(400),
+    }
+    seen = np.empty((1500, 400))
+    for k in range(1500):
+        tally = np.zeros(PLACES, dtype=np.int64)
+        tally[REGIME] = RANKS
+        slots = np.zeros(EDGES + 1 + (EDGES + 1) // GROUP, dtype=np.int64)
+        scored(draws[kind](), tally, np.zeros((2, EDGES)), slots, k, seen[k])
+    for t in (0, 1, 30, 126, 127, 128, 200, 399):
+        assert stats.kstest(seen[:, t], "uniform").pvalue > 1e-4
+    for a, b in ((0, 1), (50, 51), (126, 127), (127, 128), (300, 301), (20, 399)):
+        assert abs(np.corrcoef(seen[:, a], seen[:, b])[0, 1]) < 4.5 / np.sqrt(1500)
+
+
+@pytest.mark.jit
+def test_monotone_changes_of_scale_change_no_alarm() -> None:
+    values = np.random.default_rng(2).normal(np.arange(3000) // 1000, 1.0)
+    for name in CALIBRATED:
+        if not getattr(operators, name)._bits_only:
+            one, other = detector(name), detector(name)
+            assert_array_equal(one.watch(values), other.watch(np.exp(values)))
+            assert one.n_detections >= 2
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("name", CALIBRATED)
+@given(cuts=st.lists(st.integers(0, 1500), max_size=6), kind=st.sampled_from(["bits", "numbers"]))
+def test_alarms_and_state_do_not_depend_on_the_cut(name: str, cuts: list[int], kind: str) -> None:
+    rng = np.random.default_rng(3)
+    values = (rng.random(1500) < np.repeat([0.1, 0.6, 0.1], 500)).astype(np.float64)
+    if kind == "numbers":
+        values[700:] = rng.normal(np.repeat([0.0, 2.0], 400), 1.0)
+    values[[5, 400, 900]] = np.nan, 1e300, np.inf
+    whole, parts = detector(name), detector(name)
+    alarms = np.concatenate([parts.watch(piece) for piece in np.split(values, sorted(cuts))])
+    assert_array_equal(whole.watch(values), alarms)
+    assert whole.n_detections == parts.n_detections == alarms.sum() > 0
+    assert whole.n_rejected == parts.n_rejected >= 2
+    for array in whole._arrays:
+        assert_array_equal(getattr(whole, array), getattr(parts, array))
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_values_that_say_nothing_leave_no_trace(name: str) -> None:
+    """NaN, infinite and huge ones; a constant, zeros and ones never alarm and never fail."""
+    rng = np.random.default_rng(4)
+    values = (rng.random(1200) < np.repeat([0.1, 0.5], 600)).astype(np.float64)
+    noisy = np.insert(values, [3, 400, 400, 800], [np.nan, np.inf, -1e300, np.nan])
+    plain, other = detector(name), detector(name)
+    alarms = np.flatnonzero(plain.watch(values))
+    kept = np.delete(other.watch(noisy), [3, 401, 402, 803])
+    assert_array_equal(alarms, np.flatnonzero(kept))
+    assert (plain.n_rejected, other.n_rejected) == (0, 2)
+    for constant in (0.0, 1.0, 7.5):
+        detector(name, 100_000).watch(np.full(2000, constant))
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_a_finding_says_statistic_and_limit(name: str) -> None:
+    rng = np.random.default_rng(5)
+    values = (rng.random(3000) < np.repeat([0.1, 0.7], 1500)).astype(np.float64)
+    one = detector(name, 10_000)
+    found = [entry[0] for entry in one.find(values) if entry is not None]
+    assert found
+    for finding in found:
+        assert finding["detector"] == name
+        assert finding["statistic"] > finding["limit"]
+        assert finding["average_run_length"] == 10_000
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("source", ["bits", "lognormal"])
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_the_chance_of_an_alarm_is_one_in_a(name: str, source: str) -> None:
+    """A = 1,000, ages up to 3 A; the whole check is benchmarks/calibrate_detectors.py.
+
+    Lives are independent and a life's alarms are at most one, so the count of alarms is within the
+    20 % that are claimed, and four standard deviations of what is drawn here.
+    """
+    kind = getattr(operators, name)
+    if kind._bits_only and source != "bits":
+        return
+    one = detector(name)
+    rng = np.random.default_rng(6)
+    alarms = events = 0
+    while events < 250_000:
+        values = (
+            rng.lognormal(size=3000) if source == "lognormal" else (rng.random(3000) < 0.2) * 1.0
+        )
+        one.reset()
+        at = one.first_alarm(values)
+        alarms += at >= 0
+        events += (at + 1 if at >= 0 else 3000) - one._warm_up
+    expected = events / 1000
+    assert abs(alarms - expected) < 0.2 * expected + 4.0 * np.sqrt(expected)
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_limits_lie_between_those_of_the_run_lengths_around(name: str) -> None:
+    found = _calibrated.table(name)
+    low, high = (np.array(found["limits"][n]) for n in ("3000", "10000"))
+    between = _calibrated.limits_for(found, 5477.2255750516615)  # the geometric mean
+    assert_allclose(between, (low + high) / 2.0)
+    assert_allclose(_calibrated.limits_for(found, 100_000), found["limits"]["100000"])
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+@pytest.mark.parametrize(
+    ("length", "rule"),
+    [
+        (999, "average_run_length must be a whole number >= 1000, got 999"),
+        (100_001, "average_run_length must be <= 100000, got 100001"),
+        (1e4, r"average_run_length must be a whole number >= 1000, got 10000\.0"),
+    ],
+)
+def test_run_lengths_that_were_not_measured_are_refused(name: str, length: Any, rule: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: {rule}$"):
+        detector(name, length)
+
+
+def test_limits_are_those_of_the_defaults_alone() -> None:
+    rule = "ADWIN: clock must be 32 with average_run_length, for which its limits were measured"
+    with pytest.raises(ValueError, match=f"^{rule}; got 8$"):
+        operators.ADWIN(clock=8, average_run_length=1000)
