@@ -9,10 +9,11 @@ from benchmarks import clock, streams
 from streamlearn import operators
 from streamlearn.block import Block
 from streamlearn.evaluation import Evaluation
-from streamlearn.operators._base import Operator, Regressor, Transformer
+from streamlearn.operators._base import Detector, Operator, Regressor, Transformer
 
 WIDTHS = (8, 54, 500)
 ROWS = {8: 1000, 54: 1000, 500: 200}  # rows of a block
+ERROR_RATE = 0.2  # of the bits that a detector watches
 
 
 class Figure(NamedTuple):
@@ -91,7 +92,10 @@ def make(name: str) -> Operator:
 
 
 def block_for(operator: Operator, d: int) -> Block:
-    """A block that the operator takes; a transformer of categories gets one column of them."""
+    """A block that the operator takes: categories for transformers of them, bits for detectors."""
     category = operator.takes_categories and isinstance(operator, Transformer)
     classes = not isinstance(operator, Regressor)
-    return streams.block(ROWS[d], d, classes=classes, category=category)
+    block = streams.block(ROWS[d], d, classes=classes, category=category)
+    if isinstance(operator, Detector):
+        block.X[:, 0] = np.random.default_rng(0).random(block.n) < ERROR_RATE
+    return block

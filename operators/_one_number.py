@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from streamlearn.block import F8
-from streamlearn.contracts import Finding
+from streamlearn.contracts import Finding, Json
 from streamlearn.jit.one_number import ALARMED, LIMIT, ROSE, STATISTIC, WARNED, N
 from streamlearn.operators._base import Detector
 
@@ -33,22 +33,25 @@ class OneNumberDetector(Detector):
 
         Returns its index, or -1 when all were fed without one.
         """
-        at, refused = self._fed(values)
+        at, refused = self._first(values)
         self.n_rejected += int(refused)  # without the JIT, kernels give numpy's integers
         self.n_detections += int(at >= 0)
         return int(at)
 
-    def _fed(self, values: F8) -> tuple[int, int]:
+    def _first(self, values: F8) -> tuple[int, int]:
         """One call of the kernel: the index of the alarm or -1, how many values were refused."""
-        raise NotImplementedError(f"{type(self).__name__} has no _fed")
+        raise NotImplementedError(f"{type(self).__name__} has no _first")
 
     def finding(self) -> Finding:
         """What was compared with what, what the mean did, and after how many values."""
         said: Finding = {"how": "rose" if self.rose else "fell", "values": int(self.state_[N])}
-        for name, place in (("statistic", STATISTIC), ("limit", LIMIT)):
-            if math.isfinite(self.state_[place]):
-                said[name] = float(self.state_[place])
-        return super().finding() | said
+        return super().finding() | said | self.standing
+
+    @property
+    def standing(self) -> dict[str, Json]:
+        """Statistic and limit of the last value; one that is not finite is left out."""
+        at = {"statistic": float(self.state_[STATISTIC]), "limit": float(self.state_[LIMIT])}
+        return {name: value for name, value in at.items() if math.isfinite(value)}
 
     @property
     def rose(self) -> bool:

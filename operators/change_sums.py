@@ -64,7 +64,7 @@ class PageHinkley(OneNumberDetector, base.DriftDetector):
         up, down = _watched("PageHinkley", mode)
         self._start(self.min_instances, self.delta, self.threshold, self.alpha, up, down)
 
-    def _fed(self, values: F8) -> tuple[int, int]:
+    def _first(self, values: F8) -> tuple[int, int]:
         return page_hinkley_first_alarm(values, self.state_, self._settings)
 
 
@@ -107,5 +107,5 @@ class CUSUM(OneNumberDetector, base.DriftDetector):
         up, down = _watched("CUSUM", mode)
         self._start(self.min_instances, self.delta, self.threshold, 1.0, up, down)
 
-    def _fed(self, values: F8) -> tuple[int, int]:
+    def _first(self, values: F8) -> tuple[int, int]:
         return cusum_first_alarm(values, self.state_, self._settings)

@@ -52,7 +52,7 @@ class DDM(WarningDetector, base.BinaryDriftAndWarningDetector):
         self.drift_threshold = _checks.positive("DDM", "drift_threshold", drift_threshold)
         self._start(self.warm_start, self.warning_threshold, self.drift_threshold)
 
-    def _fed(self, values: F8) -> tuple[int, int]:
+    def _first(self, values: F8) -> tuple[int, int]:
         return ddm_first_alarm(values, self.state_, self._settings)
 
 
@@ -89,7 +89,7 @@ class EDDM(WarningDetector, base.BinaryDriftAndWarningDetector):
         self.alpha = _checks.between("EDDM", "alpha", alpha, self.beta, 1.0)
         self._start(self.warm_start, self.alpha, self.beta)
 
-    def _fed(self, values: F8) -> tuple[int, int]:
+    def _first(self, values: F8) -> tuple[int, int]:
         return eddm_first_alarm(values, self.state_, self._settings)
 
 
@@ -148,7 +148,7 @@ class RDDM(WarningDetector, base.BinaryDriftAndWarningDetector):
         )  # fmt: skip
         self.bits_: U1 = np.zeros(self.min_stable_size, dtype=np.uint8)
 
-    def _fed(self, values: F8) -> tuple[int, int]:
+    def _first(self, values: F8) -> tuple[int, int]:
         return rddm_first_alarm(values, self.state_, self.bits_, self._settings)
 
     def finding(self) -> Finding:
@@ -190,5 +190,5 @@ class ECDD(WarningDetector, base.BinaryDriftAndWarningDetector):
             raise ValueError(f"ECDD: lambda_val must be < 1, got {lambda_val!r}")
         self._start(self.min_instances, 0.5, 0.0, self.lambda_val)
 
-    def _fed(self, values: F8) -> tuple[int, int]:
+    def _first(self, values: F8) -> tuple[int, int]:
         return ecdd_first_alarm(values, self.state_, self._settings)

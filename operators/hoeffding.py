@@ -68,7 +68,7 @@ class HDDM_A(WarningDetector, base.BinaryDriftAndWarningDetector):  # River's na
         gate = _gate(drift, warning)
         self._start(cut, drift, warning, self.two_sided_test, 0.0, gate)
 
-    def _fed(self, values: F8) -> tuple[int, int]:
+    def _first(self, values: F8) -> tuple[int, int]:
         return hddm_a_first_alarm(values, self.state_, self._settings)
 
 
@@ -118,5 +118,5 @@ class HDDM_W(WarningDetector, base.BinaryDriftAndWarningDetector):  # River's na
         gate = _gate(drift, warning)
         self._start(drift, drift, warning, self.two_sided_test, self.lambda_val, gate)
 
-    def _fed(self, values: F8) -> tuple[int, int]:
+    def _first(self, values: F8) -> tuple[int, int]:
         return hddm_w_first_alarm(values, self.state_, self._settings)

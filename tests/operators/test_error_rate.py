@@ -171,6 +171,13 @@ def test_the_first_error_after_none_is_an_alarm_of_ddm() -> None:
     assert json.loads(json.dumps(finding, allow_nan=False)) == finding
 
 
+def test_where_a_detector_stands_is_plain_json() -> None:
+    detector = DDM()
+    assert detector.standing == {"statistic": 0.0, "limit": 0.0}
+    detector.watch(np.tile([0.0, 1.0], 50))
+    assert 0.0 < detector.standing["statistic"] < detector.standing["limit"] == 3.0  # type: ignore[operator]
+
+
 @pytest.mark.jit
 def test_a_long_warning_is_an_alarm_of_rddm() -> None:
     values = np.random.default_rng(1).random(3000) < np.repeat([0.2, 0.23], [1000, 2000])
