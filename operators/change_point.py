@@ -6,7 +6,7 @@ import numpy as np
 from river import base
 
 from streamlearn.block import F8, I8
-from streamlearn.contracts import Finding
+from streamlearn.contracts import Finding, Json
 from streamlearn.jit.change_point import (
     ALARMED,
     LIKELIEST,
@@ -101,10 +101,17 @@ class BayesianChangePoint(Detector, base.DriftDetector):
 
     def finding(self) -> Finding:
         """The probability of the likeliest run, its length and mean, and the mean before."""
-        run = int(self.counts_[LIKELIEST])
-        means = {"mean": float(self.runs_[MEAN, run]), "before": float(self.whole_[MEAN])}
-        said = {"statistic": self.statistic, "limit": _LIMIT, "run_length": run}
-        return super().finding() | {"how": "rose" if self.rose else "fell"} | said | means
+        return super().finding() | {"how": "rose" if self.rose else "fell"} | self.standing
+
+    @property
+    def standing(self) -> dict[str, Json]:
+        """As a finding has it; the limit alone before the first value."""
+        said: dict[str, Json] = {"limit": _LIMIT}
+        if math.isfinite(self.statistic):
+            run = int(self.counts_[LIKELIEST])
+            said |= {"statistic": self.statistic, "run_length": run}
+            said |= {"mean": float(self.runs_[MEAN, run]), "before": float(self.whole_[MEAN])}
+        return said
 
     @property
     def statistic(self) -> float:

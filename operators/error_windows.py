@@ -7,7 +7,7 @@ import numpy as np
 from river import base
 
 from streamlearn.block import F8, I8, U1
-from streamlearn.contracts import Finding
+from streamlearn.contracts import Finding, Json
 from streamlearn.jit.error_windows import (
     ALARMED,
     ALL,
@@ -39,6 +39,22 @@ class _ErrorWindow(Detector, base.DriftDetector):
         self.n_rejected += int(refused)
         self.n_detections += int(at >= 0)
         return at
+
+    def finding(self) -> Finding:
+        """What the errors did, and what the detector stands at."""
+        return super().finding() | {"how": "rose" if self.rose else "fell"} | self.standing
+
+    @property
+    def standing(self) -> dict[str, Json]:
+        """The last statistic where there is one, its limit, and the error rate in the window."""
+        said: dict[str, Json] = {"limit": self._limit, "mean": self.estimation}
+        said["window"] = self.ring_.shape[0]
+        return said | ({"statistic": self.statistic} if math.isfinite(self.statistic) else {})
+
+    @property
+    def _limit(self) -> float:
+        """An alarm is raised where the statistic is greater."""
+        return 1.0
 
     @property
     def statistic(self) -> float:
@@ -121,11 +137,6 @@ class FHDDM(_ErrorWindow):
         )  # fmt: skip
         return self._told(at, refused)
 
-    def finding(self) -> Finding:
-        """How far the accuracy fell below its best, in units of the bound."""
-        said = {"how": "rose", "statistic": self.statistic, "limit": 1.0, "mean": self.estimation}
-        return super().finding() | said | {"window": self.sliding_window_size}
-
 
 class STEPD(_ErrorWindow):
     """Test of equal proportions: an alarm when the newest errors differ from all before them.
@@ -169,17 +180,18 @@ class STEPD(_ErrorWindow):
         Returns its index, or -1 when all were fed without one.
         """
         values = np.asarray(values, dtype=np.float64)
-        limit = _upper(self.alpha_drift)
-        at, refused = stepd_first_alarm(values, self.ring_, self.counts_, self.said_, limit)
+        at, refused = stepd_first_alarm(values, self.ring_, self.counts_, self.said_, self._limit)
         return self._told(at, refused)
 
     def finding(self) -> Finding:
         """What the error rate of the window did against the one before it, and z."""
         newest = int(self.counts_[NEWEST])
         before = (int(self.counts_[ALL]) - newest) / (int(self.counts_[FED]) - self.window_size)
-        limit = {"statistic": self.statistic, "limit": _upper(self.alpha_drift)}
-        said = {"mean": self.estimation, "before": before, "window": self.window_size}
-        return super().finding() | {"how": "rose" if self.rose else "fell"} | limit | said
+        return super().finding() | {"before": before}
+
+    @property
+    def _limit(self) -> float:
+        return _upper(self.alpha_drift)
 
     @property
     def warning_detected(self) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 from river import base
 
 from streamlearn.block import F8, I8
-from streamlearn.contracts import Finding
+from streamlearn.contracts import Finding, Json
 from streamlearn.jit.kswin import ALARMED, FED, SIZES, WHERE, kswin_first_alarm, share_outside
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Detector
@@ -95,9 +95,14 @@ class KSWIN(Detector, base.DriftDetector):
 
     def finding(self) -> Finding:
         """The KS distance, its p-value, and whether the newest values are larger or smaller."""
-        how = {"how": "rose" if int(self.counts_[WHERE]) > 0 else "fell"}
-        said = {"statistic": self.distance, "limit": self._limit, "p_value": self.p_value}
-        return super().finding() | how | said | {"window": self.window_size}
+        how: Finding = {"how": "rose" if self.rose else "fell", "p_value": self.p_value}
+        return super().finding() | how | self.standing
+
+    @property
+    def standing(self) -> dict[str, Json]:
+        """The distance of the last test and the one that raises an alarm, where one can."""
+        said: dict[str, Json] = {"statistic": self.distance, "window": self.window_size}
+        return said | ({"limit": self._limit} if math.isfinite(self._limit) else {})
 
     @property
     def rose(self) -> bool:

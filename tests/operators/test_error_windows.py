@@ -1,5 +1,6 @@
 """FHDDM against River's, STEPD against its formula with SciPy's tail, after every bit."""
 
+import json
 import math
 from typing import Any
 
@@ -158,6 +159,17 @@ def test_what_is_no_bit_is_skipped_and_counted(make: Any) -> None:
     assert (clean.n_rejected, dirty.n_rejected) == (0, 5)
     for constant in (0.0, 1.0):
         assert make().first_alarm(np.full(1000, constant)) == -1
+
+
+@pytest.mark.parametrize("make", [FHDDM, STEPD])
+def test_what_it_stands_at_is_json(make: Any) -> None:
+    detector = make()
+    assert set(json.loads(json.dumps(detector.standing, allow_nan=False))) == {
+        "limit", "mean", "window",
+    }  # fmt: skip
+    detector.first_alarm(np.tile([0.0, 1.0], 60))
+    assert detector.standing["statistic"] == detector.statistic
+    assert detector.standing["mean"] == 0.5
 
 
 @pytest.mark.parametrize(
