@@ -31,8 +31,8 @@ DELTA, LOG_ALPHA, GAP, SAMPLES, CLASSES, REPAIRED = range(3, 9)
 N_SCALARS = 9
 # places in the settings p, after those of `lift`
 (S_W, S2, LR_DELTA, DELTA_MAX, LR_ALPHA, DECAY_MEAN, SOFTMAX, CENTRE, RESCALE,
- QR_EVERY, BALANCE, PAIRS, KEY) = range(2, 15)  # fmt: skip
-N_SETTINGS = 15
+ QR_EVERY, BALANCE, PAIRS, KEY, DELTA_MIN) = range(2, 16)  # fmt: skip
+N_SETTINGS = 16
 
 _PREDICT, _LEARN = 1, 2
 _REJECT, _EMPTY, _TARGET, _SKIP = lift.REJECT, lift.EMPTY, lift.TARGET, lift.SKIP
@@ -58,11 +58,15 @@ def work_rows(form: str, D: int) -> int:
 
 
 @part
-def drift(s: F8) -> tuple[float, float]:
-    """gamma and 1 - gamma^2 of all time updates that are due: gamma^2 = exp(-delta (gap + 1))."""
-    if s[DELTA] == 0.0:
+def drift(s: F8, p: F8) -> tuple[float, float]:
+    """gamma and 1 - gamma^2 of all time updates that are due: gamma^2 = exp(-delta (gap + 1)).
+
+    delta counts as p[DELTA_MIN] at least.
+    """
+    delta = max(s[DELTA], p[DELTA_MIN])
+    if delta == 0.0:
         return 1.0, 0.0
-    loss = -math.expm1(-s[DELTA] * (s[GAP] + 1.0))
+    loss = -math.expm1(-delta * (s[GAP] + 1.0))
     return math.sqrt(1.0 - loss), loss
 
 
@@ -141,7 +145,7 @@ def settle(
     if c == _SKIP:
         blank(t, outputs, targets is None, out[0], out[1])
         return 0.0
-    g, loss = drift(s)
+    g, loss = drift(s, p)
     v, a_b = latent(F[t], work[U_ROW], p[S_W], loss)
     project(m, F[t], work[NU_ROW])
     if targets is None:
@@ -340,7 +344,7 @@ def condition_standard(f: F8, noise: float, state: State, fixed: Fixed) -> None:
     p, work = fixed
     D = A.shape[0]
     u, z = work[U_ROW, :D], work[Z_ROW, :D]
-    g, loss = drift(s)
+    g, loss = drift(s, p)
     g2, floor = 1.0 - loss, loss * p[S_W]
     S = noise
     for i in range(D):
@@ -381,7 +385,7 @@ def condition_joseph(f: F8, noise: float, state: State, fixed: Fixed) -> None:
     p, work = fixed
     D = A.shape[0]
     u, k, b = work[U_ROW, :D], work[Z_ROW, :D], work[EXTRA_ROW, :D]
-    g, loss = drift(s)
+    g, loss = drift(s, p)
     g2, floor = 1.0 - loss, loss * p[S_W]
     S = noise
     for i in range(D):
@@ -498,7 +502,7 @@ def condition_sqrt(f: F8, noise: float, state: State, fixed: Fixed) -> None:
     shrink = 1.0
     s[GAP] += 1.0
     if s[SAMPLES] % p[QR_EVERY] == 0.0:
-        loss = -math.expm1(-s[DELTA] * s[GAP])
+        loss = -math.expm1(-max(s[DELTA], p[DELTA_MIN]) * s[GAP])
         if loss > 0.0:
             g = math.sqrt(1.0 - loss)
             root_drift(R, work[EXTRA_ROW + 1 :, :D], g, math.sqrt(loss * p[S_W]))

@@ -75,7 +75,7 @@ def look(f: F8, state: State, fixed: Fixed, first: int) -> None:
         if not alive(h, outputs, first):
             continue
         symmetric_product(A[h], f, seen[h])
-        g, loss = drift(heads[h])
+        g, loss = drift(heads[h], p)
         v, a_b = latent(f, seen[h], p[S_W], loss)
         nu = 0.0
         if h >= first:

@@ -68,6 +68,7 @@ class Operator(base.Base):
     cheap_snapshot: bool = True
     recalls_input: bool = False  # then a block is not cut where a label meets its event
     needs_pickle: bool = False
+    exact: bool = False  # what it learns twice it counts twice: nothing to gain from repetition
     task: str | None = None  # what a predictor predicts
 
     _features: Features = NO_FEATURES

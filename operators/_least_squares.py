@@ -27,6 +27,7 @@ class LeastSquares(Supervised):
         "weights_", "inverse_", "outputs_", "scalars_", "inputs_",
     )  # fmt: skip
     _inputs_rows: ClassVar[int] = 2  # rows of inputs_
+    exact = True
     _refresh_every = 0  # lessons; 0 is never
     _walker: ClassVar[Any] = staticmethod(rls.walk)
 

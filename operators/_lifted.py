@@ -93,6 +93,7 @@ class Lifted(Lifting):
     A subclass gives `_walk` and `_n_troubles` too.
     """
 
+    exact = True
     sigma_w2: float
     sigma2: float
     feature_norm2: float

@@ -4,18 +4,19 @@ from typing import Any
 
 import numpy as np
 
-from streamlearn.block import F8, Block, Columns, Features
+from streamlearn.block import F8, LEARN, UNSCORED, Block, Columns, Features
 from streamlearn.contracts import Finding, State, merged
 from streamlearn.operators import _checks, _findings, _prequential
 from streamlearn.operators._base import Classifier, Detector, Operator, Regressor
 from streamlearn.operators._findings import Found
 from streamlearn.operators._members import Listener, ask, first_rise
+from streamlearn.operators._policies import Actions, Policy, Recent, actions, taught
 from streamlearn.operators.adwin import ADWIN
 from streamlearn.operators.foreign import as_stage
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
 
-POLICIES = ("notify", "reset", "inflate", "background")
-_COUNTS = ("n_alarms_", "n_warnings_", "_serving", "_born")
+_RECENT = ("recent_X", "recent_y", "recent_weight", "recent_value")
+_COUNTS = ("n_alarms_", "n_warnings_", "_serving", "_born", "_hasty")
 
 
 class _Adaptive(Listener):
@@ -24,31 +25,35 @@ class _Adaptive(Listener):
     def __init__(
         self,
         model: Operator | Any,
-        detector: Detector | Any,
-        policy: str = "reset",
+        detector: Detector | Any = None,
+        policy: Policy = "reset",
         warning: Detector | Any = None,
         factor: float = 10.0,
     ) -> None:
         owner = type(self).__name__
         self.model = as_stage(model)
-        self.detector = _listener(owner, "detector", detector)
-        self.policy = _checks.choice(owner, "policy", policy, POLICIES)
+        self.detector = _listener(owner, "detector", ADWIN() if detector is None else detector)
+        self.policy = policy
         self.warning = None if warning is None else _listener(owner, "warning", warning)
         self.factor = _checks.number(owner, "factor", factor)
         if self.factor <= 1:
             raise ValueError(f"{owner}: factor must be > 1, got {factor!r}")
         if self.model.task != self.task:
             raise ValueError(f"{owner}: model must do {self.task}, got {type(self.model).__name__}")
-        if policy == "inflate" and not hasattr(self.model, "inflate"):
-            name = type(self.model).__name__
-            raise ValueError(f"{owner}: policy inflate needs a covariance, {name} keeps none")
+        self._actions = actions(owner, policy, self.factor)
+        _check_abilities(owner, self._actions, self.model)
         self.takes_categories = self.model.takes_categories
         self.takes_sparse, self.takes_nan = self.model.takes_sparse, self.model.takes_nan
-        self.cheap_snapshot = self.model.cheap_snapshot
-        self._early = self._early_listener() if policy == "background" else None
+        self.cheap_snapshot, self.exact = self.model.cheap_snapshot, self.model.exact
+        self._recent = None
+        if "replay" in self._actions:
+            self._recent = Recent(int(self._actions["replay"]["rows"]), self.takes_nan)
+            self.takes_sparse = False
+        self._early = self._early_listener() if "background" in self._actions else None
         self._background: Operator | None = None
         self.needs_pickle = any(member.needs_pickle for member in self._members().values())
         self._serving = self._born = 0  # numbers of the model, and of the last one that was born
+        self._hasty = 0  # lessons until the model forgets as usual again
         self.n_alarms_ = 0
         self.n_warnings_ = 0
 
@@ -71,9 +76,9 @@ class _Adaptive(Listener):
 
     def _run(self, block: Block) -> Columns:
         asked = _prequential.asked(block)
-        if self.policy == "notify":
+        if "notify" in self._actions:
             outputs = ask(self.model, self._serving, asked)
-            found = self._rises(_prequential.errors(asked, outputs, str(self.task)))
+            found = self._rises(self._signal(self.detector, asked, outputs))
             self.n_alarms_ += int(np.count_nonzero(found))
             quiet = {"alarm": np.zeros(block.n, np.uint8)}
             return _prequential.hidden(_findings.added(outputs | quiet, found), block)
@@ -81,10 +86,10 @@ class _Adaptive(Listener):
 
     def _piece(self, block: Block) -> tuple[Columns, int]:
         """Run rows up to and including the first that calls for a change, and make the change."""
+        block = self._while_hasty(block)
         before = self.model.snapshot() if block.n > 1 else None
         outputs = ask(self.model, self._serving, block)
-        errors = _prequential.errors(block, outputs, str(self.task))
-        cut, alarmed, warned = self._listen(errors)
+        cut, alarmed, warned = self._listen(block, outputs)
         if before is not None and 0 <= cut < block.n - 1:
             self.model.restore(before)
             block = block.rows(0, cut + 1)
@@ -95,8 +100,36 @@ class _Adaptive(Listener):
         outputs |= self._marks(block.n, alarmed, warned)
         if alarmed:
             outputs = _findings.added(outputs, _findings.at(block.n, -1, self._finding()))
+        if self._recent is not None:
+            self._recent.add(block, self._signal(self.detector, block, outputs))
+        self._slow_down(block)
         self._change(alarmed, warned)
         return outputs, block.n
+
+    def _while_hasty(self, block: Block) -> Block:
+        """The rows up to the lesson after which the model forgets as usual again."""
+        if self._hasty == 0:
+            return block
+        lessons = np.flatnonzero(taught(block))
+        if len(lessons) < self._hasty:
+            return block
+        return block.rows(0, int(lessons[self._hasty - 1]) + 1)
+
+    def _slow_down(self, block: Block) -> None:
+        """Count the lessons of a piece during which the model forgets faster."""
+        if self._hasty:
+            self._hasty -= int(np.count_nonzero(taught(block)))
+            self._set_pace()
+
+    def _set_pace(self) -> None:
+        """Let the model forget faster, or as usual."""
+        if "forget" in self._actions:
+            memory = self._actions["forget"]["memory"] if self._hasty else None
+            self.model.hasten(memory)  # type: ignore[attr-defined]  # checked when made
+
+    def _signal(self, detector: Detector, block: Block, outputs: Columns) -> F8:
+        """What a detector is fed, (n,): what it watches of the model."""
+        return _prequential.signal(detector.watches, block, outputs, str(self.task))
 
     def _rises(self, errors: F8) -> Found:
         """The findings on each row whose error raised an alarm."""
@@ -109,21 +142,23 @@ class _Adaptive(Listener):
 
     def _finding(self) -> Finding:
         """What the detector found, and what is done about it."""
-        return self.detector.finding() | {"action": self.policy}
+        return self.detector.finding() | {"action": "+".join(self._actions)}
 
-    def _listen(self, errors: F8) -> tuple[int, bool, bool]:
+    def _listen(self, block: Block, outputs: Columns) -> tuple[int, bool, bool]:
         """The first row of an alarm or a warning (-1: none), and which of them it is."""
+        errors = self._signal(self.detector, block, outputs)
         if self._early is None:
             alarm = first_rise(self.detector, errors)
             return alarm, alarm >= 0, False
         heard = self._early.snapshot()
-        warning = first_rise(self._early, errors)
+        early = self._signal(self._early, block, outputs)
+        warning = first_rise(self._early, early)
         alarm = first_rise(self.detector, errors if warning < 0 else errors[: warning + 1])
         if alarm < 0:
             return warning, False, warning >= 0
         if alarm != warning:  # it heard rows that come after the cut
             self._early.restore(heard)
-            first_rise(self._early, errors[: alarm + 1])
+            first_rise(self._early, early[: alarm + 1])
         return alarm, True, alarm == warning
 
     def _marks(self, n: int, alarmed: bool, warned: bool) -> Columns:
@@ -151,9 +186,22 @@ class _Adaptive(Listener):
             self._born += 1
 
     def _adapt(self) -> None:
-        if self.policy == "inflate":
-            self.model.inflate(self.factor)  # type: ignore[attr-defined]  # checked when made
-            return
+        """Do what the policies say, in their order."""
+        anew = False
+        for name, arguments in self._actions.items():
+            if name == "inflate":
+                self.model.inflate(arguments["factor"])  # type: ignore[attr-defined]  # checked
+            elif name == "forget":
+                self._hasty = int(arguments["rows"])
+            elif name == "replay":
+                self._replay(int(arguments["times"]), UNSCORED if anew else LEARN)
+            else:
+                anew = self._begin_anew()
+        self._set_pace()
+
+    def _begin_anew(self) -> bool:
+        """Go on with the background model or, without one, a fresh one; whether it is fresh."""
+        fresh = self._background is None
         if self._background is None:
             self.model.reset()
         else:
@@ -162,6 +210,14 @@ class _Adaptive(Listener):
         self.detector.reset()
         if self._early is not None:
             self._early.reset()
+        return fresh
+
+    def _replay(self, times: int, mode: int) -> None:
+        """Learn the last rows again, those that came after the likeliest change."""
+        assert self._recent is not None
+        n = self._recent.since_change()
+        for _ in range(times if n else 0):
+            self.model.run(self._recent.block(n, mode, self._features, self._labels))
 
     def load_kernels(self) -> None:
         """Adapt once without a reason, so that no kernel compiles at the first alarm."""
@@ -184,7 +240,8 @@ class _Adaptive(Listener):
         """Snapshots of the model, the detectors and the background model."""
         own = {name: getattr(self, name) for name in (*_COUNTS, "_features", "_labels")}
         members = {name: (m, m.snapshot()) for name, m in self._members().items()}
-        return own | {"members": members}
+        kept = None if self._recent is None else [c.copy() for c in self._recent.columns()]
+        return own | {"members": members, "recent": kept}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go back to a snapshot, to the models of then."""
@@ -195,13 +252,20 @@ class _Adaptive(Listener):
         self._background = members["background"][0] if "background" in members else None
         for member, taken in members.values():
             member.restore(taken)
+        if self._recent is not None:
+            self._recent.put(*snapshot["recent"])
+        self._set_pace()
 
     def state(self) -> State:
         """The states of the members, and how often it alarmed and warned."""
         table = super().state().table
         table |= {name: getattr(self, name) for name in _COUNTS}
         members = {name: member.state() for name, member in self._members().items()}
-        return merged(members, table | {"has_background": self._background is not None})
+        arrays, table = merged(members, table | {"has_background": self._background is not None})
+        if self._recent is not None:
+            kept = zip(_RECENT, self._recent.columns(), strict=True)
+            arrays |= {name: column.copy() for name, column in kept}
+        return State(arrays, table)
 
     def load(self, state: State) -> None:
         """Take over what `state` gave; refused if the parameters were others."""
@@ -211,18 +275,26 @@ class _Adaptive(Listener):
         self._background = self._fresh() if state.table["has_background"] else None
         for name, member in self._members().items():
             member.load(state.under(name))
+        if self._recent is not None:
+            self._recent.put(*(state.arrays[name] for name in _RECENT))
+        self._set_pace()
 
     def reset(self) -> None:
         """Forget everything learnt, alarms included; names of features and classes stay."""
         self._background = None
         self.n_alarms_ = self.n_warnings_ = self._serving = self._born = self._stride = 0
+        self._hasty = 0
+        if self._recent is not None:
+            self._recent.clear()
+        self._set_pace()
         for member in self._members().values():
             member.reset()
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of all members."""
-        return sum(member.state_bytes for member in self._members().values())
+        """Bytes of all members, and of the rows kept to be learnt again."""
+        kept = 0 if self._recent is None else self._recent.nbytes
+        return kept + sum(member.state_bytes for member in self._members().values())
 
 
 class AdaptiveClassifier(_Adaptive, Classifier):
@@ -230,17 +302,28 @@ class AdaptiveClassifier(_Adaptive, Classifier):
 
     Args:
         model: a classifier, a pipeline that ends in one, or a River or scikit-learn classifier.
-        detector: fed 1 for a wrong answer, 0 for a right one, after every learnt row.
-        policy: `notify` reports; `reset` starts the model anew; `inflate` widens its covariance by
-            `factor`; `background` starts a second model at a warning and swaps it in at the alarm
-            (Gomes et al. 2017, Adaptive random forests for evolving data stream classification).
+        detector: fed 1 for a wrong answer, 0 for a right one, after every learnt row, or what it
+            `watches`; default: ADWIN.
+        policy: what is done at an alarm: a name, `{name: {argument: value}}`, or a list of these,
+            which are done in their order.
+            notify: reports, nothing else; alone.
+            reset: starts the model anew.
+            inflate: widens its covariance by `factor`, > 1.
+            forget: as if it remembered `memory` (50) labels at most, for `rows` (200) labels.
+            background: starts a second model at a warning and swaps it in at the alarm (Gomes et
+            al. 2017, Adaptive random forests for evolving data stream classification).
+            replay: learns again, `times` (1) over, those of the last `rows` (200) labelled rows
+            that came after the likeliest change of what the detector watches (a step, by least
+            squares). An `exact` model, which counts twice what it learns twice, must have begun
+            anew before: `[reset, replay]`.
         warning: the detector of warnings for `background`; default: as `detector`, delta times 10.
-        factor: for `inflate`, > 1.
-    An alarm because the error fell is no reason to act: a model that is still learning gets better.
+        factor: default of `inflate`, > 1.
+    On twelve abrupt drifts `[reset, replay]` is the best of them (docs, drift adaptation). An alarm because the error fell is no reason to act: a model that is still learning gets better.
     Where a detector says what the mean did (`rose`, as ADWIN does), such alarms are passed over.
 
     Outputs: those of the model, `alarm` (n,) uint8, with `background` also `warning` (n,) uint8.
-    Cost: the model's, the detector's, and a snapshot of the model a block. After an alarm the rows
+    Cost: the model's, the detector's, and a snapshot of the model a block; with `replay` a copy of
+        each labelled row, and memory for 2 `rows`. After an alarm the rows
         before it are run again (restore and rerun), so the cut of blocks never shows.
     Raises: ValueError for parameters that do not fit together.
     >>> from streamlearn.operators import ADWIN, AdaptiveClassifier, KalmanClassifier
@@ -253,7 +336,7 @@ class AdaptiveClassifier(_Adaptive, Classifier):
     @classmethod
     def _unit_test_params(cls) -> Any:
         """Members for River's checks and the conformance suite."""
-        for policy in POLICIES:
+        for policy in ("notify", "reset", "inflate", "background", ["reset", "forget", "replay"]):
             yield {"model": KalmanClassifier(), "detector": ADWIN(), "policy": policy}
 
 
@@ -271,20 +354,38 @@ class AdaptiveRegressor(_Adaptive, Regressor):
     @classmethod
     def _unit_test_params(cls) -> Any:
         """Members for River's checks and the conformance suite."""
-        for policy in POLICIES:
+        for policy in ("notify", "reset", "inflate", "background", ["reset", "forget", "replay"]):
             yield {"model": KalmanRegressor(), "detector": ADWIN(), "policy": policy}
 
 
 def Adaptive(
     model: Operator | Any,
-    detector: Detector | Any,
-    policy: str = "reset",
+    detector: Detector | Any = None,
+    policy: Policy = "reset",
     warning: Detector | Any = None,
     factor: float = 10.0,
 ) -> AdaptiveClassifier | AdaptiveRegressor:
     """`AdaptiveClassifier` or `AdaptiveRegressor`, as the task of the model says."""
     family = AdaptiveRegressor if as_stage(model).task == "regression" else AdaptiveClassifier
     return family(model, detector, policy, warning, factor)
+
+
+def _check_abilities(owner: str, wanted: Actions, model: Operator) -> None:
+    """Refuse a policy that the model cannot follow, or would be worse for."""
+    name = type(model).__name__
+    if "inflate" in wanted and not hasattr(model, "inflate"):
+        raise ValueError(f"{owner}: policy inflate needs a covariance, {name} keeps none")
+    if "forget" in wanted and not hasattr(model, "hasten"):
+        raise ValueError(
+            f"{owner}: policy forget needs a model that can forget faster for a while "
+            f"(Kalman or LiteRVFL), got {name}"
+        )
+    before = list(wanted)[: list(wanted).index("replay")] if "replay" in wanted else ["reset"]
+    if model.exact and not {"reset", "background"} & set(before):
+        raise ValueError(
+            f"{owner}: policy replay must come after reset or background, for {name} is exact: "
+            f"what it learns twice it counts twice; got {', '.join(wanted)}"
+        )
 
 
 def _listener(owner: str, name: str, given: Any) -> Detector:

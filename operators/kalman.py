@@ -218,6 +218,16 @@ class _KalmanHead(Lifted):
         for A in self._covariances():
             widen(A, float(factor), self.sigma_w2)
 
+    def hasten(self, memory: float | None) -> None:
+        """From here on forget as if delta were 1 / memory at least; None: as delta says, again.
+
+        memory: labels, >= 1. It is a setting of this object, not part of its state; delta goes on
+        learning. `delta_max` does not bind it.
+        """
+        if memory is not None and _checks.number(type(self).__name__, "memory", memory) < 1.0:
+            raise ValueError(f"{type(self).__name__}: memory must be >= 1, got {memory!r}")
+        self._settings[kalman.DELTA_MIN] = 0.0 if memory is None else 1.0 / memory
+
     def _covariances(self) -> list[F8]:
         """The covariance matrices, or roots, that are in use."""
         return [self._covariance[h] for h in self._alive()] if self._apart else [self._covariance]
@@ -283,6 +293,7 @@ class _KalmanHead(Lifted):
         heads = self._alive() if self._apart else [0]
         for h, A in zip(heads, self._covariances(), strict=True):
             delta = self._heads[h, kalman.DELTA] if self._apart else self.delta_
+            delta = max(delta, self._settings[kalman.DELTA_MIN])
             loss = -math.expm1(-delta * steps)
             drifted(A, loss, self.sigma_w2)
             if self.decay_mean and h >= self._first:

@@ -33,6 +33,7 @@ class _Mixture(Operator):
     are, so that it does not depend on how the stream was cut.
     """
 
+    exact = True
     _arrays: ClassVar[tuple[str, ...]] = (
         "mu_", "Lam_", "components_", "moments_", "classes_", "buffer_", "scalars_",
     )  # fmt: skip

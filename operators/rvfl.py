@@ -7,7 +7,7 @@ import numpy as np
 from river import base
 
 from streamlearn.block import BOOLEAN, F8, LEARN, NUMBER, Block, Columns, Features
-from streamlearn.jit import lift, rvfl
+from streamlearn.jit import lift, rls, rvfl
 from streamlearn.jit import random_features as activations
 from streamlearn.jit.counter import key_of, normals
 from streamlearn.operators import _checks
@@ -114,6 +114,17 @@ class _LiteRVFL(_Nodes, LeastSquares):
     def _lam(self) -> float:
         """The factor by which the weight of a lesson fades with each that follows."""
         return 1.0 if self.memory is None else 1.0 - 1.0 / self.memory
+
+    def hasten(self, memory: float | None) -> None:
+        """From here on remember so many lessons at most; None: as `memory` says, again.
+
+        memory: lessons, > 1. It is a setting of this object, not part of its state.
+        """
+        if memory is not None and _checks.number(type(self).__name__, "memory", memory) <= 1.0:
+            raise ValueError(f"{type(self).__name__}: memory must be > 1, got {memory!r}")
+        lam = self._lam if memory is None else min(self._lam, 1.0 - 1.0 / memory)
+        self._settings[rls.LAM] = lam
+        self._settings[rls.LEAK] = (1.0 - lam) * self.ridge if self.leaky else 0.0
 
     @property
     def _first_variance(self) -> float:

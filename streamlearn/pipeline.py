@@ -79,8 +79,10 @@ class Pipeline(Operator):
         self.takes_sparse = any(stage.takes_sparse for stage in self.stages)
         self.cheap_snapshot = all(stage.cheap_snapshot for stage in self.stages)
         self.needs_pickle = any(stage.needs_pickle for stage in self.stages)
-        if self._tail and hasattr(self._tail[0], "inflate"):
-            self.inflate = self._tail[0].inflate
+        self.exact = bool(self._tail) and self._tail[0].exact
+        for ability in ("inflate", "hasten"):
+            if self._tail and hasattr(self._tail[0], ability):
+                setattr(self, ability, getattr(self._tail[0], ability))
         self.expects_labels = True
         self._pending = EventLog()
         self._frozen = False

@@ -292,7 +292,7 @@ def _located(error: Exception, path: str, arguments: Mapping[str, Any]) -> str:
         return f"{_prefix(path)}needs more memory than there is: {error}; choose a smaller size"
     _, _, message = str(error).partition(": ")
     name, _, rule = message.partition(" ")
-    if name.partition("[")[0] in arguments:
+    if re.split(r"[\[.]", name)[0] in arguments:
         return f"{_prefix(f'{path}.{name}'.lstrip('.'))}{rule}"
     return f"{_prefix(path)}{error}"
 

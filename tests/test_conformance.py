@@ -20,7 +20,6 @@ from river import drift, linear_model, multiclass, preprocessing
 
 from streamlearn import operators
 from streamlearn.operators._base import Operator
-from streamlearn.operators.adaptive import POLICIES
 from streamlearn.pipeline import Pipeline
 from streamlearn.testing import (
     MODES,
@@ -58,6 +57,15 @@ EXTREMES: dict[str, Callable[[Stream], Stream]] = {
     "duplicates": lambda stream: stream.changed(X=np.tile(stream.X[:1], (stream.n, 1))),
     "nothing": lambda stream: stream.changed(X=np.full(stream.X.shape, np.nan)),
     "weights": lambda stream: stream.changed(weight=stream.weight * 1e12),
+}
+
+
+POLICIES: dict[str, Any] = {
+    "notify": "notify",
+    "reset": "reset",
+    "inflate": "inflate",
+    "background": "background",
+    "all": {"background": None, "forget": {"memory": 5, "rows": 12}, "replay": {"rows": 15}},
 }
 
 
@@ -99,13 +107,13 @@ def _composed() -> dict[str, Make]:
         "Pipeline of numbers": lambda: pipeline(operators.KalmanRegressor(), _nervous()),
     }
 
-    def acting(policy: str) -> Make:
+    def acting(policy: Any) -> Make:
         return lambda: pipeline(
             scaler(),
             operators.AdaptiveClassifier(kalman(), _nervous(), policy, warning=_nervous(0.99)),
         )
 
-    return made | {f"Adaptive {policy}": acting(policy) for policy in POLICIES}
+    return made | {f"Adaptive {name}": acting(policy) for name, policy in POLICIES.items()}
 
 
 def _examples(name: str, law: Law) -> int:

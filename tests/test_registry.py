@@ -192,7 +192,7 @@ def test_an_operator_is_handed_through() -> None:
         ({"KalmanHead": {"random_features": "many"}}, r"^pipeline\[2\]\.random_features: must be "),
         ({"ADWIN": {"delta": 2}}, r"^pipeline\[2\]\.delta: must be "),
         (
-            {"Adaptive": {"model": "Kalman"}},
+            {"Adaptive": {"detector": "ADWIN"}},
             r"^pipeline\[2\]: AdaptiveClassifier needs the argumen",
         ),
         (
@@ -206,6 +206,14 @@ def test_an_operator_is_handed_through() -> None:
         (
             {"Adaptive": {"model": "Kalman", "detector": "ADWIN", "policy": "hope"}},
             r"^pipeline\[2\]\.policy: must be one of .*, got 'hope'$",
+        ),
+        (
+            {"Adaptive": {"model": "Kalman", "policy": ["reset", {"forget": {"rows": 0}}]}},
+            r"^pipeline\[2\]\.policy\[1\]\.rows: must be a whole number >= 1, got 0$",
+        ),
+        (
+            {"Adaptive": {"model": "Kalman", "policy": {"inflate": {"by": 3}}}},
+            r"^pipeline\[2\]\.policy\[inflate\]: has no argument 'by'; there are: factor$",
         ),
         (
             {"Kalman": {}, "ADWIN": {}},
