@@ -38,7 +38,7 @@ def class_slope(c: int, state: State, p: F8, work: F8, D: int) -> None:
     m, _, outputs, s = state
     K = m.shape[0]
     f, u, slope, nu, prob = work[_F, :D], work[_U, :D], work[_D, :D], work[_NU, :K], work[_P, :K]
-    g, loss = kalman.drift(s)
+    g, loss = kalman.drift(s, p)
     v, _ = kalman.latent(f, u, p[kalman.S_W], loss)
     shrink = g if p[kalman.DECAY_MEAN] > 0.0 else 1.0
     alpha = math.exp(s[kalman.LOG_ALPHA])
@@ -71,7 +71,7 @@ def target_slope(t: int, y: F8, state: State, p: F8, work: F8, D: int) -> None:
     if s[kalman.SAMPLES] < 2.0:
         return
     f, u, slope, nu = work[_F, :D], work[_U, :D], work[_D, :D], work[_NU, : m.shape[0]]
-    g, loss = kalman.drift(s)
+    g, loss = kalman.drift(s, p)
     v, _ = kalman.latent(f, u, p[kalman.S_W], loss)
     shrink = g if p[kalman.DECAY_MEAN] > 0.0 else 1.0
     S = v + p[kalman.S2]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from streamlearn.block import F8, LEARN, B1, Block, Features, Logged, Vocabulary
+from streamlearn.block import B1, F8, LEARN, Block, Features, Logged, Vocabulary
 from streamlearn.operators import _checks
 
 _ARGUMENTS: dict[str, dict[str, float]] = {  # of each policy, by its name, with the defaults
@@ -52,7 +52,7 @@ def _named(owner: str, policy: Any) -> list[tuple[str, Any, Any]]:
         return [(f"policy[{name}]", name, given) for name, given in policy.items()]
     if isinstance(policy, str) or not isinstance(policy, Sequence):
         return [("policy", policy, None)]
-    found = []
+    found: list[tuple[str, Any, Any]] = []
     for i, one in enumerate(policy):
         if isinstance(one, Mapping) and len(one) == 1:
             found.extend((f"policy[{i}]", name, given) for name, given in one.items())

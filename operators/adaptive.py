@@ -15,7 +15,7 @@ from streamlearn.operators.adwin import ADWIN
 from streamlearn.operators.foreign import as_stage
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
 
-_RECENT = ("recent_X", "recent_y", "recent_weight", "recent_value")
+_RECENT = tuple(f"recent/{name}_" for name in ("buffer", "labels", "weights", "values"))
 _COUNTS = ("n_alarms_", "n_warnings_", "_serving", "_born", "_hasty")
 
 
@@ -318,13 +318,13 @@ class AdaptiveClassifier(_Adaptive, Classifier):
             anew before: `[reset, replay]`.
         warning: the detector of warnings for `background`; default: as `detector`, delta times 10.
         factor: default of `inflate`, > 1.
-    On twelve abrupt drifts `[reset, replay]` is the best of them (docs, drift adaptation). An alarm because the error fell is no reason to act: a model that is still learning gets better.
+    An alarm because the error fell is no reason to act: a model that is still learning gets better.
     Where a detector says what the mean did (`rose`, as ADWIN does), such alarms are passed over.
 
     Outputs: those of the model, `alarm` (n,) uint8, with `background` also `warning` (n,) uint8.
     Cost: the model's, the detector's, and a snapshot of the model a block; with `replay` a copy of
-        each labelled row, and memory for 2 `rows`. After an alarm the rows
-        before it are run again (restore and rerun), so the cut of blocks never shows.
+        each labelled row, and memory for 2 `rows`. After an alarm the rows before it are run again
+        (restore and rerun), so the cut of blocks never shows.
     Raises: ValueError for parameters that do not fit together.
     >>> from streamlearn.operators import ADWIN, AdaptiveClassifier, KalmanClassifier
     >>> model = AdaptiveClassifier(KalmanClassifier(), ADWIN(), policy="reset")

@@ -192,8 +192,8 @@ def test_extremes_leave_answers_and_state_sound(make: Make, what: str) -> None:
     said = ~np.isnan(outputs["prediction"])
     if task == "classification":
         np.testing.assert_allclose(outputs["proba"][said].sum(axis=1), 1.0, rtol=1e-9)
-    for column in outputs.values():
-        assert not np.isinf(column).any()
+    for name, column in outputs.items():
+        assert name == "why" or not np.isinf(column).any()
     for name, array in operator.state().arrays.items():
         missing = name.rpartition("/")[2] in ("buffer_", "ring_", "lessons_")  # rows as they came
         assert missing or array.dtype.kind != "f" or np.isfinite(array).all(), name
