@@ -271,7 +271,7 @@ class _Adaptive(Listener):
         """Take over what `state` gave; refused if the parameters were others."""
         super().load(state)
         for name in _COUNTS:
-            setattr(self, name, state.table[name])
+            setattr(self, name, state.table.get(name, 0))  # older states have no _hasty
         self._background = self._fresh() if state.table["has_background"] else None
         for name, member in self._members().items():
             member.load(state.under(name))
