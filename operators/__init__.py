@@ -23,6 +23,8 @@ from streamlearn.operators.baselines import NoChangeRegressor as NoChangeRegress
 from streamlearn.operators.change_point import BayesianChangePoint as BayesianChangePoint
 from streamlearn.operators.change_sums import CUSUM as CUSUM
 from streamlearn.operators.change_sums import PageHinkley as PageHinkley
+from streamlearn.operators.conformal import ConformalClassifier as ConformalClassifier
+from streamlearn.operators.conformal import ConformalRegressor as ConformalRegressor
 from streamlearn.operators.encode import Densifier as Densifier
 from streamlearn.operators.encode import HashEncoder as HashEncoder
 from streamlearn.operators.encode import OneHotEncoder as OneHotEncoder

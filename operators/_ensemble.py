@@ -77,7 +77,7 @@ class Ensemble(Operator):
         said = []
         for j, number in enumerate(self._numbers):
             answers, more = self._ask(j, asked)
-            said.append(_of_then(answers, block, number))
+            said.append(recalled_answers(answers, block, number))
             logs |= more
         return said, logs
 
@@ -124,7 +124,7 @@ class Ensemble(Operator):
         return super().state_bytes + members
 
 
-def _of_then(answers: Columns, block: Block, number: int) -> Columns:
+def recalled_answers(answers: Columns, block: Block, number: int) -> Columns:
     """Answers, on the rows that bring late labels those that were logged when they were given."""
     if block.logged is None:
         return answers

@@ -1,0 +1,41 @@
+"""What operators share that stand around one model and learn from what it answered, and when.
+
+Not exported.
+"""
+
+from collections.abc import Sequence
+
+from streamlearn.block import PREDICT, Block, Columns
+from streamlearn.operators import _prequential
+from streamlearn.operators._ensemble import Ensemble, recalled_answers
+from streamlearn.operators._members import ask
+
+
+class Wrapper(Ensemble):
+    """An operator around one member, which hands on what that answers.
+
+    A late label judges the answer of then: what the wrapper learns from is logged with the event.
+    """
+
+    def _asked(self, block: Block) -> Block:
+        """The block with an answer asked from every row that learns."""
+        return _prequential.asked(block)
+
+    def _heard(self, block: Block, names: Sequence[str]) -> tuple[Columns, Columns]:
+        """What the model answers and logs, and of it these columns as they were at scoring."""
+        outputs = ask(self.members_[0], 0, block)
+        then = recalled_answers({k: outputs[k] for k in names if k in outputs}, block, 0)
+        return outputs, then
+
+    def _logged(self, block: Block, outputs: Columns, names: Sequence[str]) -> Columns:
+        """These columns of the model as they go to the log, if one is wanted."""
+        if not block.log_wanted:
+            return {}
+        return {f"log:0/{name}": outputs[name] for name in names if name in outputs}
+
+    def _shown(self, outputs: Columns, block: Block) -> Columns:
+        """Outputs without what no row of the original block asked for."""
+        shown = _prequential.hidden(outputs, block)
+        if "set" in shown and not block.plain:
+            shown["set"] = shown["set"] * ((block.mode & PREDICT) != 0)[:, None]
+        return shown
