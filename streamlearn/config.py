@@ -28,6 +28,7 @@ from streamlearn.config_topics import (
     SinkSection,
     TopicsSection,
 )
+from streamlearn.config_webhook import WebhookSection
 from streamlearn.connectors.kafka.location import is_topic, topics_at
 from streamlearn.errors import UserError
 from streamlearn.schema import Feature, Schema, among
@@ -163,11 +164,11 @@ class Config(Section):
 
     source: where events come from: a file, or topics of Kafka. kafka: how to reach the broker of
     topics. schema: their columns. pipeline: names, `{name: {arguments}}`, or operators, in the
-    order of the data flow. sink: where answers go. alerts: where alarms go. dead_letters: where
-    records go that do not fit. checkpoint: where state is saved. labels: where labels come from
-    when they come late. evaluation: how the stream is measured. engine: how the loop runs.
-    health: where others may ask how the run is. allow_pickle: whether the state of a River or
-    scikit-learn stage may be saved and loaded.
+    order of the data flow. sink: where answers go. alerts: where alarms go. webhook: where
+    each alarm is sent to, too. dead_letters: where records go that do not fit. checkpoint: where
+    state is saved. labels: where labels come from when they come late. evaluation: how the stream
+    is measured. engine: how the loop runs. health: where others may ask how the run is.
+    allow_pickle: whether the state of a River or scikit-learn stage may be saved and loaded.
     """
 
     source: Origin | None = None
@@ -176,6 +177,7 @@ class Config(Section):
     pipeline: Annotated[list[Any], Field(min_length=1)] | None = None
     sink: SinkSection | None = None
     alerts: AlertsSection | None = None
+    webhook: WebhookSection | None = None
     dead_letters: DeadLettersSection | None = None
     checkpoint: Checkpoint | None = None
     labels: LabelsSection | None = None
@@ -189,6 +191,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _fits(self) -> "Config":
         problem = _of_topics(self)
+        if problem is None and self.webhook is not None and self.checkpoint is None:
+            problem = "checkpoint: must be there for a webhook; what is to be sent waits beside it"
         if problem is not None:
             raise ValueError(problem)
         return self
@@ -238,6 +242,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "source": TopicsSection,
     "sink": SinkSection,
     "alerts": AlertsSection,
+    "webhook": WebhookSection,
     "dead_letters": DeadLettersSection,
     "health": HealthSection,
 }

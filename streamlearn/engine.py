@@ -139,7 +139,7 @@ class Engine:
         pipeline: run(block), state(), load(state). A frozen one just scores.
         evaluation: sees every block with its outputs. recorder: sees them too, and the seconds that
             the pipeline took; it is no part of a checkpoint.
-        sink: takes the answers. alerts: takes those of the blocks in which an alarm rose.
+        sink: takes the answers. alerts, webhook: take those of the blocks in which an alarm rose.
             dead_letters: takes the rejects; without it the first ten are logged.
         checkpoints: the store; without one a crash means starting anew. spill: what keeps the files
             of the pipeline's log; told of every checkpoint. delivery: asked which checkpoint
@@ -172,6 +172,7 @@ class Engine:
         evaluation: Measure | None = None,
         sink: Sink | None = None,
         alerts: Sink | None = None,
+        webhook: Any = None,
         dead_letters: DeadLetters | None = None,
         checkpoints: CheckpointStore | None = None,
         delivery: Delivery | None = None,
@@ -192,7 +193,8 @@ class Engine:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.source, self.pipeline, self.evaluation = source, pipeline, evaluation
-        self.sink, self.alerts, self.dead_letters = sink, alerts, dead_letters
+        self.sink, self.dead_letters = sink, dead_letters
+        self.alerts, self.webhook = alerts, webhook
         self.checkpoints, self.delivery = checkpoints, delivery
         self.spill, self.recorder, self.beat, self.vitals = spill, recorder, beat, vitals
         self.shutdown_timeout = shutdown_timeout
@@ -331,8 +333,9 @@ class Engine:
             if self.vitals is not None:
                 self.vitals.alarmed(answers, self.alarms)
             self.alarms += rose
-            if self.alerts is not None:
-                self.alerts.write(answers)
+            for sink in (self.alerts, self.webhook):
+                if sink is not None:
+                    sink.write(answers)
 
     def _reject(self, rejects: list[Reject]) -> None:
         if self.dead_letters is not None:
@@ -380,7 +383,8 @@ class Engine:
 
     def _outputs(self) -> dict[str, Sink | DeadLetters]:
         given: dict[str, Any] = {
-            "predictions": self.sink, "alerts": self.alerts, "dead_letters": self.dead_letters
+            "predictions": self.sink, "alerts": self.alerts, "webhook": self.webhook,
+            "dead_letters": self.dead_letters,
         }  # fmt: skip
         return {name: sink for name, sink in given.items() if sink is not None}
 

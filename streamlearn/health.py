@@ -133,14 +133,15 @@ def snapshot(engine: Engine, outputs: Any = None) -> Status:
     `assigned`, `events`, `dead_letters`, `alarms`, `rolling` (the first metric), `in_flight`, `lag`
     of each partition; `events_per_second` since the look before; `standing` of the evaluation;
     `labels`, as the source reports them; `drift`: of each detector its `stage`, `detector`,
-    `watches` and what it stands at; `version` of the model, where it has several;
-    `state_bytes`; and what `Vitals.told` says. None or empty for what the run does not have.
+    `watches` and what it stands at; `webhook`: what waits, was sent and failed; `version` of
+    the model, where it has several; `state_bytes`; and what `Vitals.told` says. None or empty for
+    what the run does not have.
     """
     sources, evaluation = _sources(engine), engine.evaluation
     measured = getattr(evaluation, "rolling", None)
     lags = {name: lag for source in sources for name, lag in source.lag().items()}
     standing, report = getattr(evaluation, "standing", None), getattr(engine.source, "report", None)
-    vitals = engine.vitals
+    vitals, webhook = engine.vitals, engine.webhook
     return {
         "assigned": all(source.assigned for source in sources),
         "events": engine.events,
@@ -154,6 +155,7 @@ def snapshot(engine: Engine, outputs: Any = None) -> Status:
         "standing": None if standing is None else standing(),
         "labels": None if report is None else report(),
         "drift": [] if vitals is None else drift_of(engine.pipeline),
+        "webhook": None if webhook is None else webhook.told(),
         "version": _version(engine.pipeline),
         "state_bytes": None if vitals is None else vitals.measured(engine.pipeline),
         **({} if vitals is None else vitals.told()),

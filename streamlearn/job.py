@@ -45,8 +45,8 @@ class Job(NamedTuple):
     schema: of the events, with the target, wherever labels come from. name: of the data, for
     messages. label_schema: of a label stream of its own. labels: the source, where labels come
     late; spill: where their events wait that memory has no room for. read: the places that are
-    read. outputs: what those to topics share. delivery: who is told of checkpoints. start: the
-    positions of a replay along an order log.
+    read. webhook: takes alarms, too. outputs: what those to topics share. delivery: who is told of
+    checkpoints. start: the positions of a replay along an order log.
     """
 
     source: Source
@@ -59,6 +59,7 @@ class Job(NamedTuple):
     evaluation: Evaluation
     sink: Sink | None = None
     alerts: Sink | None = None
+    webhook: Any = None
     dead_letters: DeadLetters | None = None
     checkpoints: CheckpointStore | None = None
     labels: label_sources.Late | None = None
@@ -321,7 +322,11 @@ def lineage(
         section = config.checkpoint.model_copy(update={"path": own.folder(config.checkpoint.path)})
         job = job._replace(checkpoints=store_of(job, section, config.allow_pickle))
     job = with_late_labels(job)
-    found = topics.written(config, own, job.labels or job.schema, version_of(job), job.read)
+    tables, version = job.labels or job.schema, version_of(job)
+    found = topics.written(config, own, tables, version, job.read)
+    if config.webhook is not None and job.checkpoints is not None:
+        webhook = config.webhook.opened(job.checkpoints.path, tables, version)
+        job = job._replace(webhook=webhook)
     return job._replace(**found._asdict())
 
 

@@ -325,6 +325,7 @@ def engine_of(
         evaluation=watched.measure,
         sink=job.sink,
         alerts=job.alerts,
+        webhook=job.webhook,
         dead_letters=job.dead_letters,
         checkpoints=job.checkpoints,
         delivery=job.delivery,

@@ -114,7 +114,7 @@ def reads_of(config: Config, partition: int | None = None) -> tuple[dict[str, Re
         raise UserError(
             "partition: must be given where every partition has its own model (kafka.mode: group)"
         )
-    silent = dict.fromkeys(("checkpoint", "sink", "alerts", "dead_letters"))
+    silent = dict.fromkeys(("checkpoint", "sink", "alerts", "webhook", "dead_letters"))
     job = jobs.lineage(config.model_copy(update=silent), partition)
     found = {}
     for role, source in zip(ROLES, getattr(job.source, "sources", [job.source]), strict=False):

@@ -46,7 +46,7 @@ class Running:
         self.at = Source()
         self.source = Read([self.at])
         self.events, self.rejects, self.alarms = 10, 1, 0
-        self.evaluation = Measured()
+        self.evaluation, self.webhook = Measured(), None
         self.pipeline = Pipeline(KalmanClassifier(), ADWIN())
         self.vitals = Vitals(model="m", about={"task": "classification"}, clock=lambda: 5.0)
 

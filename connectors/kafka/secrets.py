@@ -30,16 +30,19 @@ class Secrets:
 
     Args:
         options: of a client; their texts may hold ${env:NAME} and ${file:PATH}.
-        clock: seconds, monotonic.
+        clock: seconds, monotonic. owner: of the options, for messages.
     Raises: UserError, which names the option, for a variable that is not set, a file that cannot be
         read. Cost of `changed`: a comparison; every 10 s one `stat` a file.
     """
 
     def __init__(
-        self, options: Mapping[str, object], clock: Callable[[], float] = time.monotonic
+        self,
+        options: Mapping[str, object],
+        clock: Callable[[], float] = time.monotonic,
+        owner: str = "options",
     ) -> None:
         self._files: dict[str, int] = {}  # path -> its mtime in ns when it was read
-        self._clock = clock
+        self._clock, self._owner = clock, owner
         self._looked = clock()
         self.options = {name: self._resolved(name, value) for name, value in options.items()}
 
@@ -51,7 +54,9 @@ class Secrets:
     def _read(self, name: str, kind: str, place: str) -> str:
         if kind == "env":
             if place not in os.environ:
-                raise UserError(f"options.{name}: the environment variable {place} is not set")
+                raise UserError(
+                    f"{self._owner}.{name}: the environment variable {place} is not set"
+                )
             return os.environ[place]
         try:
             self._files[place] = os.stat(place).st_mtime_ns
@@ -59,7 +64,7 @@ class Secrets:
                 return file.read().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "is not UTF-8 text"
-            raise UserError(f"options.{name}: cannot read {place}: {why}") from None
+            raise UserError(f"{self._owner}.{name}: cannot read {place}: {why}") from None
 
     def changed(self) -> bool:
         """Whether a file was written since it was read; looks every 10 s at most.

@@ -265,7 +265,7 @@ def source_guarantees() -> dict[str, str]:
 
 def sink_guarantees() -> dict[str, str]:
     """The text of every sink class."""
-    from streamlearn.connectors import parquet_sink, text_sinks
+    from streamlearn.connectors import parquet_sink, text_sinks, webhook
     from streamlearn.connectors.kafka import alerts, dead_letters, sinks
 
     return {
@@ -277,6 +277,7 @@ def sink_guarantees() -> dict[str, str]:
         "dead letters, JSON Lines": text_sinks.DeadLetterSink.guarantee,
         "`kafka:TOPIC`, answers": sinks.PredictionSink.guarantee,
         "`kafka:TOPIC`, alarms": alerts.AlertSink.guarantee,
+        "`webhook`, alarms": webhook.Webhook.guarantee,
         "`kafka:TOPIC`, dead letters": dead_letters.DeadLetterSink.guarantee,
     }
 
