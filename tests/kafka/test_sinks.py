@@ -313,7 +313,7 @@ def alarms() -> Answers:
     alarm = np.array([0, 1, 0, 0, 1], np.uint8)
     why = np.array([None, None, None, None, None], dtype=object)
     why[4] = ({"detector": "ADWIN", "how": "rose"},)
-    columns = {"prediction": np.zeros(5), "alarm": alarm, "why": why}
+    columns: Columns = {"prediction": np.zeros(5), "alarm": alarm, "why": why}
     part = answered(5, [SCORED, LEARN], columns)
     return part(0, 5)._replace(first_row=10)
 
