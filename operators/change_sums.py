@@ -36,9 +36,10 @@ class PageHinkley(OneNumberDetector, base.DriftDetector):
     Raises: ValueError for a parameter out of range.
     Reference: Page (1954), Continuous inspection schemes; Mouss, Mouss, Mouss and Sefouhi (2004),
         Test of Page-Hinkley, an approach for fault detection.
+    >>> import numpy as np
     >>> detector = PageHinkley()
     >>> detector.first_alarm(np.repeat([0.0, 1.0], 500))
-    552
+    553
     >>> detector.rose
     True
     """
@@ -85,9 +86,10 @@ class CUSUM(OneNumberDetector, base.DriftDetector):
     Cost: O(1) an event, some nanoseconds; memory fixed.
     Raises: ValueError for a parameter out of range.
     Reference: Page (1954), Continuous inspection schemes.
+    >>> import numpy as np
     >>> detector = CUSUM()
     >>> detector.first_alarm(np.repeat([0.0, 1.0], 500))
-    555
+    552
     """
 
     _size = SIZE

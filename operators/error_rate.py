@@ -38,7 +38,7 @@ class DDM(WarningDetector, base.BinaryDriftAndWarningDetector):
     >>> detector.first_alarm(np.tile([0.0, 0.0, 0.0, 1.0], 100))
     -1
     >>> detector.first_alarm(np.ones(100))
-    26
+    23
     """
 
     _size = SIZE
@@ -73,11 +73,10 @@ class EDDM(WarningDetector, base.BinaryDriftAndWarningDetector):
     Raises: ValueError for a parameter out of range.
     Reference: Baena-García, del Campo-Ávila, Fidalgo, Bifet, Gavaldà and Morales-Bueno (2006),
         Early drift detection method.
-    >>> detector = EDDM()
-    >>> detector.first_alarm(np.tile([0.0, 0.0, 0.0, 1.0], 100))
-    -1
-    >>> detector.first_alarm(np.ones(100))
-    34
+    >>> rng = np.random.RandomState(12345)
+    >>> errors = np.concatenate((rng.binomial(1, 0.2, 1000), rng.binomial(1, 0.8, 1000)))
+    >>> EDDM(alpha=0.9, beta=0.8).first_alarm(errors.astype(float))
+    1059
     """
 
     _size = SIZE
@@ -119,7 +118,7 @@ class RDDM(WarningDetector, base.BinaryDriftAndWarningDetector):
     >>> detector.first_alarm(np.tile([0.0, 0.0, 0.0, 1.0], 100))
     -1
     >>> detector.first_alarm(np.ones(100))
-    20
+    13
     """
 
     _size = SIZE
@@ -177,7 +176,7 @@ class ECDD(WarningDetector, base.BinaryDriftAndWarningDetector):
     >>> detector.first_alarm(np.tile([0.0, 0.0, 0.0, 1.0], 100))
     -1
     >>> detector.first_alarm(np.ones(100))
-    6
+    3
     """
 
     _size = SIZE

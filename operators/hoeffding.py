@@ -43,9 +43,10 @@ class HDDM_A(WarningDetector, base.BinaryDriftAndWarningDetector):  # River's na
     Reference: Frías-Blanco, del Campo-Ávila, Ramos-Jiménez, Morales-Bueno, Ortiz-Díaz and
         Caballero-Mota (2015), Online and non-parametric drift detection methods based on
         Hoeffding's bounds, IEEE TKDE 27(3).
+    >>> import numpy as np
     >>> detector = HDDM_A()
     >>> detector.first_alarm(np.repeat([0.0, 1.0], 500))
-    507
+    503
     """
 
     _size = SIZE_A
@@ -92,9 +93,10 @@ class HDDM_W(WarningDetector, base.BinaryDriftAndWarningDetector):  # River's na
     Reference: Frías-Blanco, del Campo-Ávila, Ramos-Jiménez, Morales-Bueno, Ortiz-Díaz and
         Caballero-Mota (2015), Online and non-parametric drift detection methods based on
         Hoeffding's bounds, IEEE TKDE 27(3).
+    >>> import numpy as np
     >>> detector = HDDM_W()
     >>> detector.first_alarm(np.repeat([0.0, 1.0], 500))
-    507
+    510
     """
 
     _size = SIZE_W

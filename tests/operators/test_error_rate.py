@@ -175,7 +175,7 @@ def test_where_a_detector_stands_is_plain_json() -> None:
     detector = DDM()
     assert detector.standing == {"statistic": 0.0, "limit": 0.0}
     detector.watch(np.tile([0.0, 1.0], 50))
-    assert 0.0 < detector.standing["statistic"] < detector.standing["limit"] == 3.0  # type: ignore[operator]
+    assert 0.0 < detector.standing["statistic"] < detector.standing["limit"] == 3.0
 
 
 @pytest.mark.jit
