@@ -419,6 +419,38 @@ def operators(
         print(f"{entry.name}({entry.parameters})\n\n{inspect.getdoc(found)}\n")
 
 
+@app.command("benchmark-detectors")
+def benchmark_detectors(
+    runs: Annotated[int, typer.Option(help="Streams of each kind of drift.", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="Of the streams.", min=0)] = 0,
+    average_run_length: Annotated[
+        int,
+        typer.Option(
+            help="Events between false alarms, of calibrated detectors.", min=1_000, max=100_000
+        ),
+    ] = 10_000,
+    peers: Annotated[
+        bool, typer.Option(help="Run the detectors of River and frouros, too.")
+    ] = True,
+    json: JsonFile = None,
+) -> None:
+    """Compare drift detectors: delay, misses, false alarms, run length, time per update.
+
+    On seeded streams with abrupt, gradual, incremental, recurring drift and with none. Those of
+    frouros run where it is installed.
+    """
+    from streamlearn.durable import write_text
+    from streamlearn.job import check_outputs
+    from streamlearn.scoreboard import scoreboard
+
+    check_outputs(None, {"json": json})
+    shown = (lambda name: typer.echo(name, err=True)) if sys.stderr.isatty() else None
+    found = scoreboard(runs, seed, average_run_length, peers, shown)
+    if json is not None:
+        write_text(json, found.to_json() + "\n")
+    typer.echo("\n".join(found.lines()))
+
+
 @app.command()
 def init(
     data: Annotated[str, typer.Argument(help="Data to infer the schema from.")],
