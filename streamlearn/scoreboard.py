@@ -111,10 +111,10 @@ def _delay(delay: Delay) -> str:
 
 
 def _legend(board: Scoreboard) -> list[str]:
-    few = counted(_fewer(board.runs, slow=True), "stream")
+    runs, few = (counted(_fewer(board.runs, slow=slow), "stream") for slow in (False, True))
     return [
         "by kind of drift: events from its start to the first alarm; in brackets the share",
-        f"  not found within {HORIZON:,}; {counted(board.runs, 'stream')} a kind, for slow ones {few}",
+        f"  not found within {HORIZON:,}; {runs} a kind, for slow ones {few}",
         f"false/1,000: alarms in 1,000 events before the first drift, event {FIRST:,}",
         "run length: events between alarms where there is no drift",
         "ns: processor time an update, in nanoseconds; of streamlearn within a block",
