@@ -76,6 +76,18 @@ def run(
     log: Annotated[
         str, typer.Option(help="Form of the log lines: text, or json.", metavar="FORM")
     ] = "text",
+    dashboard: Annotated[
+        str | None,
+        typer.Option(
+            help="Show the run live in a browser, at this port of this machine; more under "
+            "`dashboard` in the YAML.",
+            metavar="[HOST:]PORT",
+        ),
+    ] = None,
+    behind_proxy: Annotated[
+        bool,
+        typer.Option("--behind-proxy", help="With --dashboard: a proxy speaks TLS in front of it."),
+    ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -95,7 +107,8 @@ def run(
     if log not in logs.FORMS:
         raise UserError(f"--log: must be {' or '.join(logs.FORMS)}, got {log!r}")
     logs.to_stderr(log)
-    loaded = load_config(config, assignments)
+    where = _place_of_dashboard(dashboard, behind_proxy)
+    loaded = load_config(config, [*(assignments or ()), *where])
     if workers is not None or (loaded.kafka is not None and loaded.kafka.mode == "group"):
         if limit is not None or report is not None:
             name = "--report" if limit is None else "--limit"
@@ -104,6 +117,18 @@ def run(
         return
     result = runner.run(loaded, limit=limit, json=json, report=report, progress=True, log=log)
     _print(result, apart=loaded.sink is not None and loaded.sink.path == "-")
+
+
+def _place_of_dashboard(given: str | None, behind_proxy: bool) -> list[str]:
+    """What the options say of the live page, as assignments."""
+    found = ["dashboard.behind_proxy=true"] if behind_proxy else []
+    if given is None:
+        return found
+    host, colon, port = given.rpartition(":")
+    if not port.isdecimal() or not port.isascii() or (colon and not host):
+        raise UserError(f"--dashboard: must be PORT or HOST:PORT, got {given!r}")
+    found.insert(0, f"dashboard.port={int(port)}")
+    return [*found, f'dashboard.host="{host.strip("[]")}"'] if host else found
 
 
 @app.command()

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_valid
 from pydantic_core import ErrorDetails
 
 from streamlearn import registry, yaml12
+from streamlearn.config_serving import DashboardSection
 from streamlearn.config_topics import (
     TAGS,
     AlertsSection,
@@ -167,8 +168,9 @@ class Config(Section):
     order of the data flow. sink: where answers go. alerts: where alarms go. webhook: where
     each alarm is sent to, too. dead_letters: where records go that do not fit. checkpoint: where
     state is saved. labels: where labels come from when they come late. evaluation: how the stream
-    is measured. engine: how the loop runs. health: where others may ask how the run is.
-    allow_pickle: whether the state of a River or scikit-learn stage may be saved and loaded.
+    is measured. engine: how the loop runs. health: where others may ask how the run is. dashboard:
+    where people may look at it. allow_pickle: whether the state of a River or scikit-learn stage
+    may be saved and loaded.
     """
 
     source: Origin | None = None
@@ -184,6 +186,7 @@ class Config(Section):
     evaluation: EvaluationSection = EvaluationSection()
     engine: EngineSection = EngineSection()
     health: HealthSection | None = None
+    dashboard: DashboardSection | None = None
     allow_pickle: bool = False
 
     _document: yaml12.Document | None = PrivateAttr(default=None)
@@ -245,6 +248,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "webhook": WebhookSection,
     "dead_letters": DeadLettersSection,
     "health": HealthSection,
+    "dashboard": DashboardSection,
 }
 
 _RULES = {  # pydantic's kind of error -> our rule, where its own words would not do

@@ -7,22 +7,21 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from streamlearn.config import Config
-from streamlearn.config_topics import HealthSection, KafkaSection, TopicsSection
+from streamlearn.config_topics import KafkaSection, TopicsSection
 from streamlearn.connectors.kafka import client_named
 from streamlearn.connectors.kafka.wire import Client, Membership
 from streamlearn.contracts import Json
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
-from streamlearn.health import NOT_LOADED, HealthServer, Status, Watch
+from streamlearn.health import NOT_LOADED, Status, Watch, told_of
 from streamlearn.job import Job, lineage, result_of, user_errors
 from streamlearn.lineages import Ended, Lineages, NotYetError
-from streamlearn.logs import tell
 from streamlearn.partitions import Partitions, Share
 from streamlearn.rehearsal import rehearse
 
@@ -213,17 +212,8 @@ def run_lineages(config: Config, *, progress: "Shown | None" = None) -> Lineages
     with contextlib.ExitStack() as stack:
         if progress is not None:
             stack.enter_context(progress)
-        if config.health is not None:
-            stack.enter_context(served(config.health, run.status))
+        stack.enter_context(told_of(config, run.status))
         return run.run()
-
-
-@contextlib.contextmanager
-def served(section: HealthSection, status: Callable[[], Status]) -> Iterator[None]:
-    """A status over HTTP."""
-    with HealthServer(section.host, section.port, status) as server:
-        tell(_log, "health", host=server.host, port=server.port)
-        yield
 
 
 def shown(progress: "Shown", lineages: Mapping[str, Status]) -> None:

@@ -7,17 +7,25 @@ Numbers are gathered within the loop, once a second; the threads that answer rea
 What a record or an id could be part of is for the live page and metrics: it is no part of health.
 """
 
+import contextlib
 import json
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from streamlearn.contracts import Json
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
+from streamlearn.logs import tell
+
+if TYPE_CHECKING:
+    from streamlearn.config import Config
+
+_log = logging.getLogger(__name__)
 
 _PERIOD = 1.0  # seconds between two looks at the lag
 _MAX_DETECTORS = 20  # whose statistics are told
@@ -210,6 +218,22 @@ def together(statuses: Mapping[str, Status]) -> Status:
         "connected": all(told["connected"] for told in statuses.values()),
         "lineages": {k: v for told in statuses.values() for k, v in told["lineages"].items()},
     }
+
+
+@contextlib.contextmanager
+def told_of(config: "Config", status: Callable[[], Status]) -> Iterator[None]:
+    """A status over HTTP, to machines and to people, as far as the configuration says so."""
+    with contextlib.ExitStack() as stack:
+        if config.health is not None:
+            server = HealthServer(config.health.host, config.health.port, status)
+            stack.enter_context(server)
+            tell(_log, "health", host=server.host, port=server.port)
+        if config.dashboard is not None:
+            from streamlearn.dashboard import Dashboard
+
+            title = config.dashboard.title or str(config.source).rpartition("/")[2]
+            stack.enter_context(Dashboard(config.dashboard, status, title))
+        yield
 
 
 class HealthServer:

@@ -136,6 +136,44 @@ def over_time(
     return p
 
 
+def live(lines: Sequence[Line], *, shaded: tuple[str, str] | None = None) -> Any:
+    """Values over the seconds before now, in a figure that its page fills and goes on filling.
+
+    Sources by name: `lines`, with columns `x` (seconds, <= 0), `ago` (as text) and one of each
+    line's name; `alarms`, with `x`, `low` and `high`. The page also sets ranges, the ticks of the
+    axis below, and the format of the axis named `form`.
+
+    Args:
+        lines: without values; the first that is labelled says what a finger points at. shaded: the
+        columns of two lines between which the first one's colour is laid.
+    """
+    p = _plot(0, _range(-600.0, 0.0), _range(0.0, 1.0))
+    p.update(sizing_mode="stretch_both", height=None, min_border_top=10)
+    names = ["x", "ago", *(line.name for line in lines), *(shaded or ())]
+    source = models.ColumnDataSource({name: [] for name in names}, name="lines")
+    if shaded is not None:
+        area = models.VArea(x="x", y1=shaded[0], y2=shaded[1], fill_alpha=0.10)
+        p.add_glyph(source, _paint(area, fill_color=lines[0].role))
+    rose = models.ColumnDataSource({"x": [], "low": [], "high": []}, name="alarms")
+    stroke = models.Segment(x0="x", x1="x", y0="low", y1="high", line_alpha=0.45, line_width=1.5)
+    p.add_glyph(rose, _paint(stroke, line_color="alarm"))
+    for line in reversed(lines):
+        glyph = models.Line(
+            x="x", y=line.name, line_width=line.width, line_dash=line.dash, line_alpha=line.alpha,
+            line_join="round",
+        )  # fmt: skip
+        drawn = p.add_glyph(source, _paint(glyph, line_color=line.role))
+        if line.labelled:
+            _hover(p, drawn, [("", "@ago"), *((o.name, f"@{{{o.name}}}") for o in lines)])
+    mark = models.Scatter(x="x", y="high", marker="inverted_triangle", size=10, line_alpha=0.0)
+    p.add_glyph(rose, _paint(mark, fill_color="alarm"))
+    _axes(p, "", "", "0,0.[00]")
+    across, up = p.xaxis[0], p.yaxis[0]
+    across.update(axis_label=None, name="time", ticker=models.FixedTicker(ticks=[], name="ago"))
+    up.axis_label, up.formatter.name = None, "form"
+    return p
+
+
 def with_band(
     lines: Sequence[Line], band: tuple[Sequence[float], Numbers, Numbers], *, unit: str,
     height: int = 320,

@@ -88,7 +88,7 @@ class Page:
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
 <style>
-{_file("report.css")}
+{file_text("report.css")}
 </style>
 </head>
 <body>
@@ -105,11 +105,12 @@ class Page:
 <footer>Every event was scored before it was learnt, and every number is about that answer.
 One file, written by streamlearn; it fetches nothing.</footer>
 </div>
-<script type="application/json" id="palettes">{_json(PALETTES)}</script>
-<script type="application/json" id="plots">{_renumbered(_json(self._plots))}</script>
+<script type="application/json" id="palettes">{embedded(PALETTES)}</script>
+<script type="application/json" id="plots">{_renumbered(embedded(self._plots))}</script>
 {_bokeh()}
 <script>
-{_file("report.js")}
+{file_text("figures.js")}
+{file_text("report.js")}
 </script>
 </body>
 </html>
@@ -230,7 +231,7 @@ def _class(name: str) -> str:
     return f' class="{name}"' if name else ""
 
 
-def _json(value: Any) -> str:
+def embedded(value: Any) -> str:
     """JSON that may stand inside a script element."""
     text = json.dumps(value, separators=(",", ":"), default=_plain)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
@@ -252,7 +253,8 @@ def _renumbered(text: str) -> str:
 
 
 @cache
-def _file(name: str) -> str:
+def file_text(name: str) -> str:
+    """A style or a script of the package."""
     return resources.files("streamlearn").joinpath(name).read_text("utf-8").strip()
 
 

@@ -21,7 +21,7 @@ from streamlearn.durable import write_text
 from streamlearn.engine import Engine, Summary
 from streamlearn.errors import UserError
 from streamlearn.evaluation import Evaluation
-from streamlearn.health import HealthServer, Watch
+from streamlearn.health import Watch, told_of
 from streamlearn.job import (
     Job,
     check_outputs,
@@ -248,12 +248,8 @@ def _pauses() -> Iterator[float]:
 def watched(config: Config) -> Iterator[Watch]:
     """What looks at the engines of a run, and answers over HTTP where the configuration says so."""
     section = config.health
-    if section is None:
-        yield Watch()
-        return
-    watch = Watch(section.max_lag, section.stalled)
-    with HealthServer(section.host, section.port, watch.status) as server:
-        logs.tell(_log, "health", host=server.host, port=server.port)
+    watch = Watch() if section is None else Watch(section.max_lag, section.stalled)
+    with told_of(config, watch.status):
         yield watch
 
 

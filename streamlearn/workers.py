@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from streamlearn.config import Config
 from streamlearn.engine import stopped_by_signals
 from streamlearn.errors import UserError
-from streamlearn.group import GroupRun, LineagesResult, Part, checked, served, shown
-from streamlearn.health import Status, together
+from streamlearn.group import GroupRun, LineagesResult, Part, checked, shown
+from streamlearn.health import Status, together, told_of
 from streamlearn.logs import to_stderr
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def run_workers(
         stack.callback(team.kill)
         stop = stopped_by_signals(team.stop, lambda: bool(team.stopped))
         stack.enter_context(stop)
-        if config.health is not None:
-            stack.enter_context(served(config.health, team.status))
+        stack.enter_context(told_of(config, team.status))
         if progress is not None:
             stack.enter_context(progress)
         team.start()
