@@ -235,8 +235,9 @@ class Pipeline(Operator):
         out = self._run_stage(k, block)
         features = stage.output_features(block.features)
         done = block.with_X(out["X"], features, keep_sparse=not stage.takes_sparse)
-        if "why" in out:
-            done.raised = _findings.joined(block.raised, out["why"])
+        if "alarm" in out:  # raised or not: so that the outputs of all blocks have the column
+            found = out["why"] if "why" in out else np.full(block.n, None, dtype=object)
+            done.raised = _findings.joined(block.raised, found)
         if not block.log_wanted:
             return done, {}
         return done, {name: column for name, column in out.items() if name.startswith("log:")}
