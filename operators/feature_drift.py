@@ -9,7 +9,7 @@ import numpy as np
 from river import base
 
 from streamlearn.block import CATEGORY, F8, I8, OBSERVE, Block, Columns, Features
-from streamlearn.contracts import Finding
+from streamlearn.contracts import Finding, Json
 from streamlearn.jit import counter
 from streamlearn.jit import feature_drift as kernels
 from streamlearn.jit.feature_drift import CELLS, MISSING, OUTSIDE
@@ -396,6 +396,25 @@ class FeatureDrift(Transformer, base.Transformer):
     def distances_(self) -> F8:
         """(d, 2) KS (or chi-square) and PSI of each feature's window now; NaN before it is full."""
         return self._compared()[0]
+
+    @property
+    def standing(self) -> dict[str, Json]:
+        """Each feature's largest score and its limit, most first; nothing before a window is full.
+
+        Without A each test has a limit of its own: the score is in units of it, the limit is 1.
+        """
+        ready = np.flatnonzero(self.seen_ == self.window)
+        if not ready.shape[0]:
+            return {}
+        limits = self._limits()
+        units = limits if self.average_run_length is None else np.ones(2)
+        scores = np.where(self._used, self._compared()[1], -math.inf) / units
+        limit = float((limits / units)[0])
+        most = scores.max(axis=1)
+        order = ready[np.argsort(-most[ready], kind="stable")]
+        told = [(str(self._features.names[j]), float(most[j])) for j in order.tolist()]
+        features = [{"name": name, "statistic": most, "limit": limit} for name, most in told]
+        return {"statistic": told[0][1], "limit": limit, "features": features}
 
     # -- what is told ------------------------------------------------------------------------------
 

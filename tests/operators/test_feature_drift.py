@@ -276,6 +276,20 @@ def test_findings_reach_the_outputs_of_a_pipeline() -> None:
     assert out["why"][at][0]["features"][0]["name"] == "a"
 
 
+def test_standing_tells_the_features_most_first() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(100, 3))
+    X[60:, 2] += 3.0
+    operator = FeatureDrift(**QUICK)
+    operator.run(block(X[:60]))
+    assert operator.standing == {}
+    operator.run(block(X[60:]))
+    told = operator.standing
+    assert [f["name"] for f in told["features"]][0] == "c"
+    assert told["statistic"] > told["limit"] == 1.0
+    assert told["features"][1]["statistic"] < 1.0
+
+
 def test_a_snapshot_holds_the_reference_as_far_as_it_was_collected() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(300, 2))
