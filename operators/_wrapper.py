@@ -5,10 +5,13 @@ Not exported.
 
 from collections.abc import Sequence
 
-from streamlearn.block import PREDICT, Block, Columns
+import numpy as np
+
+from streamlearn.block import F8, LEARN, PREDICT, Block, Columns
 from streamlearn.operators import _prequential
 from streamlearn.operators._ensemble import Ensemble, recalled_answers
 from streamlearn.operators._members import ask
+from streamlearn.operators._supervised import MAX_CLASSES
 
 
 class Wrapper(Ensemble):
@@ -33,9 +36,29 @@ class Wrapper(Ensemble):
             return {}
         return {f"log:0/{name}": outputs[name] for name in names if name in outputs}
 
+    def _logged_then(self, block: Block, name: str, width: int) -> F8:
+        """A column of the wrapper's own as it was at scoring, (n, width); NaN where now is then."""
+        then = np.full((block.n, width), np.nan)
+        if block.logged is not None and name in block.logged.columns:
+            rows = block.logged.held[name]
+            then[rows] = block.logged.columns[name][rows]
+        return then
+
     def _shown(self, outputs: Columns, block: Block) -> Columns:
         """Outputs without what no row of the original block asked for."""
         shown = _prequential.hidden(outputs, block)
         if "set" in shown and not block.plain:
             shown["set"] = shown["set"] * ((block.mode & PREDICT) != 0)[:, None]
         return shown
+
+
+def with_room(block: Block, P: F8, known: int) -> F8:
+    """Probabilities with a column for each class that labels have told of, or will in this block.
+
+    So what depends on them does not depend on which classes the model knows, nor on the cut.
+    """
+    codes = block.y[(block.mode & LEARN != 0) & (block.y >= 0.0) & (block.y < MAX_CLASSES)]
+    told = max(known, 1 + int(codes.max(initial=-1.0)))
+    wide = np.zeros((block.n, max(told, P.shape[1])))
+    wide[:, : P.shape[1]] = P
+    return wide

@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from streamlearn.block import F8, LEARN, U1, Block, Columns
+from streamlearn.block import F8, U1, Block, Columns
 from streamlearn.jit import conformal as jit
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Classifier, Operator, Regressor, Row
 from streamlearn.operators._ensemble import probabilities
 from streamlearn.operators._supervised import plain, refuse_bad_weights
-from streamlearn.operators._wrapper import Wrapper
+from streamlearn.operators._wrapper import Wrapper, with_room
 from streamlearn.operators.baselines import MajorityClassifier, MeanRegressor
 from streamlearn.operators.foreign import as_stage
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
@@ -55,14 +55,6 @@ class _Conformal(Wrapper):
         self.scores_: F8 = np.zeros((M, self.memory))
         self.scalars_: F8 = np.zeros((M, jit.N_SCALARS))
         self.scalars_[:, jit.LEVEL] = 1.0 - self.coverage
-
-    def _issued_then(self, block: Block, width: int) -> F8:
-        """What was issued when rows were scored whose labels come now, (n, width), else NaN."""
-        then = np.full((block.n, width), np.nan)
-        if block.logged is not None and _ISSUED in block.logged.columns:
-            rows = block.logged.held[_ISSUED]
-            then[rows] = block.logged.columns[_ISSUED][rows]
-        return then
 
     def _log(self, block: Block, outputs: Columns, issued: F8, names: tuple[str, ...]) -> Columns:
         """What goes to the log, if one is wanted."""
@@ -182,7 +174,7 @@ class ConformalRegressor(_Conformal, Regressor):
         lower, upper, issued = np.empty(shape), np.empty(shape), np.empty((block.n, 2 * M))
         rows = (answers, self._scales(then, shape), y, plain(block.weight), plain(block.mode))
         state = self.ring_, self.scores_, self.scalars_
-        told = self._issued_then(block, 2 * M)
+        told = self._logged_then(block, _ISSUED, 2 * M)
         jit.cover_numbers(rows, told, state, self._p, (lower, upper, issued))
         wanted = outputs["prediction"].shape
         outputs = outputs | {"lower": lower.reshape(wanted), "upper": upper.reshape(wanted)}
@@ -276,21 +268,13 @@ class ConformalClassifier(_Conformal, Classifier):
         refuse_bad_weights(self, block)
         asked = self._asked(block)
         outputs, then = self._heard(asked, ("prediction", "proba"))
-        P = self._with_room(block, probabilities([then], block.n)[:, 0])
+        P = with_room(block, probabilities([then], block.n)[:, 0], int(self.scalars_[0, jit.KNOWN]))
         P[np.isnan(then["prediction"])] = np.nan
         inside: U1 = np.empty(P.shape, dtype=np.uint8)
         issued = np.empty((block.n, 4))
         rows = (P, plain(block.y), plain(block.weight), plain(block.mode))
         state = self.ring_, self.scores_, self.scalars_
-        told = self._issued_then(block, 4)
+        told = self._logged_then(block, _ISSUED, 4)
         jit.cover_classes(rows, told, state, self._p, (inside, issued))
         logs = self._log(block, outputs, issued, ("prediction", "proba"))
         return self._shown(outputs | {"set": inside} | logs, block)
-
-    def _with_room(self, block: Block, P: F8) -> F8:
-        """Probabilities with a column for each class that labels have told of, or will here."""
-        codes = block.y[(block.mode & LEARN != 0) & (block.y >= 0.0) & (block.y < jit.CODES)]
-        told = max(int(self.scalars_[0, jit.KNOWN]), 1 + int(codes.max(initial=-1.0)))
-        wide = np.zeros((block.n, max(told, P.shape[1])))
-        wide[:, : P.shape[1]] = P
-        return wide
