@@ -31,7 +31,8 @@ def softmax(z: F8) -> F8:
 
 def drawn(z: F8, seed: int) -> F8:
     """Labels from the probabilities softmax(z); every class occurs first once."""
-    u = np.random.default_rng(seed).random(z.shape[0])
+    n: int = z.shape[0]
+    u = np.random.default_rng(seed).random(n)
     above = (u[:, None] > np.cumsum(softmax(z), axis=1)).sum(axis=1)
     y = np.minimum(above, z.shape[1] - 1)
     y[: z.shape[1]] = range(z.shape[1])
