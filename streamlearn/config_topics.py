@@ -297,7 +297,8 @@ class KafkaSection(Section):
 
 
 class HealthSection(Section):
-    """The HTTP endpoints `/health/live` and `/health/ready`; `health: {port: 8080}` is enough.
+    """The HTTP endpoints `/health/live`, `/health/ready` and `/metrics` (for Prometheus; extra
+    `metrics`); `health: {port: 8080}` is enough.
 
     port: 0 takes a free one. host: the address to listen on. max_lag: records behind the ends of
     the topics up to which the run is ready. stalled: seconds without a turn of the loop after which

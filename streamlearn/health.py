@@ -1,10 +1,11 @@
-"""Health of a run over HTTP: whether its loop moves, and whether it keeps up.
+"""Health of a run over HTTP: whether its loop moves, and whether it keeps up; and its metrics.
 
 `/health/live` answers 200 while the loop moves, or waits for a broker that is away: to start the
 process again would not help. `/health/ready` answers 200 while partitions are assigned, the
 checkpoint is loaded, the broker answers and the lag is under its limit. Both give the same JSON.
+`/metrics` gives what Prometheus scrapes, see `metrics.py`.
 Numbers are gathered within the loop, once a second; the threads that answer read a finished dict.
-What a record or an id could be part of is for the live page and metrics: it is no part of health.
+What a record or an id could be part of is for the live page alone.
 """
 
 import contextlib
@@ -139,7 +140,8 @@ def snapshot(engine: Engine, outputs: Any = None) -> Status:
     """The numbers of one engine, as plain values; within its loop.
 
     `assigned`, `events`, `dead_letters`, `alarms`, `rolling` (the first metric), `in_flight`, `lag`
-    of each partition; `events_per_second` since the look before; `standing` of the evaluation;
+    of each partition; `since_start`: `events`, `alarms` and `dead_letters` of this process alone;
+    `events_per_second` since the look before; `standing` of the evaluation;
     `labels`, as the source reports them; `drift`: of each detector its `stage`, `detector`,
     `watches` and what it stands at; `webhook`: what waits, was sent and failed; `version` of
     the model, where it has several; `state_bytes`; and what `Vitals.told` says. None or empty for
@@ -159,6 +161,11 @@ def snapshot(engine: Engine, outputs: Any = None) -> Status:
         "in_flight": 0 if outputs is None else outputs.in_flight,
         "lag": {name: {"records": lag.records, "seconds": lag.seconds}
                 for name, lag in lags.items()},
+        "since_start": {
+            "events": engine.events - engine.resumed_at,
+            "alarms": 0 if vitals is None else vitals.n_alarms,
+            "dead_letters": 0 if vitals is None else vitals.n_rejects,
+        },
         "events_per_second": None,
         "standing": None if standing is None else standing(),
         "labels": None if report is None else report(),
@@ -237,7 +244,7 @@ def told_of(config: "Config", status: Callable[[], Status]) -> Iterator[None]:
 
 
 class HealthServer:
-    """Answers `/health/live` and `/health/ready` in threads of its own while it is entered.
+    """Answers `/health/live`, `/health/ready` and `/metrics` in threads of its own while entered.
 
     Args:
         host, port: where it listens; port 0 takes a free one, which `port` then says.
@@ -281,15 +288,31 @@ def _handler(status: Callable[[], Status]) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             """One answer."""
-            what = self.path.partition("?")[0].removeprefix("/health/")
-            if what not in ("live", "ready"):
+            path = self.path.partition("?")[0]
+            what = path.removeprefix("/health/")
+            if path == "/metrics":
+                self._metrics()
+            elif what in ("live", "ready"):
+                found = brief(status())
+                good = HTTPStatus.OK if found[what] else HTTPStatus.SERVICE_UNAVAILABLE
+                self._say(good, json.dumps(found).encode(), "application/json")
+            else:
                 self.send_error(HTTPStatus.NOT_FOUND)
-                return
-            found = brief(status())
-            body = json.dumps(found).encode()
-            good = HTTPStatus.OK if found[what] else HTTPStatus.SERVICE_UNAVAILABLE
-            self.send_response(good)
-            self.send_header("Content-Type", "application/json")
+
+        def _metrics(self) -> None:
+            from streamlearn.metrics import exposition
+
+            try:
+                body, kind = exposition(status, self.headers.get("Accept", ""))
+            except UserError as error:  # the library is not installed
+                text = str(error).encode()
+                self._say(HTTPStatus.NOT_IMPLEMENTED, text, "text/plain; charset=utf-8")
+            else:
+                self._say(HTTPStatus.OK, body, kind)
+
+        def _say(self, code: HTTPStatus, body: bytes, kind: str) -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

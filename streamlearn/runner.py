@@ -47,7 +47,7 @@ from streamlearn.rehearsal import rehearse
 from streamlearn.result import Result
 from streamlearn.schema import Schema
 from streamlearn.tape import order_of
-from streamlearn.vitals import Vitals
+from streamlearn.vitals import MAX_NAMED, Vitals
 
 _log = logging.getLogger(__name__)
 _PAUSE, _LONGEST_PAUSE, _QUIET = 1.0, 30.0, 600.0  # seconds, of beginning anew
@@ -347,6 +347,7 @@ def vitals_of(job: Job) -> Vitals:
         "task": str(job.evaluation.task),
         "target": str(job.schema.target),
         "window": job.evaluation.window,
+        "features": list(job.schema.features)[:MAX_NAMED],
         "stages": [type(stage).__name__ for stage in job.pipeline.stages],
     }
     return Vitals(job.labels or job.schema, version, about, log=True)

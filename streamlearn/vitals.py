@@ -31,6 +31,7 @@ MAX_ALARMS = 50  # whose records are kept
 MAX_REJECTS = 20  # that are kept
 MAX_KINDS = 20  # classes of reasons, and detectors, that are told apart; beyond it OTHER
 OTHER = "other"
+MAX_NAMED = 200  # features of the schema whose drift has a metric of its own
 _LOGGED = 10  # alarms a second at most that are log lines
 _LINE = {"event": "event_number", "time": "event_time"}  # what a log line has of its own
 _SHOWN = 200  # letters of a reason
@@ -98,6 +99,7 @@ class Vitals:
         self.by_lane: Counter[str] = Counter()
         self.state_bytes: int | None = None
         self._measure_at = -math.inf
+        self.n_alarms = self.n_rejects = 0
         self._saved: dict[str, Json] | None = None
         self._saved_at = 0.0
         self._logged_until, self._logged = 0.0, 0
@@ -119,6 +121,7 @@ class Vitals:
     def alarmed(self, answers: Answers, before: int) -> None:
         """Alarms rose in a block; before: how many had before it."""
         self._alerts.count = before
+        self.n_alarms += int(np.count_nonzero(answers.outputs["alarm"]))
         for alert in self._alerts.take(answers):
             self._note(alert)
 
@@ -136,6 +139,7 @@ class Vitals:
 
     def rejected(self, rejects: Sequence[Reject]) -> None:
         """Records that did not fit."""
+        self.n_rejects += len(rejects)
         for reject in rejects:
             _count(self.by_reason, reason_class(reject.reason))
         for reject in rejects[-MAX_REJECTS:]:

@@ -46,6 +46,7 @@ class Running:
         self.at = Source()
         self.source = Read([self.at])
         self.events, self.rejects, self.alarms = 10, 1, 0
+        self.resumed_at = 4
         self.evaluation, self.webhook = Measured(), None
         self.pipeline = Pipeline(KalmanClassifier(), ADWIN())
         self.vitals = Vitals(model="m", about={"task": "classification"}, clock=lambda: 5.0)
@@ -93,6 +94,7 @@ def test_a_snapshot_holds_what_metrics_and_the_live_page_show_as_plain_values() 
     told = watch.lineages["all"]
     assert json.loads(json.dumps(told)) == told
     assert told["events_per_second"] == 10.0
+    assert told["since_start"] == {"events": 26, "alarms": 0, "dead_letters": 0}
     assert told["about"] == {"task": "classification"}
     assert told["standing"] == {"scored": 9, "windowed": {"accuracy": 0.5}}
     assert told["drift"] == [
@@ -176,7 +178,7 @@ def test_http_answers_200_or_503_with_the_same_json() -> None:
     with HealthServer("127.0.0.1", 0, lambda: status) as server:
         assert get(server.port, "/health/live") == (200, status)
         assert get(server.port, "/health/ready?verbose=1") == (503, status)
-        assert get(server.port, "/metrics")[0] == 404
+        assert get(server.port, "/health/other")[0] == 404
         with (
             pytest.raises(UserError, match=r"^health: cannot listen on .*; choose another port$"),
             HealthServer("127.0.0.1", server.port, lambda: status),
