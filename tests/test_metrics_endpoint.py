@@ -266,7 +266,7 @@ def test_promtool_finds_nothing_wrong_and_rules_alert_when_they_should(
 ) -> None:
     """The dashboard's expressions are checked as if each were a recording rule."""
     filled = {"$__rate_interval": "5m", "$pipeline": ".*", "$metric": "accuracy"}
-    rules = []
+    rules: list[dict[str, Any]] = []
     for _, expression in expressions():
         whole = expression
         for name, text in filled.items():
@@ -278,11 +278,11 @@ def test_promtool_finds_nothing_wrong_and_rules_alert_when_they_should(
         "down": said("StreamlearnWebhookDown", pipeline="a", value="3"),
     }
     (tmp_path / "tests.yaml").write_text(WORSE.format(rules=RULES, **told))
-    text, _ = exposition(lambda: status)
+    shown, _ = exposition(lambda: status)
     for asked, given in (
         (["check", "rules", str(RULES)], b""),
         (["check", "rules", str(tmp_path / "board.yaml")], b""),
-        (["check", "metrics"], text),
+        (["check", "metrics"], shown),
         (["test", "rules", str(tmp_path / "tests.yaml")], b""),
     ):
         ran = subprocess.run(["promtool", *asked], input=given, capture_output=True, check=False)
