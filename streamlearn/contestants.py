@@ -97,14 +97,15 @@ def _river_run(kind: Any, given: dict[str, int], takes_right: bool, bits: bool) 
 def of_frouros(watched: str) -> Iterator[Contestant]:
     """Those of frouros, with its own constants; none where it is not installed.
 
-    Its Bayesian change point is left out: it keeps a matrix of events squared.
+    Its Bayesian change point is left out: it keeps a matrix of events squared; and on numbers its
+    ADWIN, which raises an error where a sum of them is negative.
     """
     try:
         drift = importlib.import_module("frouros.detectors.concept_drift")
     except ImportError:
         return
     for name in ON_ERRORS if watched == "errors" else ON_NUMBERS:
-        if name in _FROUROS:
+        if name in _FROUROS and (name, watched) != ("ADWIN", "numbers"):
             takes_right = ("frouros", name) in _TAKES_RIGHT
             run = _frouros_run(getattr(drift, _FROUROS[name]), takes_right, watched == "errors")
             yield Contestant(name, "frouros", "its own", run, name in _SLOW)

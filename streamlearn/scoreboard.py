@@ -153,7 +153,7 @@ def scoreboard(
     elif all(score.package != "frouros" for score in scores):
         left_out.append("frouros: not installed, left out (pip install --no-deps frouros tqdm)")
     else:
-        left_out.append("frouros: without BOCD, which keeps a matrix of events squared")
+        left_out.append("frouros: without BOCD (a matrix of events squared), and ADWIN on numbers (none below 0)")
     return Scoreboard(scores, runs, seed, left_out)
 
 
