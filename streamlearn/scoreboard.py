@@ -153,7 +153,9 @@ def scoreboard(
     elif all(score.package != "frouros" for score in scores):
         left_out.append("frouros: not installed, left out (pip install --no-deps frouros tqdm)")
     else:
-        left_out.append("frouros: without BOCD (a matrix of events squared), and ADWIN on numbers (none below 0)")
+        left_out.append(
+            "frouros: without BOCD (a matrix of events squared), without ADWIN on numbers"
+        )
     return Scoreboard(scores, runs, seed, left_out)
 
 
