@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from streamlearn import registry, yaml12
 from streamlearn.config_serving import DashboardSection
+from streamlearn.config_telemetry import TelemetrySection
 from streamlearn.config_topics import (
     TAGS,
     AlertsSection,
@@ -168,9 +169,9 @@ class Config(Section):
     order of the data flow. sink: where answers go. alerts: where alarms go. webhook: where
     each alarm is sent to, too. dead_letters: where records go that do not fit. checkpoint: where
     state is saved. labels: where labels come from when they come late. evaluation: how the stream
-    is measured. engine: how the loop runs. health: where others may ask how the run is. dashboard:
-    where people may look at it. allow_pickle: whether the state of a River or scikit-learn stage
-    may be saved and loaded.
+    is measured. engine: how the loop runs. health: where others may ask how the run is. telemetry:
+    where its metrics are exported to. dashboard: where people may look at it. allow_pickle: whether
+    the state of a River or scikit-learn stage may be saved and loaded.
     """
 
     source: Origin | None = None
@@ -186,6 +187,7 @@ class Config(Section):
     evaluation: EvaluationSection = EvaluationSection()
     engine: EngineSection = EngineSection()
     health: HealthSection | None = None
+    telemetry: TelemetrySection | None = None
     dashboard: DashboardSection | None = None
     allow_pickle: bool = False
 
@@ -248,6 +250,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "webhook": WebhookSection,
     "dead_letters": DeadLettersSection,
     "health": HealthSection,
+    "telemetry": TelemetrySection,
     "dashboard": DashboardSection,
 }
 

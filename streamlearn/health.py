@@ -235,6 +235,10 @@ def told_of(config: "Config", status: Callable[[], Status]) -> Iterator[None]:
             server = HealthServer(config.health.host, config.health.port, status)
             stack.enter_context(server)
             tell(_log, "health", host=server.host, port=server.port)
+        if config.telemetry is not None:
+            from streamlearn.telemetry import exported
+
+            stack.enter_context(exported(config.telemetry, status))
         if config.dashboard is not None:
             from streamlearn.dashboard import Dashboard
 
