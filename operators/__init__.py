@@ -63,6 +63,8 @@ from streamlearn.operators.mixture import (
 from streamlearn.operators.mixture import GaussianMixtureClassifier as GaussianMixtureClassifier
 from streamlearn.operators.mixture import GaussianMixtureImputer as GaussianMixtureImputer
 from streamlearn.operators.mixture import GaussianMixtureRegressor as GaussianMixtureRegressor
+from streamlearn.operators.mmd_drift import MMDDrift as MMDDrift
+from streamlearn.operators.prediction_drift import PredictionDrift as PredictionDrift
 from streamlearn.operators.rvfl import LiteRVFLClassifier as LiteRVFLClassifier
 from streamlearn.operators.rvfl import LiteRVFLRegressor as LiteRVFLRegressor
 from streamlearn.operators.rvfl import RVFLFeatures as RVFLFeatures

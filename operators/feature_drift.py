@@ -208,18 +208,28 @@ class FeatureDrift(Transformer, base.Transformer):
         return _findings.added(out, column)
 
     def _found(self, X: F8, features: Features) -> list[tuple[int, Finding]]:
-        """Walk rows (n, d) up to each test and each reference that is full; the findings."""
+        """Walk rows (n, d); rows and findings."""
         found: list[tuple[int, Finding]] = []
+        at = 0
+        while at < X.shape[0]:
+            taken, finding = self.first_found(X[at:], features)
+            at += taken
+            if finding is not None:
+                found.append((at - 1, finding))
+        return found
+
+    def first_found(self, X: F8, features: Features) -> tuple[int, Finding | None]:
+        """Take rows (n, d) up to and including the first that alarms: how many, and the finding."""
         at = 0
         while at < X.shape[0]:
             stop = at + min(X.shape[0] - at, self._rows_ahead())
             self._take(X[at:stop])
+            at = stop
             if self.n_rows % self.every == 0:
                 finding = self._tested(features)
                 if finding is not None:
-                    found.append((stop - 1, finding))
-            at = stop
-        return found
+                    return at, finding
+        return at, None
 
     def _rows_ahead(self) -> int:
         """Rows until something is to be done."""
@@ -391,6 +401,11 @@ class FeatureDrift(Transformer, base.Transformer):
         self.seen_[:], self.counts_[:] = -1, 0
         self.armed_ = True
         self._collect(np.arange(self.seen_.shape[0]))
+
+    @property
+    def features(self) -> Features | None:
+        """The columns that it watches; None before the first row."""
+        return self._features if len(self._features) else None
 
     @property
     def distances_(self) -> F8:

@@ -285,7 +285,7 @@ def test_standing_tells_the_features_most_first() -> None:
     assert operator.standing == {}
     operator.run(block(X[60:]))
     told = operator.standing
-    assert [f["name"] for f in told["features"]][0] == "c"
+    assert told["features"][0]["name"] == "c"
     assert told["statistic"] > told["limit"] == 1.0
     assert told["features"][1]["statistic"] < 1.0
 
