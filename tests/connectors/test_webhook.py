@@ -1,6 +1,9 @@
 """Webhook: each alarm at least once and in order, whatever the server or a crash does."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +21,7 @@ from streamlearn.contracts import Answers
 from streamlearn.errors import UserError
 
 PAUSES = (0.005, 0.01)
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Receiver:
@@ -337,3 +341,34 @@ def test_a_webhook_needs_checkpoints(config: Path) -> None:
     config.write_text("\n".join(line for line in text.splitlines() if "checkpoint" not in line))
     with pytest.raises(UserError, match=r"checkpoint: must be there for a webhook"):
         streamlearn.load_config(config)
+
+
+# -- kill -9 ---------------------------------------------------------------------------------------
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from tests.connectors.test_webhook import Webhook, alarms
+sink = Webhook("http://127.0.0.1:9/hook", Path(sys.argv[1]) / "webhook", pauses=(30.0, 60.0))
+sink.open(None)
+sink.write(alarms(0, 3))
+print(json.dumps(sink.commit()), flush=True)
+sink.write(alarms(3, 2))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_kill_loses_no_alarm(receiver: Receiver, tmp_path: Path) -> None:
+    """Killed with three alarms before its checkpoint and two behind it, while nobody answered."""
+    ran = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, check=False, cwd=ROOT
+    )
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    again = hook(receiver, tmp_path)
+    again.open(json.loads(ran.stdout))
+    again.write(alarms(3, 2))  # what came after the checkpoint is raised again
+    receiver.wait_for(5)
+    again.write(alarms(5))
+    receiver.wait_for(6)
+    again.close()
+    assert receiver.numbers == [0, 1, 2, 3, 4, 5]
