@@ -107,11 +107,13 @@ def signal(watches: str, block: Block, outputs: Columns, task: str) -> F8:
         said = _confidence(outputs) if task == CLASSIFICATION else outputs["prediction"]
         return np.where(fresh, said, np.nan)
     if task == CLASSIFICATION and "proba" in outputs:
-        proba = outputs["proba"]
+        proba, prediction = outputs["proba"], outputs["prediction"]
         if block.logged is not None:
             proba = _of_then(block.logged, proba, "proba")
+            prediction = _of_then(block.logged, prediction)
         out = np.empty(block.n)
         log_losses(block.y, np.ascontiguousarray(proba), block.weight, block.mode, out)
+        out[np.isnan(prediction)] = np.nan  # nothing was answered: its probabilities say nothing
         return out
     wrong = errors(block, outputs, task)
     return wrong * wrong

@@ -1,0 +1,431 @@
+"""A pool of experts: at a shift an old one that knows the concept comes back, or one is born."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from streamlearn.block import F8, LEARN, PREDICT, UNSCORED, Block, Columns, Features
+from streamlearn.contracts import Finding, State, merged
+from streamlearn.jit.expert_pool import (
+    COUNTED,
+    LESSONS,
+    MEAN,
+    N_STATS,
+    SPREAD,
+    USED,
+    count_losses,
+    walk_losses,
+)  # fmt: skip
+from streamlearn.operators import _checks, _findings, _prequential
+from streamlearn.operators._base import Classifier, Detector, Operator, Regressor
+from streamlearn.operators._members import Listener, ask, first_rise
+from streamlearn.operators._policies import Recent, taught
+from streamlearn.operators.adwin import ADWIN
+from streamlearn.operators.foreign import as_stage
+from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
+
+_COUNTS = ("n_switches_", "n_reused_", "n_overruled_", "_active", "_born", "_lessons", "_next_copy")
+_KEPT = tuple(f"recent/{name}_" for name in ("buffer", "labels", "weights", "values"))
+
+
+class _ExpertPool(Listener):
+    """The walk, the two triggers and the choice of an expert."""
+
+    def __init__(
+        self,
+        model: Operator | Any,
+        detector: Detector | Any = None,
+        size: int = 8,
+        z: float = 3.0,
+        warm: int = 40,
+        win: int = 12,
+        every: int = 200,
+    ) -> None:
+        owner = type(self).__name__
+        self.model = as_stage(model)
+        if self.model.task != self.task:
+            raise ValueError(f"{owner}: model must do {self.task}, got {type(self.model).__name__}")
+        self.detector = None if detector is None else as_stage(detector)
+        if not isinstance(self.detector, Detector | None):
+            name = type(detector).__name__
+            raise ValueError(f"{owner}: detector must be a drift detector, got {name}")
+        self.size = _checks.whole(owner, "size", size, 1)
+        self.z = _checks.positive(owner, "z", z)
+        self.warm = _checks.whole(owner, "warm", warm, 1)
+        self.win = _checks.whole(owner, "win", win, 1)
+        self.every = _checks.whole(owner, "every", every, 1)
+        self.takes_categories, self.takes_nan = self.model.takes_categories, self.model.takes_nan
+        self.cheap_snapshot, self.exact = self.model.cheap_snapshot, self.model.exact
+        self._ears = self._default_ears() if self.detector is None else self.detector
+        self.needs_pickle = self.model.needs_pickle or (
+            self._ears is not None and self._ears.needs_pickle
+        )
+        self._begin()
+
+    def _default_ears(self) -> Detector | None:
+        """The detector of shifts where none was given; None: by the z-score of the loss."""
+        return None
+
+    def _begin(self) -> None:
+        """The pool of one expert that knows nothing."""
+        self._born = self._active = self._lessons = self._stride = 0
+        self.n_switches_ = self.n_reused_ = self.n_overruled_ = 0
+        self._experts, self._numbers = [self._fresh()], [0]
+        self.stats_: F8 = np.zeros((1, N_STATS))
+        self._suspicion = np.zeros(1)
+        self._copies: list[Operator] = []  # of the active expert, the older first
+        self._next_copy = self.every
+        self._recent = Recent(4 * self.win if self._ears is None else 200, self.takes_nan)
+        if self._ears is not None:
+            self._ears.reset()
+
+    def _fresh(self) -> Operator:
+        fresh = self.model.clone()
+        fresh.meet(self._features)
+        return fresh
+
+    @property
+    def n_experts(self) -> int:
+        """Experts in the pool."""
+        return len(self._experts)
+
+    @property
+    def active_(self) -> int:
+        """The number of the expert that answers; numbers count from 0 and are never used again."""
+        return self._numbers[self._active]
+
+    def grow(self, features: Features) -> None:
+        """Every expert makes room."""
+        for member in [*self._experts, *self._copies]:
+            member.meet(features)
+
+    def load_kernels(self) -> None:
+        """Those of the experts."""
+        self._experts[self._active].load_kernels()
+
+    # -- the walk ----------------------------------------------------------------------------------
+
+    def _run(self, block: Block) -> Columns:
+        return _prequential.hidden(self._in_pieces(_prequential.asked(block)), block)
+
+    def _piece(self, block: Block) -> tuple[Columns, int]:
+        return self._heard(block) if self._ears is not None else self._judged(block)
+
+    def _ask(self, block: Block) -> Columns:
+        return ask(self._experts[self._active], self._numbers[self._active], block)
+
+    def _losses(self, block: Block, outputs: Columns) -> F8:
+        """Loss of each lesson under these answers, also of one whose label is late, (n,)."""
+        return _prequential.signal("loss", block.replace(logged=None), outputs, str(self.task))
+
+    # -- a shift by the z-score of the loss --------------------------------------------------------
+
+    def _judged(self, block: Block) -> tuple[Columns, int]:
+        """Rows up to and including the first with too large a loss, which is not learnt."""
+        expert, own = self._experts[self._active], self.stats_[self._active]
+        alone = block.n == 1
+        before = None if alone else expert.snapshot()
+        first = block.replace(mode=block.mode & PREDICT) if alone else block
+        outputs = self._ask(first)
+        losses = self._losses(block, outputs)
+        lessons = taught(block)
+        at = walk_losses(
+            losses, lessons.astype(np.float64), own, self._suspicion, self.z, float(self.warm)
+        )
+        if self._suspicion[0] == 0.0:
+            self._recent.clear()
+        if at < 0:
+            outputs = self._ask(block) if alone else outputs
+            self._lessons += int(np.count_nonzero(lessons))
+            return self._marked(outputs, block.n, None), block.n
+        if before is not None:
+            expert.restore(before)
+            block = block.rows(0, at + 1)
+        return self._put_aside(block, losses[: at + 1]), block.n
+
+    def _put_aside(self, block: Block, losses: F8) -> Columns:
+        """Run a block whose last row is not to be learnt, and shift if there were too many."""
+        last = block.n - 1
+        self._lessons += int(np.count_nonzero(taught(block))) - 1
+        mode = block.mode.copy()
+        mode[last] &= ~np.uint8(LEARN)
+        outputs = self._ask(block.replace(mode=mode))
+        self._recent.add(block.rows(last, block.n), losses[last:])
+        self._suspicion[0] += 1.0
+        self._shorten()
+        if self._suspicion[0] < self.win:
+            return self._marked(outputs, block.n, None)
+        own = self.stats_[self._active]
+        limit = own[MEAN] + self.z * _deviation(own)
+        found = {"detector": type(self).__name__, "watches": "loss", "limit": float(limit)}
+        statistic = float(self._recent.columns()[3].mean())
+        action = self._shift(len(self._recent), keep=False)
+        return self._marked(outputs, block.n, found | {"statistic": statistic} | action)
+
+    # -- a shift by a detector ---------------------------------------------------------------------
+
+    def _heard(self, block: Block) -> tuple[Columns, int]:
+        """Rows up to and including the first at which the detector hears the loss rise."""
+        assert self._ears is not None
+        block = self._until_copy(block)
+        expert = self._experts[self._active]
+        before = expert.snapshot() if block.n > 1 else None
+        outputs = self._ask(block)
+        losses = self._losses(block, outputs)
+        at = first_rise(self._ears, losses)
+        if before is not None and 0 <= at < block.n - 1:
+            expert.restore(before)
+            block, losses = block.rows(0, at + 1), losses[: at + 1]
+            outputs = self._ask(block)
+        lessons = taught(block)
+        count_losses(losses, lessons.astype(np.float64), self.stats_[self._active])
+        self._recent.add(block, losses)
+        self._lessons += int(np.count_nonzero(lessons))
+        if at < 0:
+            self._copy_if_due()
+            return self._marked(outputs, block.n, None), block.n
+        self._shorten()
+        found = self._ears.finding() | {"watches": "loss"}
+        rows = max(self._recent.since_change(), min(self.win, len(self._recent)))
+        action = self._shift(rows, keep=True)
+        self._ears.reset()
+        self._copy_if_due()
+        return self._marked(outputs, block.n, found | action if action else None), block.n
+
+    def _until_copy(self, block: Block) -> Block:
+        """The rows up to the lesson after which a copy of the active expert is due."""
+        left = self._next_copy - self._lessons
+        lessons = np.flatnonzero(taught(block))
+        return block if len(lessons) < left else block.rows(0, int(lessons[left - 1]) + 1)
+
+    def _copy_if_due(self) -> None:
+        """Every so many lessons a copy of the active expert, the last but one of which is sure not
+        to have learnt anything of a new concept."""
+        if self._lessons < self._next_copy:
+            return
+        self._next_copy += self.every
+        copy = self._fresh()
+        copy.load(self._experts[self._active].state())
+        self._copies = [*self._copies[-1:], copy]
+
+    # -- the choice --------------------------------------------------------------------------------
+
+    def _shift(self, n: int, keep: bool) -> Finding:
+        """Go on with the expert that knows the last n lessons, or a new one.
+
+        keep: whether the active expert, as it was before, may be the one: then nothing happens.
+        """
+        lessons = self._recent.block(n, LEARN, self._features, self._labels)
+        members = list(self._experts)
+        if keep and self._copies:
+            members[self._active] = self._copies[0]
+        chosen = self._best(members, lessons, keep)
+        if chosen == self._active:
+            self.n_overruled_ += 1
+            return {}
+        before, self.n_switches_ = self.active_, self.n_switches_ + 1
+        self.stats_[self._active, USED] = self.n_switches_
+        self._experts = members
+        reused = chosen >= 0
+        self.n_reused_ += reused
+        self._active = chosen if reused else self._room()
+        self._teach(lessons)
+        self._copies, self._next_copy = [], self._lessons + self.every
+        self._suspicion[0] = 0.0
+        self._recent.clear()
+        action = "reuse" if reused else "new"
+        return {"action": action, "expert": self.active_, "before": before}
+
+    def _best(self, members: list[Operator], lessons: Block, keep: bool) -> int:
+        """The expert with the least mean loss, if that is as usual for it; else -1.
+
+        As usual: within z standard deviations of its own mean (R20); where a detector hears, whose
+        rows are more, z standard errors: with the wider bound an expert came back on the random
+        trees that was wrong there, and recovery took 1,292 rows.
+        """
+        z = self.z if self._ears is None else self.z / math.sqrt(lessons.n)
+        found, least = -1, math.inf
+        for j, member in enumerate(members):
+            own = self.stats_[j]
+            if own[LESSONS] <= self.warm or (j == self._active and not keep):
+                continue
+            loss = self._mean_loss(member, lessons)
+            usual = own[MEAN] + z * _deviation(own)
+            if loss <= usual and loss < least:
+                found, least = j, loss
+        return found
+
+    def _mean_loss(self, member: Operator, lessons: Block) -> float:
+        outputs = member.run(lessons.replace(mode=np.full(lessons.n, PREDICT, np.uint8)))
+        losses = self._losses(lessons, outputs)
+        known = np.isfinite(losses)
+        return float(losses[known].mean()) if known.any() else math.inf
+
+    def _room(self) -> int:
+        """The place of a new expert: behind the others or, in a full pool, of the one not used
+        for longest."""
+        self._born += 1
+        fresh = self._fresh()
+        if len(self._experts) < self.size:
+            self._experts.append(fresh)
+            self._numbers.append(self._born)
+            self.stats_ = np.vstack([self.stats_, np.zeros(N_STATS)])
+            return len(self._experts) - 1
+        place = int(self.stats_[:, USED].argmin())
+        self._experts[place], self._numbers[place] = fresh, self._born
+        self.stats_[place] = 0.0
+        return place
+
+    def _teach(self, lessons: Block) -> None:
+        """The active expert learns what nobody of its kind has learnt."""
+        young = self.stats_[self._active, LESSONS] == 0.0
+        mode = np.full(lessons.n, UNSCORED if young else LEARN, np.uint8)
+        self._experts[self._active].run(lessons.replace(mode=mode))
+        self.stats_[self._active, LESSONS] += lessons.n
+
+    def _marked(self, outputs: Columns, n: int, found: Finding | None) -> Columns:
+        """Outputs with `alarm`, and what was found on the last row."""
+        quiet = outputs | {"alarm": np.zeros(n, np.uint8)}
+        return quiet if found is None else _findings.added(quiet, _findings.at(n, -1, found))
+
+    # -- state -------------------------------------------------------------------------------------
+
+    def _members(self) -> dict[str, Operator]:
+        members = {f"expert{j}": expert for j, expert in enumerate(self._experts)}
+        members |= {f"copy{j}": copy for j, copy in enumerate(self._copies)}
+        return members if self._ears is None else members | {"detector": self._ears}
+
+    def snapshot(self) -> dict[str, Any]:
+        """The pool as it is, and snapshots of its members."""
+        own = {name: getattr(self, name) for name in (*_COUNTS, "_features", "_labels")}
+        own |= {"_experts": list(self._experts), "_numbers": list(self._numbers)}
+        own |= {"_copies": list(self._copies), "stats_": self.stats_.copy()}
+        own["_suspicion"] = self._suspicion.copy()
+        taken = [(member, member.snapshot()) for member in self._members().values()]
+        return {"own": own, "members": taken, "recent": [c.copy() for c in self._recent.columns()]}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go back to a snapshot, to the experts of then."""
+        for name, value in snapshot["own"].items():
+            plain = name in (*_COUNTS, "_features", "_labels")
+            setattr(self, name, value if plain else value.copy())
+        for member, taken in snapshot["members"]:
+            member.restore(taken)
+        self._recent.put(*snapshot["recent"])
+
+    def state(self) -> State:
+        """The states of the experts, their losses, and the lessons kept."""
+        table = super().state().table | {name: getattr(self, name) for name in _COUNTS}
+        table |= {"numbers": list(self._numbers), "copies": len(self._copies)}
+        members = {name: member.state() for name, member in self._members().items()}
+        arrays, table = merged(members, table)
+        arrays |= {"stats_": self.stats_.copy(), "suspicion_": self._suspicion.copy()}
+        kept = zip(_KEPT, self._recent.columns(), strict=True)
+        return State(arrays | {name: column.copy() for name, column in kept}, table)
+
+    def load(self, state: State) -> None:
+        """Take over what `state` gave; refused if the parameters were others."""
+        super().load(state)
+        for name in _COUNTS:
+            setattr(self, name, state.table[name])
+        self._numbers = list(state.table["numbers"])
+        self._experts = [self._fresh() for _ in self._numbers]
+        self._copies = [self._fresh() for _ in range(state.table["copies"])]
+        self.stats_ = np.array(state.arrays["stats_"])
+        self._suspicion = np.array(state.arrays["suspicion_"])
+        self._recent.put(*(state.arrays[name] for name in _KEPT))
+        for name, member in self._members().items():
+            member.load(state.under(name))
+
+    def reset(self) -> None:
+        """Forget everything learnt; names of features and classes stay."""
+        self._begin()
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of all members, and of the lessons kept."""
+        members = sum(member.state_bytes for member in self._members().values())
+        return members + self.stats_.nbytes + self._recent.nbytes
+
+
+def _deviation(own: F8) -> float:
+    """Standard deviation of an expert's own losses; 0 before there are two."""
+    return math.sqrt(own[SPREAD] / (own[COUNTED] - 1.0)) if own[COUNTED] > 1.0 else 0.0
+
+
+class ExpertPoolClassifier(_ExpertPool, Classifier):
+    """Classifiers for concepts that come back: at a shift the old expert that knows it, or a new.
+
+    One expert answers and learns. A detector hears its log loss; a z-score could never call 0/1
+    errors at a rate of 10 % too large. At an alarm the loss of every expert of the pool on the
+    lessons since the change (a step in the loss, by least squares; `win` at least) is compared with
+    what is usual for it, z standard errors above its mean at most. The best of those goes on, and
+    learns these lessons; if it is the one that was active, nothing happens (`n_overruled_`). If
+    there is none a new expert learns them. The expert that was active goes back into the pool as it
+    was `every` to 2 `every` lessons before, so that it has learnt nothing of what came after.
+    Args:
+        model: a classifier, a pipeline that ends in one, or a River or scikit-learn classifier; the
+            experts are its clones.
+        detector: fed the log loss of every labelled row; default: ADWIN.
+        size: experts, >= 1; in a full pool a new one takes the place of that not used for longest.
+        z: see above, > 0.
+        warm: lessons before an expert may be called back, >= 1; losses count after 15.
+        win: lessons that a shift is judged by, at the least, >= 1.
+        every: lessons between two copies of the active expert, >= 1.
+    State:
+        stats_: (E, 5) float64: lessons, losses counted, their mean, their sum of squared
+            deviations, and the last use of each expert.
+        The states of the experts, of two copies of the active one, of the detector, and the last
+        200 lessons.
+    Outputs: those of the active expert, `alarm` (n,) uint8, 1 at a shift, and there `why`: `action`
+    (reuse or new), `expert` and `before`, numbers of experts (`active_`).
+    A late label is judged by the answer that the expert of now gives to the features of then.
+    Cost: one expert and the detector, a snapshot a block, a copy every `every` lessons; E times 200
+        answers at a shift. After an alarm the rows before it are run again (restore and rerun), so
+        the cut of blocks never shows.
+    Raises: ValueError for parameters that do not fit together.
+    Reference: Zhu, Majzoubi, Jain and Choromanska (2022), TAME: Task Agnostic Continual Learning
+        using Multiple Experts, arXiv 2210.03869; specification R20. Its merging of experts and its
+        soft choice among them are not there.
+    >>> from streamlearn.operators import ExpertPoolClassifier, KalmanClassifier
+    >>> model = ExpertPoolClassifier(KalmanClassifier())
+    >>> model.learn_one({"a": 1.0}, "spam")
+    >>> model.predict_one({"a": 1.0})
+    'spam'
+    """
+
+    def _default_ears(self) -> Detector | None:
+        return ADWIN()
+
+    @classmethod
+    def _unit_test_params(cls) -> Any:
+        """Members for River's checks and the conformance suite."""
+        yield {"model": KalmanClassifier()}
+        yield {"model": KalmanClassifier(), "detector": ADWIN(delta=0.5, clock=4), "size": 2}
+
+
+class ExpertPoolRegressor(_ExpertPool, Regressor):
+    """Regressors for concepts that come back: at a shift the old expert that knows it, or a new.
+
+    Without a detector the trigger is R20's: after `warm` lessons, a squared error beyond the mean
+    of the active expert's own plus z standard deviations is suspicious, and its row not learnt but
+    put aside. Each such row counts 1 up, every other lesson 1 down; at 0 the rows put aside are
+    dropped: outliers in bursts shorter than `win` never reach an expert. At `win` a shift is
+    called; the best other expert whose mean loss on these rows is within its own mean plus z
+    standard deviations goes on, else a new one, and learns them. With a `detector`, which hears the
+    squared error, all is as in `ExpertPoolClassifier`, and so are arguments, state and outputs.
+    Raises: ValueError for parameters that do not fit together.
+    Reference: specification R20; see `ExpertPoolClassifier`.
+    >>> from streamlearn.operators import ExpertPoolRegressor, KalmanRegressor
+    >>> model = ExpertPoolRegressor(KalmanRegressor())
+    >>> model.learn_one({"a": 1.0}, 2.0)
+    >>> model.n_experts
+    1
+    """
+
+    @classmethod
+    def _unit_test_params(cls) -> Any:
+        """Members for River's checks and the conformance suite."""
+        yield {"model": KalmanRegressor()}
+        yield {"model": KalmanRegressor(), "warm": 5, "win": 2, "z": 0.5, "size": 2}
