@@ -42,9 +42,9 @@ from streamlearn.operators.expert_mixture import (
     ExpertMixtureClassifier as ExpertMixtureClassifier,
 )
 from streamlearn.operators.expert_mixture import ExpertMixtureRegressor as ExpertMixtureRegressor
-from streamlearn.operators.feature_drift import FeatureDrift as FeatureDrift
 from streamlearn.operators.expert_pool import ExpertPoolClassifier as ExpertPoolClassifier
 from streamlearn.operators.expert_pool import ExpertPoolRegressor as ExpertPoolRegressor
+from streamlearn.operators.feature_drift import FeatureDrift as FeatureDrift
 from streamlearn.operators.forecaster import OnlineForecaster as OnlineForecaster
 from streamlearn.operators.hedge_mlp import HedgeMLPClassifier as HedgeMLPClassifier
 from streamlearn.operators.hedge_mlp import HedgeMLPRegressor as HedgeMLPRegressor

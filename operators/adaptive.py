@@ -32,7 +32,7 @@ class _Adaptive(Listener):
     ) -> None:
         owner = type(self).__name__
         self.model = as_stage(model)
-        self.detector = _listener(owner, "detector", ADWIN() if detector is None else detector)
+        self.detector = _listener(owner, "detector", _default() if detector is None else detector)
         self.policy = policy
         self.warning = None if warning is None else _listener(owner, "warning", warning)
         self.factor = _checks.number(owner, "factor", factor)
@@ -61,6 +61,9 @@ class _Adaptive(Listener):
         """The detector that starts the background model: as given, or ten times as nervous."""
         if self.warning is not None:
             return self.warning
+        length = getattr(self.detector, "average_run_length", None)
+        if length is not None:
+            return self.detector.clone({"average_run_length": max(1000, length // 10)})
         delta = getattr(self.detector, "delta", None)
         if delta is None:
             raise ValueError(f"{type(self).__name__}: policy background needs a warning detector")
@@ -303,7 +306,7 @@ class AdaptiveClassifier(_Adaptive, Classifier):
     Args:
         model: a classifier, a pipeline that ends in one, or a River or scikit-learn classifier.
         detector: fed 1 for a wrong answer, 0 for a right one, after every learnt row, or what it
-            `watches`; default: ADWIN.
+            `watches`; default: ADWIN with an average run length of 50,000.
         policy: what is done at an alarm: a name, `{name: {argument: value}}`, or a list of these,
             which are done in their order.
             notify: reports, nothing else; alone.
@@ -316,7 +319,8 @@ class AdaptiveClassifier(_Adaptive, Classifier):
             that came after the likeliest change of what the detector watches (a step, by least
             squares). An `exact` model, which counts twice what it learns twice, must have begun
             anew before: `[reset, replay]`.
-        warning: the detector of warnings for `background`; default: as `detector`, delta times 10.
+        warning: the detector of warnings for `background`; default: as `detector`, but delta times
+            10, or a tenth of the average run length.
         factor: default of `inflate`, > 1.
     An alarm because the error fell is no reason to act: a model that is still learning gets better.
     Where a detector says what the mean did (`rose`, as ADWIN does), such alarms are passed over.
@@ -368,6 +372,11 @@ def Adaptive(
     """`AdaptiveClassifier` or `AdaptiveRegressor`, as the task of the model says."""
     family = AdaptiveRegressor if as_stage(model).task == "regression" else AdaptiveClassifier
     return family(model, detector, policy, warning, factor)
+
+
+def _default() -> ADWIN:
+    """The detector where none was given: acting is dearer than reporting, so alarms are rarer."""
+    return ADWIN(average_run_length=50_000)
 
 
 def _check_abilities(owner: str, wanted: Actions, model: Operator) -> None:

@@ -119,6 +119,7 @@ class Naive:
         if heard and self.detector.rose:
             done = self.shift(self.aside[-max(self.since(), self.win) :])
             self.detector.reset()
+            self.detector.watch(np.nan_to_num([loss for _, loss in self.aside]))
         if self.lessons == self.copied + self.every:
             copy = self.make()
             copy.load(self.active.model.state())
@@ -140,16 +141,15 @@ class Naive:
         old, ear = self.active, self.detector is not None
         before = self.copies[0] if ear and self.copies else old.model
         z = self.z / math.sqrt(len(rows)) if ear else self.z
+        if ear and self.kept(before, rows, 2.0 * z):
+            return ""
         fits: list[tuple[float, int]] = []
         for place, expert in enumerate(self.experts):
-            if expert.lessons <= self.warm or (expert is old and not ear):
+            if expert.lessons <= self.warm or expert is old:
                 continue
-            model = before if expert is old else expert.model
-            mean = float(np.nanmean([self.loss(model, row) for row, _ in rows]))
+            mean = float(np.nanmean([self.loss(expert.model, row) for row, _ in rows]))
             if mean <= expert.bound(z):
                 fits.append((mean, place))
-        if fits and self.experts[min(fits)[1]] is old:
-            return ""
         self.switches += 1
         old.used, old.model = self.switches, before
         action = "reuse" if fits else "new"
@@ -162,6 +162,11 @@ class Naive:
         self.active.lessons += len(rows)
         self.copies, self.copied, self.counter, self.aside = [], self.lessons, 0, []
         return f"{action} {self.active.number}"
+
+    def kept(self, model: Any, rows: list[tuple[Block, float]], z: float) -> bool:
+        """Whether the active expert, as it was, is no worse than usual on the rows of an alarm."""
+        mean = float(np.nanmean([self.loss(model, row) for row, _ in rows]))
+        return self.active.lessons > self.warm and mean <= self.active.bound(z)
 
     def fresh(self) -> Expert:
         """A new expert, at the end or in place of the one not used for longest."""
