@@ -221,7 +221,7 @@ def test_what_it_did_is_found_under_its_name() -> None:
     y = np.where(np.arange(400) < 200, 0.0, 5.0)
     block = Block(X, y, np.ones(400), np.full(400, LABELLED, np.uint8), Features(["a"]))
     model = KalmanRegressor(lr_delta=0.0)
-    outputs = AdaptiveRegressor(model, policy=["reset", "replay"]).run(block)
+    outputs = AdaptiveRegressor(model, ADWIN(), ["reset", "replay"]).run(block)
     why = [found[0] for found in outputs["why"] if found is not None]
     assert why[0]["action"] == "reset+replay"
     assert why[0]["detector"] == "ADWIN"
