@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PERIOD = 1.0  # seconds between two looks at the lag
+_SHARE = 100  # times what a look takes, to the next one
 _MAX_DETECTORS = 20  # whose statistics are told
 _MAX_FEATURES = 20  # of each
 Status = dict[str, Json]
@@ -70,11 +71,15 @@ class Watch:
         self._lineages = {k: v for k, v in self._lineages.items() if k != name}
 
     def beat(self) -> None:
-        """The loop moves. Cost: a look at the clock, and once a second a look at all lags."""
+        """The loop moves. Cost: a look at the clock, and once a second a look at all engines.
+
+        Where that takes more than a hundredth of the time (many lineages, a large window of the
+        metrics), it is taken less often.
+        """
         self._beaten = now = self._clock()
         if now >= self._next:
-            self._next = now + _PERIOD
             self.look()
+            self._next = now + max(_PERIOD, _SHARE * (self._clock() - now))
 
     def look(self) -> None:
         """Gather the numbers of all engines; within their loop."""

@@ -152,6 +152,23 @@ def test_lags_are_looked_at_once_a_second_whatever_the_beats() -> None:
     assert watch.status()["lineages"] == {}
 
 
+def test_a_look_that_takes_long_is_taken_less_often() -> None:
+    """One of 50 ms, as over a window of a million rows, leaves 5 s to the next."""
+    engine = Running()
+    watch, clock = watching(engine)
+
+    def standing() -> dict[str, Any]:
+        clock.now += 0.05
+        return {}
+
+    engine.evaluation.standing = standing  # type: ignore[method-assign]
+    watch.beat()
+    for seconds, events in ((1.0, 10), (3.8, 10), (0.2, 20)):
+        engine.events, clock.now = 20, clock.now + seconds
+        watch.beat()
+        assert watch.lineages["all"]["events"] == events
+
+
 def test_several_processes_are_live_and_ready_together() -> None:
     watch, _ = watching(Running())
     watch.beat()
