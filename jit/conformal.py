@@ -11,12 +11,11 @@ from streamlearn.jit._compile import F8, U1, kernel, part
 
 PREDICT, LEARN = 1, 2
 HUGE = 1e150  # a score beyond it is none
-DEBT = 25.0  # errors too many, or too few, that late labels may still ask to be made up for
 DAMPING = 0.3  # rate times delay of the loop: half of what lets it swing, and less
 MOST = 1000.0  # doublings, more than any number stands
 SEEN, LEVEL, LAG, KNOWN, REJECTED, JUDGED, COVERED, BOUNDLESS, SIZE = range(9)
 N_SCALARS = 9
-COVERAGE, GAMMA, EXACT = range(3)
+COVERAGE, GAMMA, EXACT, MAKE_UP = range(4)
 RADIUS, WHEN, N_SET, CLASSES = range(4)
 """Logged at scoring: the radius, labels learnt by then; of sets their size, and known classes."""
 CODES = 100_000.0  # a label beyond it is no class code
@@ -90,7 +89,8 @@ def adapt(ring: F8, scores: F8, s: F8, p: F8, score: float, issued: F8, covered:
             rate = min(rate, DAMPING / s[LAG])
         moved = s[LEVEL] + rate * (alpha - (0.0 if covered else 1.0))
         if s[LAG] > 0.0:
-            moved = min(max(moved, alpha - DEBT * rate), alpha + DEBT * rate)
+            reach = p[MAKE_UP] * rate
+            moved = min(max(moved, alpha - reach), alpha + reach)
         s[LEVEL] = min(moved, 1.0)
     remember(ring, scores, s, score)
 
