@@ -20,6 +20,8 @@ from streamlearn.operators.baselines import MajorityClassifier as MajorityClassi
 from streamlearn.operators.baselines import MeanRegressor as MeanRegressor
 from streamlearn.operators.baselines import NoChangeClassifier as NoChangeClassifier
 from streamlearn.operators.baselines import NoChangeRegressor as NoChangeRegressor
+from streamlearn.operators.champion import ChampionClassifier as ChampionClassifier
+from streamlearn.operators.champion import ChampionRegressor as ChampionRegressor
 from streamlearn.operators.change_point import BayesianChangePoint as BayesianChangePoint
 from streamlearn.operators.change_sums import CUSUM as CUSUM
 from streamlearn.operators.change_sums import PageHinkley as PageHinkley
