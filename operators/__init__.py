@@ -75,6 +75,8 @@ from streamlearn.operators.rvfl import RVFLFeatures as RVFLFeatures
 from streamlearn.operators.scale import BalancedNormalizer as BalancedNormalizer
 from streamlearn.operators.scale import Normalizer as Normalizer
 from streamlearn.operators.scale import UnitNorm as UnitNorm
+from streamlearn.operators.score_drift import DensityDrift as DensityDrift
+from streamlearn.operators.score_drift import NoveltyDrift as NoveltyDrift
 from streamlearn.operators.torch_kalman import TorchKalmanClassifier as TorchKalmanClassifier
 from streamlearn.operators.torch_kalman import TorchKalmanRegressor as TorchKalmanRegressor
 

@@ -178,7 +178,7 @@ class MMDDrift(Transformer, base.Transformer):
         """The pool becomes the reference, and gives the limit."""
         rows = self.pool_
         d = rows.shape[1]
-        moments = [_centre_and_scale(rows[:, j]) for j in range(d)]
+        moments = [centre_and_scale(rows[:, j]) for j in range(d)]
         self.moments_ = np.array(moments).reshape(d, 2).T.copy()
         lifted = np.empty((rows.shape[0], 2 * self.components))
         self._lift(rows, lifted)
@@ -227,32 +227,13 @@ class MMDDrift(Transformer, base.Transformer):
             "watches": "features",
             "statistic": statistic,
             "limit": limit,
-            "features": self._moved(),
+            "features": moved_means(self._features, self.ring_, self.moments_),
         }
         if self.sliding:
             self.moments_, self.n_seen, self.n_filled = np.zeros((2, 0)), 0, 0
             self.pool_ = np.full((self.reference, self.ring_.shape[1]), math.nan)
             self.armed_ = True
         return found
-
-    def _moved(self) -> list[dict[str, Json]]:
-        """The features whose means moved most, in units of their scale."""
-        centre, scale = self.moments_
-        d = centre.shape[0]
-        now = (self.ring_[:, :d] - centre) / scale
-        known = ~np.isnan(now)
-        sums = np.where(known, np.clip(now, -1e9, 1e9), 0.0).sum(axis=0)
-        shift = sums / np.maximum(known.sum(axis=0), 1)
-        order = np.lexsort(([str(n) for n in self._features.names[:d]], -np.abs(shift)))
-        return [
-            {
-                "name": str(self._features.names[j]),
-                "statistic": float(shift[j]),
-                "from": float(centre[j]),
-                "to": float(np.clip(centre[j] + shift[j] * scale[j], -1e300, 1e300)),
-            }
-            for j in order[:_SHOWN].tolist()
-        ]
 
     @property
     def standing(self) -> dict[str, Json]:
@@ -262,7 +243,7 @@ class MMDDrift(Transformer, base.Transformer):
         return {"statistic": self._statistic(), "limit": self._limit()}
 
 
-def _centre_and_scale(column: F8) -> tuple[float, float]:
+def centre_and_scale(column: F8) -> tuple[float, float]:
     """Median, and the width of the middle 80 % in standard deviations of a normal distribution."""
     there = np.clip(np.sort(column[~np.isnan(column)]), -1e150, 1e150)
     if there.shape[0] == 0:
@@ -272,3 +253,23 @@ def _centre_and_scale(column: F8) -> tuple[float, float]:
     if scale == 0.0:  # nearly constant: whatever moves it counts
         scale = float(np.abs(there - middle).mean())
     return float(middle), float(scale) if scale > 0.0 else 1.0
+
+
+def moved_means(features: Features, rows: F8, moments: F8) -> list[dict[str, Json]]:
+    """The features whose means in these rows are furthest from the centre, in units of scale."""
+    centre, scale = moments
+    d = centre.shape[0]
+    now = (rows[:, :d] - centre) / scale
+    known = ~np.isnan(now)
+    sums = np.where(known, np.clip(now, -1e9, 1e9), 0.0).sum(axis=0)
+    shift = sums / np.maximum(known.sum(axis=0), 1)
+    names = [str(name) for name in features.names[:d]]
+    return [
+        {
+            "name": names[j],
+            "statistic": float(shift[j]),
+            "from": float(centre[j]),
+            "to": float(np.clip(centre[j] + shift[j] * scale[j], -1e300, 1e300)),
+        }
+        for j in np.lexsort((names, -np.abs(shift)))[:_SHOWN].tolist()
+    ]

@@ -39,14 +39,8 @@ class PredictionDrift(Detector, base.DriftDetector):
     def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
         """What River's checks and the conformance suite build."""
         yield {"detector": ADWIN()}
-        short: dict[str, Any] = {
-            "average_run_length": None,
-            "reference": 16,
-            "window": 8,
-            "every": 4,
-            "bins": 4,
-        }
-        yield {"detector": FeatureDrift(**short)}
+        short: dict[str, Any] = {"average_run_length": None, "reference": 16, "window": 8}
+        yield {"detector": FeatureDrift(**short, every=4, bins=4)}
 
     def __init__(self, detector: Any = None) -> None:
         super().__init__()
