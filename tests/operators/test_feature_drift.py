@@ -324,7 +324,7 @@ def calm_alarms(streams: int, rows: int, make: Any, seed: int) -> tuple[int, int
 @pytest.mark.jit
 @pytest.mark.parametrize("kind", ["numbers", "bits"])
 def test_false_alarms_come_at_the_rate_asked_for(kind: str) -> None:
-    """A quick look, 1 in 1,000 rows asked for; the benchmark counts more (docs/models/feature-drift.md)."""
+    """A quick look, 1 in 1,000 rows asked for; `benchmarks.feature_alarms` counts more."""
 
     def make(rng: np.random.Generator, n: int) -> F8:
         if kind == "bits":
