@@ -59,6 +59,7 @@ class Watch:
         self._engines: dict[str, tuple[Engine, Any]] = {}
         self._beaten = clock()
         self._next = self._looked = self._beaten
+        self._took = 0.0
         self._lineages: dict[str, Status] = {}
 
     def add(self, name: str, engine: Engine, outputs: Any = None) -> None:
@@ -74,12 +75,13 @@ class Watch:
         """The loop moves. Cost: a look at the clock, and once a second a look at all engines.
 
         Where that takes more than a hundredth of the time (many lineages, a large window of the
-        metrics), it is taken less often.
+        metrics), twice in a row, it is taken less often.
         """
         self._beaten = now = self._clock()
         if now >= self._next:
             self.look()
-            self._next = now + max(_PERIOD, _SHARE * (self._clock() - now))
+            before, self._took = self._took, self._clock() - now
+            self._next = now + max(_PERIOD, _SHARE * min(before, self._took))
 
     def look(self) -> None:
         """Gather the numbers of all engines; within their loop."""
