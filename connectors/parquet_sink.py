@@ -192,7 +192,7 @@ class _Wide(NamedTuple):
     def of(cls, rows: Rows) -> "_Wide":
         """As it is after these rows."""
         if rows.labels is None:
-            return cls((), pa.float64())
+            return cls(class_columns((), rows.proba.shape[1]), pa.float64())
         return cls(class_columns(rows.labels, rows.proba.shape[1]), _values(rows.labels).type)
 
     def schema(self, narrow: Any) -> Any:

@@ -1,5 +1,7 @@
 """The rows of a predictions file: `row`, the id, `prediction`, and `p_<class>` for classifiers.
 
+Regressors that state intervals have `lower` and `upper` in place of the classes.
+
 Which classes have a column must not depend on how the stream was cut into blocks. So a class counts
 as known from the row after the one that taught it, or from the first row that gives it a
 probability; the classes that were known before the stream began count from the start.
@@ -16,6 +18,7 @@ from streamlearn.block import F8, I8, LEARN, OBSERVE, PREDICT, Block, Columns, V
 from streamlearn.contracts import Answers
 
 _EVENT = PREDICT | OBSERVE
+_ENDS = ["lower", "upper"]
 _ENOUGH = 1024  # rows that are written together
 
 
@@ -24,8 +27,8 @@ class Rows(NamedTuple):
 
     ids: (n,) or None. prediction: (n,) float64, class codes or values; NaN: no answer was given.
     labels: what codes stand for; None for regression. proba: (n, K), 0 for a class unknown at that
-    row, NaN where no answer was given. known: (n,) int64, classes known at each row, at most K;
-    None where all K are known at every row.
+    row, NaN where no answer was given; of a regressor with intervals (n, 2), both ends. known: (n,)
+    int64, classes known at each row, at most K; None where all K are known at every row.
     """
 
     row: I8
@@ -66,7 +69,7 @@ class PredictionRows:
     ) -> tuple[F8, I8 | None]:
         """Probabilities of all classes known after this block, and how many each row knew."""
         if block.labels is None:
-            return np.zeros((block.n, 0)), None
+            return _ends(outputs, block.n), None
         given: F8 = outputs.get("proba", np.zeros((block.n, 0)))
         known = self._known(block, given)
         missing = np.isnan(prediction)
@@ -95,6 +98,14 @@ class PredictionRows:
         known = np.maximum.accumulate(known)
         self.classes = int(known[-1])
         return known[:-1]
+
+
+def _ends(outputs: Columns, n: int) -> F8:
+    """Both ends of the interval of each row, (n, 2); no column where the model states none."""
+    if not all(name in outputs and outputs[name].ndim == 1 for name in _ENDS):
+        return np.zeros((n, 0))
+    ends: F8 = np.stack([outputs[name] for name in _ENDS], axis=1)
+    return ends
 
 
 class RowBuffer:
@@ -164,11 +175,11 @@ def class_runs(rows: Rows) -> Iterator[tuple[int, int, int]]:
 
 
 def class_columns(labels: Sequence[Any], stop: int, start: int = 0) -> list[str]:
-    """Names of the probability columns of classes start to stop."""
-    return [f"p_{label}" for label in labels[start:stop]]
+    """Names of the probability columns of classes start to stop; without classes of the ends."""
+    return [f"p_{label}" for label in labels[start:stop]] if labels else _ENDS[start:stop]
 
 
 def id_column(name: str | None) -> str:
     """The column of ids; a name that another column has, or could have, is not used for it."""
-    taken = name is None or name in ("row", "prediction") or name.startswith("p_")
+    taken = name is None or name in ("row", "prediction", *_ENDS) or name.startswith("p_")
     return "id" if taken else str(name)

@@ -114,7 +114,7 @@ class CsvSink:
 
     def _widen(self, classes: int) -> None:
         """Give so many classes their column, in the records written before, too."""
-        if classes == self._n_classes:
+        if classes <= self._n_classes:
             return
         fresh = class_columns(self._names, classes, self._n_classes)
         self._header = [*self._header, *fresh]
