@@ -16,12 +16,12 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class ServedSection(Section):
     """Where a server listens, who may ask it, and by which names.
 
+    Beyond loopback, or behind a proxy, there must be a token, and TLS files or the proxy.
+
     port: 0 takes a free one. host: the address to listen on; loopback unless told. token: what
     every request must show, at least 16 characters; ${env:NAME} and ${file:PATH} stand for it.
-    tls_cert, tls_key: files in PEM. behind_proxy: a proxy in front of it speaks TLS to the world.
-    hosts: names by which it is reached, as they stand in an address.
-
-    Beyond loopback, or behind a proxy, there must be a token, and TLS files or the proxy.
+    tls_cert, tls_key: files in PEM. hosts: names by which it is reached, without scheme and port.
+    behind_proxy: whether a proxy in front of it speaks TLS to the world.
     """
 
     port: Annotated[int, Field(ge=0, le=65535)]
@@ -90,7 +90,13 @@ class ServedSection(Section):
 class DashboardSection(ServedSection):
     """The live page; `dashboard: {port: 8080}` is enough.
 
-    title: what stands above it; the data that are read if absent.
+    Beyond loopback, or behind a proxy, there must be a token, and TLS files or the proxy.
+
+    port: 0 takes a free one. host: the address to listen on; loopback unless told. token: what
+    every request must show, at least 16 characters; ${env:NAME} and ${file:PATH} stand for it.
+    tls_cert, tls_key: files in PEM. hosts: names by which it is reached, without scheme and port.
+    behind_proxy: whether a proxy in front of it speaks TLS to the world. title: what stands above
+    it; the data that are read if absent.
     """
 
     title: str | None = None

@@ -110,7 +110,7 @@
     if (!figure || !table.t.length) return;
     const t = table.t.at(-1);
     const [x, most] = [table.t.map((s) => s - t), setup.tiers[tier].step * setup.tiers[tier].points];
-    const length = Math.max(Math.min(most, -x[0]), 60);
+    const length = Math.max(Math.min(most, -x[0]), 20);
     const [low, high] = span(Object.values(columns), zero);
     const gaps = (values) => values.map((v) => (known(v) ? v : NaN));
     const data = { x, ago: x.map((s) => ago(-s)) };
@@ -176,7 +176,7 @@
     tile("backlog", known(v.backlog) ? whole(v.backlog) : null, late);
     tile("alarms", whole(v.alarms), latest ? (latest.seen === null ? `at event ${whole(latest.event)}` : ago(t - latest.seen)) : "", Boolean(fresh));
     const share = v.dead_letters / (v.events + v.dead_letters);
-    tile("dead", whole(v.dead_letters), v.dead_letters ? `${share < 0.001 ? "under 0.1\u00a0%" : percent(share)} of all records` : "", share > 0.05 && v.dead_letters > 9);
+    tile("dead", whole(v.dead_letters), v.dead_letters ? `${share < 0.001 ? "< 0.1\u00a0%" : percent(share)} of records` : "", share > 0.05 && v.dead_letters > 9);
     const kept = one.checkpoint;
     tile("checkpoint", kept ? ago(kept.age) : null, kept && known(kept.bytes) ? size(kept.bytes) : "");
     const version = one.version !== null ? `Version ${one.version}` : null;
@@ -303,7 +303,7 @@
       bar.style.width = `${Math.max(0, Math.min(1, ratio / 1.5)) * 100}%`;
       track.append(bar);
       row.title = `${who}: ${text}`;
-      row.append(make("span", name, "who"), track, make("span", plain(ratio), "number"));
+      row.append(make("span", name, "who"), track, make("span", ratio.toFixed(2), "number"));
       return row;
     }));
     const beyond = rows.filter(({ ratio }) => ratio > 1).length;
@@ -377,6 +377,7 @@
     for (const name of lastEvents.keys()) if (!(name in now.lineages)) lastEvents.delete(name);
     if (names.length < 2) return;
     say($("lineages-metric"), metricOf(metricName(now.lineages[names[0]])).title);
+    const focused = document.activeElement?.closest?.("#lineages a")?.textContent;
     $("lineages").querySelector("tbody").replaceChildren(...names.map((name) => {
       const one = now.lineages[name], v = one.values, row = make("tr");
       if (name === now.shown) row.setAttribute("aria-current", "true");
@@ -390,6 +391,7 @@
       row.addEventListener("click", () => { location.hash = encodeURIComponent(name); });
       return row;
     }));
+    if (focused) [...$("lineages").querySelectorAll("a")].find((a) => a.textContent === focused)?.focus();
   }
 
   function sparksOn() {
@@ -451,6 +453,7 @@
   function take(message, first) {
     heard = Date.now(); ended = false;
     if (message.build !== setup.build) { location.reload(); return; }
+    if (!first && message.shown) message.detail.alarms ||= now?.detail.alarms || [];
     now = message;
     const one = now.lineages[now.shown];
     if (first) { past = message.history; sparks = message.sparks; delete message.history; delete message.sparks; }

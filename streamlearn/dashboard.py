@@ -39,6 +39,7 @@ _COLUMNS = (
     *("events", "alarms", "dead_letters", "behind", "seconds_behind", "backlog"),
     *("metric", "baseline_0", "baseline_1"),
 )
+_FEATURES = 20  # of each finding
 _BASELINES = 2  # that are drawn
 _FOREVER = "private, max-age=31536000, immutable"
 _STREAM: Headers = [
@@ -61,6 +62,7 @@ class Lineage:
         self.now: Status = {}
         self.seen = -float("inf")
         self.alarms: deque[dict[str, Json]] = deque(maxlen=_ALARMS)
+        self.alarmed = False  # since the look before
         self._newest = -1
 
     def take(self, told: Status, t: float) -> None:
@@ -68,11 +70,14 @@ class Lineage:
         fresh = self.seen < 0
         self.now, self.seen = told, t
         self.history.add(t, numbers(told))
+        self.alarmed = False
         for record in told.get("last_alarms") or ():
             number = record.get("alert", -1)
             if number > self._newest:  # of those before the page was there no time is known
-                self.alarms.append(record | {"seen": None if fresh else t})
-        self._newest = max([self._newest, *(r.get("alert", -1) for r in self.alarms)])
+                findings = [_trimmed(found) for found in record.get("findings") or ()]
+                seen = None if fresh else t
+                self.alarms.append(record | {"findings": findings, "seen": seen})
+                self._newest, self.alarmed = number, True
 
     def short(self) -> Status:
         """What the page shows of every lineage."""
@@ -94,15 +99,18 @@ class Lineage:
             "delay_unit": "s" if labels.get("seconds") else "events",
         }
 
-    def long(self) -> Status:
-        """What the page shows of one of them beyond that."""
+    def long(self, whole: bool) -> Status:
+        """What the page shows of one of them beyond that; alarms where there are new ones.
+
+        whole: all of them.
+        """
         told = self.now
-        return {
+        alarms = {"alarms": list(self.alarms)} if whole or self.alarmed else {}
+        return alarms | {
             "lag": told.get("lag") or {},
             "drift": told.get("drift") or [],
             "letters": told.get("last_dead_letters") or [],
             "reasons": told.get("dead_letters_by_reason") or {},
-            "alarms": list(self.alarms),
         }
 
     def sparks(self) -> dict[str, list[float | None]]:
@@ -110,6 +118,12 @@ class Lineage:
         columns = ("t", "metric")
         tier = _SPARK_TIER if len(self.history.points(_SPARK_TIER)) > 6 else 0
         return {name: self.history.column(name, tier, _SPARK) for name in columns}
+
+
+def _trimmed(found: dict[str, Json]) -> dict[str, Json]:
+    """A finding with the features that moved most."""
+    moved = found.get("features")
+    return found | {"features": moved[:_FEATURES]} if isinstance(moved, list) else found
 
 
 def numbers(told: Status) -> list[float | None]:
@@ -177,7 +191,7 @@ class Feed:
         """What has changed since the last message; made once for all who look at the same."""
         name = self.shown(wanted)
         if name not in self._steps:
-            self._steps[name] = _encoder.encode(self._now(name))
+            self._steps[name] = _encoder.encode(self._now(name, whole=False))
         return self._steps[name]
 
     def whole(self, wanted: str) -> bytes:
@@ -185,9 +199,9 @@ class Feed:
         name = self.shown(wanted)
         past = self.lineages[name].history.plain() if name else []
         sparks = {k: lineage.sparks() for k, lineage in self.lineages.items()}
-        return _encoder.encode(self._now(name) | {"history": past, "sparks": sparks})
+        return _encoder.encode(self._now(name, whole=True) | {"history": past, "sparks": sparks})
 
-    def _now(self, name: str) -> dict[str, Json]:
+    def _now(self, name: str, whole: bool) -> dict[str, Json]:
         return {
             "number": self.number,
             "build": build(),
@@ -195,7 +209,7 @@ class Feed:
             "health": self._health,
             "lineages": {k: lineage.short() for k, lineage in self.lineages.items()},
             "shown": name,
-            "detail": self.lineages[name].long() if name else {},
+            "detail": self.lineages[name].long(whole) if name else {},
         }
 
 

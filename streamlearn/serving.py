@@ -38,7 +38,7 @@ _ALWAYS: Headers = [
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),  # without any, a form has no origin either
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
 

@@ -137,8 +137,10 @@ def test_an_alarm_is_dated_when_it_is_first_seen_and_never_twice() -> None:
     feed.look()
     found[0], clock[0] = status(all=told(alarms=3)), 7.0
     feed.look()
+    assert len(json.loads(feed.step("all"))["detail"]["alarms"]) == 3
     feed.look()
-    alarms = json.loads(feed.step("all"))["detail"]["alarms"]
+    assert "alarms" not in json.loads(feed.step("all"))["detail"]  # nothing new
+    alarms = json.loads(feed.whole("all"))["detail"]["alarms"]
     assert [(a["alert"], a["seen"]) for a in alarms] == [(0, None), (1, None), (2, 7.0)]
 
 
@@ -421,6 +423,29 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         engine.stop()
     running.join(30)
     assert not running.is_alive()
+
+
+def test_a_browser_is_asked_for_the_token_and_shows_the_pipeline_one_clicks_on(
+    browser: Any,
+) -> None:
+    lag = {"t/0": {"records": 5, "seconds": 1.0}}
+    both = {"partition-0": told(10), "partition-1": told(20_000, 3, lag=lag, version=4)}
+    with Dashboard(section(token=TOKEN), lambda: status(**both), "two") as served:
+        page = browser.new_context(**test_screenshots.VIEWS["phone"]).new_page()
+        page.goto(f"http://localhost:{port_of(served)}/")
+        page.fill("#token", TOKEN)
+        page.click("button")
+        page.wait_for_selector("#lineages a", timeout=60_000)
+        page.click("#lineages a >> text=partition-1")
+        page.wait_for_function(
+            "document.querySelector('#title').innerText === 'two \u00b7 partition-1'"
+        )
+        page.wait_for_function("document.querySelector('#tile-events dd').innerText === '20,000'")
+        assert page.inner_text("#tile-model dd") == "Version 4"
+        assert page.inner_text("#tile-behind dd") == "5"
+        assert len(page.query_selector_all("#alarms li")) == 3
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.context.close()
 
 
 def test_the_page_is_alive_in_a_browser(browser: Any, live: str) -> None:
