@@ -39,9 +39,9 @@ pipeline:
 
 `notify` reports and does nothing. `reset` starts the model anew. `inflate` widens its covariance by
 `factor`. `forget` lets it remember `memory` labels at most, for `rows` labels. `background` starts
-a second model at a warning and swaps it in at the alarm. `replay` learns again those of the last
-`rows` labelled rows that came after the likeliest change. `ExpertPoolClassifier` takes the old
-expert back that knows the new concept, or begins a new one."""
+a second model at a warning and swaps it in at the alarm if it is better, else begins anew. `replay`
+learns again those of the last `rows` labelled rows that came after the likeliest change.
+`ExpertPoolClassifier` takes the old expert back that knows the new concept, or begins a new one."""
 READING = f"""\
 Streams of Lobo (2020), 40,000 or 41,000 rows. Pipeline: `Normalizer`, and a wrapper around
 `KalmanClassifier(random_features=100)`, whose own forgetting is on but in the first row; all else

@@ -1,5 +1,6 @@
 """A model with a drift detector on its error, and what is done when the detector fires."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from streamlearn.operators.foreign import as_stage
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
 
 _RECENT = tuple(f"recent/{name}_" for name in ("buffer", "labels", "weights", "values"))
+_LEADS = 50  # lessons by which the background model is compared with the one that serves
 _COUNTS = ("n_alarms_", "n_warnings_", "_serving", "_born", "_hasty")
 
 
@@ -51,6 +53,7 @@ class _Adaptive(Listener):
             self.takes_sparse = False
         self._early = self._early_listener() if "background" in self._actions else None
         self._background: Operator | None = None
+        self._leads: F8 = np.zeros(0)  # by lesson: 1 where the background model was less wrong
         self.needs_pickle = any(member.needs_pickle for member in self._members().values())
         self._serving = self._born = 0  # numbers of the model, and of the last one that was born
         self._hasty = 0  # lessons until the model forgets as usual again
@@ -98,8 +101,9 @@ class _Adaptive(Listener):
             block = block.rows(0, cut + 1)
             outputs = ask(self.model, self._serving, block)
         if self._background is not None:
-            taught = ask(self._background, self._born, block)
-            outputs |= {name: c for name, c in taught.items() if name.startswith("log:")}
+            young = ask(self._background, self._born, block)
+            self._compare(block, outputs, young)
+            outputs |= {name: c for name, c in young.items() if name.startswith("log:")}
         outputs |= self._marks(block.n, alarmed, warned)
         if alarmed:
             outputs = _findings.added(outputs, _findings.at(block.n, -1, self._finding()))
@@ -108,6 +112,13 @@ class _Adaptive(Listener):
         self._slow_down(block)
         self._change(alarmed, warned)
         return outputs, block.n
+
+    def _compare(self, block: Block, outputs: Columns, young: Columns) -> None:
+        """Note of each lesson which of the two models was less wrong, by their answers of now."""
+        now = block.replace(logged=None)
+        old, new = (_prequential.errors(now, said, str(self.task)) for said in (outputs, young))
+        lead = np.sign(old - new)
+        self._leads = np.concatenate([self._leads, lead[np.isfinite(lead)]])[-_LEADS:]
 
     def _while_hasty(self, block: Block) -> Block:
         """The rows up to the lesson after which the model forgets as usual again."""
@@ -185,7 +196,7 @@ class _Adaptive(Listener):
         if alarmed:
             self._adapt()
         elif warned:
-            self._background = self._fresh()
+            self._background, self._leads = self._fresh(), np.zeros(0)
             self._born += 1
 
     def _adapt(self) -> None:
@@ -203,13 +214,18 @@ class _Adaptive(Listener):
         self._set_pace()
 
     def _begin_anew(self) -> bool:
-        """Go on with the background model or, without one, a fresh one; whether it is fresh."""
-        fresh = self._background is None
-        if self._background is None:
+        """Go on with the background model if it is better, else a fresh one; whether it is fresh.
+
+        Better: of the last lessons in which one was less wrong it won so many more than it lost
+        that chance, two standard deviations of it, does not explain it.
+        """
+        better = self._leads.sum() > 2.0 * math.sqrt(np.count_nonzero(self._leads))
+        fresh = self._background is None or not better
+        if self._background is None or not better:
             self.model.reset()
         else:
-            self.model, self._background = self._background, None
-            self._serving = self._born
+            self.model, self._serving = self._background, self._born
+        self._background, self._leads = None, np.zeros(0)
         self.detector.reset()
         if self._early is not None:
             self._early.reset()
@@ -218,6 +234,8 @@ class _Adaptive(Listener):
     def _replay(self, times: int, mode: int) -> None:
         """Learn the last rows again, those that came after the likeliest change."""
         assert self._recent is not None
+        if mode == LEARN and self.model.exact:
+            return  # the background model has learnt them
         n = self._recent.since_change()
         for _ in range(times if n else 0):
             self.model.run(self._recent.block(n, mode, self._features, self._labels))
@@ -244,13 +262,13 @@ class _Adaptive(Listener):
         own = {name: getattr(self, name) for name in (*_COUNTS, "_features", "_labels")}
         members = {name: (m, m.snapshot()) for name, m in self._members().items()}
         kept = None if self._recent is None else [c.copy() for c in self._recent.columns()]
-        return own | {"members": members, "recent": kept}
+        return own | {"members": members, "recent": kept, "_leads": self._leads}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go back to a snapshot, to the models of then."""
         for name in (*_COUNTS, "_features", "_labels"):
             setattr(self, name, snapshot[name])
-        members = snapshot["members"]
+        self._leads, members = snapshot["_leads"], snapshot["members"]
         self.model = members["model"][0]
         self._background = members["background"][0] if "background" in members else None
         for member, taken in members.values():
@@ -265,6 +283,7 @@ class _Adaptive(Listener):
         table |= {name: getattr(self, name) for name in _COUNTS}
         members = {name: member.state() for name, member in self._members().items()}
         arrays, table = merged(members, table | {"has_background": self._background is not None})
+        arrays |= {"leads": self._leads.copy()}
         if self._recent is not None:
             kept = zip(_RECENT, self._recent.columns(), strict=True)
             arrays |= {name: column.copy() for name, column in kept}
@@ -276,6 +295,7 @@ class _Adaptive(Listener):
         for name in _COUNTS:
             setattr(self, name, state.table.get(name, 0))  # older states have no _hasty
         self._background = self._fresh() if state.table["has_background"] else None
+        self._leads = np.array(state.arrays.get("leads", np.zeros(0)))
         for name, member in self._members().items():
             member.load(state.under(name))
         if self._recent is not None:
@@ -284,7 +304,7 @@ class _Adaptive(Listener):
 
     def reset(self) -> None:
         """Forget everything learnt, alarms included; names of features and classes stay."""
-        self._background = None
+        self._background, self._leads = None, np.zeros(0)
         self.n_alarms_ = self.n_warnings_ = self._serving = self._born = self._stride = 0
         self._hasty = 0
         if self._recent is not None:
@@ -313,8 +333,9 @@ class AdaptiveClassifier(_Adaptive, Classifier):
             reset: starts the model anew.
             inflate: widens its covariance by `factor`, > 1.
             forget: as if it remembered `memory` (50) labels at most, for `rows` (200) labels.
-            background: starts a second model at a warning and swaps it in at the alarm (Gomes et
-            al. 2017, Adaptive random forests for evolving data stream classification).
+            background: starts a second model at a warning and swaps it in at the alarm if it is
+            better, by a sign test on the last 50 labels, else begins anew (after Gomes et al. 2017,
+            Adaptive random forests for evolving data stream classification).
             replay: learns again, `times` (1) over, those of the last `rows` (200) labelled rows
             that came after the likeliest change of what the detector watches (a step, by least
             squares). An `exact` model, which counts twice what it learns twice, must have begun

@@ -516,6 +516,7 @@ def test_a_member_born_after_scoring_learns_on_what_came_into_its_wrapper() -> N
     pipe.run(rows_of(block, [3], [LEARN]))
     twin.run(block.rows(3, 4).replace(mode=np.array([LEARN], np.uint8)))
     assert_same_bits(young.state().arrays, twin.state().arrays)
+    wrapper._leads = np.ones(9)
     wrapper._change(alarmed=True, warned=False)
     assert wrapper.model is young
     pipe.run(rows_of(block, [4, 22], [LEARN] * 2))

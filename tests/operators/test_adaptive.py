@@ -45,6 +45,7 @@ class Naive:
         self.model: Any = KalmanClassifier()
         self.detector, self.early = ADWIN(delta=delta), ADWIN(delta=min(10 * delta, 0.5))
         self.background: Any = None
+        self.leads: list[float] = []
 
     def step(self, row: Block) -> tuple[float, int]:
         learns = bool(row.mode[0] & LEARN) and not np.isnan(row.y[0])
@@ -53,6 +54,11 @@ class Naive:
         said = answer.run(row.replace(mode=np.array([PREDICT], np.uint8)))["prediction"][0]
         self.model.run(row)
         if self.background is not None:
+            other = self.background.clone()
+            other.load(self.background.state())
+            then = other.run(row.replace(mode=np.array([PREDICT], np.uint8)))["prediction"][0]
+            if learns and not np.isnan(said) and not np.isnan(then):
+                self.leads.append(float(said != row.y[0]) - float(then != row.y[0]))
             self.background.run(row)
         alarm = self.adapt(float(said != row.y[0])) if learns and not np.isnan(said) else 0
         return (said if row.mode[0] & PREDICT else np.nan), alarm
@@ -65,13 +71,17 @@ class Naive:
         elif self.policy == "reset" and alarm:
             self.model, self.detector = KalmanClassifier(), ADWIN(delta=self.detector.delta)
         elif self.policy == "background" and alarm:
+            lead = np.array(self.leads[-50:])
+            if lead.sum() <= 2 * np.sqrt((lead != 0).sum()):
+                self.background = None
             self.model, self.background = self.background or KalmanClassifier(), None
+            self.leads = []
             self.detector, self.early = (
                 ADWIN(delta=self.detector.delta),
                 ADWIN(delta=self.early.delta),
             )
         elif self.policy == "background" and warning:
-            self.background = KalmanClassifier()
+            self.background, self.leads = KalmanClassifier(), []
         return int(alarm)
 
 
