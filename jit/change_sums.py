@@ -113,3 +113,10 @@ def cusum_first_alarm(values: F8, state: F8, settings: F8) -> tuple[int, int]:
             state[ALARMED] = ROSE if cusum_rose(state, settings) else FELL
             return t, refused
     return -1, refused
+
+
+@kernel
+def page_hinkley_statistics(values: F8, state: F8, settings: F8, out: F8) -> None:
+    """Feed all values (n,), NaN is skipped; out (n,): the statistic after each, no alarm."""
+    for t in range(values.shape[0]):
+        out[t] = SILENT if values[t] != values[t] else page_hinkley_push(values[t], state, settings)

@@ -247,3 +247,33 @@ def ecdd_first_alarm(values: F8, state: F8, settings: F8) -> tuple[int, int]:
         if state[STATISTIC] > settings[WARNING] * state[LIMIT]:
             state[WARNED] = 1.0
     return -1, refused
+
+
+@part
+def ddm_smooth_push(i: float, state: F8, settings: F8) -> float:
+    """As `ddm_push`, from one more right and one more wrong answer: no deviation is ever 0."""
+    if state[N] == 0.0:
+        state[P_MIN] = state[S_MIN] = math.inf
+    count_bit(i, state)
+    n = state[N]
+    if n <= settings[LEAST]:
+        return SILENT
+    p = (state[P] * n + 1.0) / (n + 2.0)
+    s = math.sqrt(p * (1.0 - p) / n)
+    if p + s <= state[P_MIN] + state[S_MIN]:
+        state[P_MIN], state[S_MIN] = p, s
+    return float((p + s - state[P_MIN]) / state[S_MIN])
+
+
+@kernel
+def ddm_statistics(values: F8, state: F8, settings: F8, out: F8) -> None:
+    """Feed all values (n,), NaN is skipped; out (n,): the statistic after each, no alarm."""
+    for t in range(values.shape[0]):
+        out[t] = SILENT if values[t] != values[t] else ddm_smooth_push(values[t], state, settings)
+
+
+@kernel
+def ecdd_statistics(values: F8, state: F8, settings: F8, out: F8) -> None:
+    """As `ddm_statistics`."""
+    for t in range(values.shape[0]):
+        out[t] = SILENT if values[t] != values[t] else ecdd_push(values[t], state, settings)

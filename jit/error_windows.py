@@ -127,3 +127,21 @@ def stepd_first_alarm(values: F8, ring: U1, counts: I8, said: F8, limit: float) 
             counts[ALARMED] = ROSE if more else FELL
             return t, refused
     return -1, refused
+
+
+@kernel
+def fhddm_statistics(values: F8, ring: U1, counts: I8, short: int, eps: float, out: F8) -> None:
+    """Feed all values (n,), NaN is skipped; out (n,): the statistic after each, no alarm."""
+    for t in range(values.shape[0]):
+        out[t] = (
+            -math.inf
+            if values[t] != values[t]
+            else fhddm_push(values[t], ring, counts, short, eps, 1.0)
+        )
+
+
+@kernel
+def stepd_statistics(values: F8, ring: U1, counts: I8, out: F8) -> None:
+    """As `fhddm_statistics`."""
+    for t in range(values.shape[0]):
+        out[t] = -math.inf if values[t] != values[t] else stepd_push(values[t], ring, counts)

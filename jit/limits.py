@@ -14,7 +14,7 @@ AGE, ONES, TICK, REGIME, ALARMED, PLACES = 0, 1, 2, 3, 4, 5  # places in `tally`
 BITS, RANKS, UNIFORM = 0, 1, 2  # REGIME: only 0 and 1 so far; anything; ranks that others made
 CALM = 1e100  # a value beyond is refused
 EDGES, GROUP = 127, 16  # sorted values that part the line into 128 cells; cells of one group
-RATES = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5])
+RATES = np.array([0.01, 0.02, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5])
 _RATES = np.log(RATES)
 _MASK = 0xFFFFFFFF
 
@@ -131,21 +131,25 @@ def first_over(
     """Index of the first statistic beyond its limit, or -1.
 
     statistics, scores (n,); a NaN score had no value | before (5,), the tally before them | limits
-    (rows, 9) | floor: no limit is lower | jitter (3,): its width on bits, on ranks, its key | last
-    (2,) out, statistic and limit of the alarm.
+    (rows, 15) | floor: no limit is lower | jitter (3,): its width on bits, on ranks, its key | last
+    (2,) out, statistic and limit of the last value that had a statistic.
     """
     age, ones, tick, regime = before[AGE], before[ONES], before[TICK], before[REGIME]
     width = jitter[0] if regime == BITS else jitter[1]
     key = int(jitter[2])
+    at, age_at, ones_at = -1, 0, 0
     for t in range(scores.shape[0]):
         if scores[t] != scores[t]:
             continue
         age += 1
         tick += 1
         ones += scores[t] == 1.0
-        if not statistics[t] + width > floor:
-            continue
         said = statistics[t]
+        if said == -math.inf:
+            continue
+        at, age_at, ones_at = t, age, ones
+        if not said + width > floor:
+            continue
         if width > 0.0:
             said += width * (draw(key, tick) - 0.5)
         bound = limit(limits, age, ones, regime)
@@ -153,4 +157,7 @@ def first_over(
             last[0] = said
             last[1] = bound
             return t
+    if at >= 0:
+        last[0] = statistics[at]
+        last[1] = limit(limits, age_at, ones_at, regime)
     return -1

@@ -18,27 +18,24 @@ from typing import Any, ClassVar
 import numpy as np
 
 from streamlearn.block import F8, I8
-from streamlearn.contracts import Finding
+from streamlearn.contracts import Finding, Json
 from streamlearn.jit.counter import key_of
 from streamlearn.jit.limits import (
     AGE,
     ALARMED,
-    BITS,
     EDGES,
     GROUP,
     ONES,
     PLACES,
     RANKS,
-    RATES,
     REGIME,
-    TICK,
     first_over,
     scored,
 )
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Detector
 
-SHORTEST, LONGEST = 1_000, 100_000  # average run lengths that the tables hold
+SHORTEST = 1_000  # average run length that the tables begin with
 CALIBRATION = ("tally_", "edges_", "slots_", "last_")  # for the `_arrays` of a subclass
 _FOLDER = Path(__file__).parent / "limits"
 
@@ -71,18 +68,23 @@ class Calibrated(Detector):
         tally_: (5,) int64, age, ones, all values ever, regime (bits, ranks), whether alarmed.
         edges_: (2, 127) float64, the first values since the restart, sorted, and their tie-breaks.
         slots_: (136,) int64, later values counted in the 128 cells between, and by 16 cells.
-        last_: (2,) float64, statistic and limit of the last alarm.
+        last_: (2,) float64, statistic and limit of the last value that had a statistic.
     """
 
-    average_run_length: int | None
-    seed: int
+    average_run_length: int | None = None
+    seed: int = 0
     n_detections: int
     n_rejected: int
     _shape: ClassVar[tuple[str, ...]] = ()
     _bits_only: ClassVar[bool] = False
 
-    def _calibrate(self, average_run_length: int | None, seed: int) -> None:
-        """Check both arguments and get ready; the subclass has made its own state."""
+    def _calibrate(
+        self, average_run_length: int | None, seed: int, found: dict[str, Any] | None = None
+    ) -> None:
+        """Check both arguments and get ready; the subclass has made its own state.
+
+        found: another table than its own.
+        """
         owner = type(self).__name__
         self.seed = _checks.whole(owner, "seed", seed, 0)
         self.average_run_length = average_run_length
@@ -94,9 +96,10 @@ class Calibrated(Detector):
         if average_run_length is None:
             return
         _checks.whole(owner, "average_run_length", average_run_length, SHORTEST)
-        if average_run_length > LONGEST:
+        found = table(owner) if found is None else found
+        if average_run_length > (most := max(int(one) for one in found["limits"])):
             raise ValueError(
-                f"{owner}: average_run_length must be <= {LONGEST}, got {average_run_length!r}"
+                f"{owner}: average_run_length must be <= {most}, got {average_run_length!r}"
             )
         for name, parameter in inspect.signature(type(self)).parameters.items():
             if name in self._shape and getattr(self, name) != parameter.default:
@@ -106,7 +109,7 @@ class Calibrated(Detector):
                 )
         own = [name for name in self._arrays if name not in CALIBRATION]
         self._fresh: dict[str, Any] = {name: getattr(self, name).copy() for name in own}
-        self._take(table(owner))
+        self._take(found)
 
     def _take(self, found: dict[str, Any]) -> None:
         """Use these limits."""
@@ -140,6 +143,8 @@ class Calibrated(Detector):
     def _first_calibrated(self, values: F8) -> int:
         """As `first_alarm`."""
         start = 0
+        if self._bits_only:  # infinity is refused, too
+            values = np.where((values == 0.0) | (values == 1.0) | np.isnan(values), values, np.inf)
         while start < values.shape[0]:
             if self.tally_[ALARMED] and not np.isnan(values[start:]).all():
                 self._restart()
@@ -150,23 +155,15 @@ class Calibrated(Detector):
                 self._alarm()
                 return start + at
             start += n
-            if start < values.shape[0]:  # the first value that is no bit
-                start += self._other(float(values[start]))
+            if start < values.shape[0]:  # the first value that is no bit: from it on, ranks
+                self._restart()
+                self.tally_[REGIME] = RANKS
         return -1
-
-    def _other(self, value: float) -> int:
-        """Go on with ranks, from this value on; of a detector of errors, refuse it instead."""
-        if self._bits_only:
-            self.n_rejected += 1
-            return 1
-        self._restart()
-        self.tally_[REGIME] = RANKS
-        return 0
 
     def _walk(self, values: F8) -> tuple[int, int]:
         """Feed values up to an alarm or the end of the bits; how many, and where the alarm was."""
         before = {name: getattr(self, name).copy() for name in (*self._fresh, *CALIBRATION)}
-        n, refused, scores, statistics = self._fed(values)
+        n, refused, scores, statistics = self._scored(values)
         at = int(
             first_over(
                 statistics, scores, before["tally_"], self._limits, self._floor, self._jitter,
@@ -174,14 +171,13 @@ class Calibrated(Detector):
             )
         )  # fmt: skip
         if 0 <= at < n - 1:  # too far: once more, up to the alarm
-            for name, array in before.items():
-                if name != "last_":
-                    getattr(self, name)[...] = array
-            n, refused, scores, statistics = self._fed(values[: at + 1])
+            for name in (*self._fresh, *CALIBRATION[:-1]):  # `last_` knows of the alarm already
+                getattr(self, name)[...] = before[name]
+            n, refused, scores, statistics = self._scored(values[: at + 1])
         self.n_rejected += refused
         return n, at
 
-    def _fed(self, values: F8) -> tuple[int, int, F8, F8]:
+    def _scored(self, values: F8) -> tuple[int, int, F8, F8]:
         """How many values were fed and how many of them refused, scores, statistics."""
         age = int(self.tally_[AGE])
         scores = np.empty(values.shape[0])
@@ -196,14 +192,14 @@ class Calibrated(Detector):
 
     def finding(self) -> Finding:
         """Detector, what it watches; of a calibrated one also statistic, limit and run length."""
-        said = super().finding()
         if self.average_run_length is None:
-            return said
-        return said | {
-            "statistic": float(self.last_[0]),
-            "limit": float(self.last_[1]),
-            "average_run_length": self.average_run_length,
-        }
+            return super().finding()
+        calibrated: Finding = {"average_run_length": self.average_run_length}
+        return super().finding() | self.standing | calibrated
 
-
-__all__ = ["BITS", "CALIBRATION", "RATES", "REGIME", "TICK", "Calibrated", "limits_for", "table"]
+    @property
+    def standing(self) -> dict[str, Json]:
+        """Statistic and limit of the last value that had one, of a calibrated detector."""
+        if self.average_run_length is None or self.last_[1] == 0.0:
+            return {}
+        return {"statistic": float(self.last_[0]), "limit": float(self.last_[1])}

@@ -7,18 +7,18 @@ import numpy as np
 
 from streamlearn.block import F8
 from streamlearn.contracts import Finding, Json
-from streamlearn.jit.one_number import ALARMED, LIMIT, ROSE, STATISTIC, WARNED, N
-from streamlearn.operators._base import Detector
+from streamlearn.jit.one_number import ALARMED, FELL, LIMIT, ROSE, STATISTIC, WARNED, N
+from streamlearn.operators._calibrated import CALIBRATION, Calibrated
 
 
-class OneNumberDetector(Detector):
+class OneNumberDetector(Calibrated):
     """A detector whose state is `state_`, laid out as `jit/one_number.py` says.
 
     A subclass calls its kernel, names the size of its state, and hands over its settings.
     """
 
     _size: ClassVar[int]
-    _arrays: ClassVar[tuple[str, ...]] = ("state_",)
+    _arrays: ClassVar[tuple[str, ...]] = ("state_", *CALIBRATION)
     _counters = ("n_detections", "n_rejected")
 
     def _start(self, *settings: float) -> None:
@@ -27,12 +27,15 @@ class OneNumberDetector(Detector):
         self.state_: F8 = np.zeros(self._size)
         self.n_detections = 0
         self.n_rejected = 0
+        self._calibrate(None, 0)  # a subclass with limits calls it again
 
     def first_alarm(self, values: F8) -> int:
         """Feed values (n,) in order up to and including the first that raises an alarm.
 
         Returns its index, or -1 when all were fed without one.
         """
+        if self.average_run_length is not None:
+            return self._first_calibrated(values)
         at, refused = self._first(values)
         self.n_rejected += int(refused)  # without the JIT, kernels give numpy's integers
         self.n_detections += int(at >= 0)
@@ -41,6 +44,14 @@ class OneNumberDetector(Detector):
     def _first(self, values: F8) -> tuple[int, int]:
         """One call of the kernel: the index of the alarm or -1, how many values were refused."""
         raise NotImplementedError(f"{type(self).__name__} has no _first")
+
+    def _alarm(self) -> None:
+        self.state_[STATISTIC], self.state_[LIMIT] = self.last_
+        self.state_[ALARMED] = ROSE if self._rises() else FELL
+
+    def _rises(self) -> bool:
+        """Of a calibrated alarm, just raised: whether the mean rose."""
+        return True
 
     def finding(self) -> Finding:
         """What was compared with what, what the mean did, and after how many values."""
@@ -51,7 +62,8 @@ class OneNumberDetector(Detector):
     def standing(self) -> dict[str, Json]:
         """Statistic and limit of the last value; one that is not finite is left out."""
         at = {"statistic": float(self.state_[STATISTIC]), "limit": float(self.state_[LIMIT])}
-        return {name: value for name, value in at.items() if math.isfinite(value)}
+        said: dict[str, Json] = {name: value for name, value in at.items() if math.isfinite(value)}
+        return said | super().standing
 
     @property
     def rose(self) -> bool:

@@ -123,7 +123,7 @@ class ADWIN(Calibrated, base.DriftDetector):
     @property
     def standing(self) -> dict[str, Json]:
         """The mean of the window and its length."""
-        return {"mean": self.estimation, "window": self.width}
+        return {"mean": self.estimation, "window": self.width} | super().standing
 
     @property
     def rose(self) -> bool:

@@ -3,7 +3,16 @@
 from river import base
 
 from streamlearn.block import F8
-from streamlearn.jit.change_sums import SIZE, cusum_first_alarm, page_hinkley_first_alarm
+from streamlearn.jit.change_sums import (
+    DOWN,
+    HIGH,
+    LOW,
+    SIZE,
+    UP,
+    cusum_first_alarm,
+    page_hinkley_first_alarm,
+    page_hinkley_statistics,
+)
 from streamlearn.operators import _checks
 from streamlearn.operators._one_number import OneNumberDetector
 
@@ -30,6 +39,10 @@ class PageHinkley(OneNumberDetector, base.DriftDetector):
         threshold: how far from the extreme is too far, in units of the values, > 0.
         alpha: what a sum keeps at each value, in (0, 1].
         mode: which changes of the mean count, "up", "down" or "both".
+        average_run_length: events between false alarms without drift, 1,000 to 10,000, whatever
+            the distribution and the age; then `threshold` is not used, and the others stay at
+            their defaults. None: as published, which claims nothing.
+        seed: of the generator behind calibrated alarms.
     State:
         state_: (10,) float64, the last statistic and limit, count, mean, sums and extremes.
     Cost: O(1) an event, some nanoseconds; memory fixed.
@@ -46,6 +59,8 @@ class PageHinkley(OneNumberDetector, base.DriftDetector):
 
     _size = SIZE
 
+    _shape = ("min_instances", "delta", "alpha", "mode")
+
     def __init__(
         self,
         min_instances: int = 30,
@@ -53,6 +68,8 @@ class PageHinkley(OneNumberDetector, base.DriftDetector):
         threshold: float = 50.0,
         alpha: float = 1 - 0.0001,
         mode: str = "both",
+        average_run_length: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.min_instances = _checks.whole("PageHinkley", "min_instances", min_instances, 0)
@@ -64,6 +81,14 @@ class PageHinkley(OneNumberDetector, base.DriftDetector):
         self.mode = mode
         up, down = _watched("PageHinkley", mode)
         self._start(self.min_instances, self.delta, self.threshold, self.alpha, up, down)
+        self._calibrate(average_run_length, seed)
+
+    def _statistics(self, scores: F8, out: F8) -> None:
+        page_hinkley_statistics(scores, self.state_, self._settings, out)
+
+    def _rises(self) -> bool:
+        up, low, high, down = (float(self.state_[place]) for place in (UP, LOW, HIGH, DOWN))
+        return up - low >= high - down
 
     def _first(self, values: F8) -> tuple[int, int]:
         return page_hinkley_first_alarm(values, self.state_, self._settings)

@@ -9,7 +9,9 @@ from streamlearn.jit.error_rate import (
     SINCE,
     SIZE,
     ddm_first_alarm,
+    ddm_statistics,
     ecdd_first_alarm,
+    ecdd_statistics,
     eddm_first_alarm,
     rddm_first_alarm,
 )
@@ -29,6 +31,10 @@ class DDM(WarningDetector, base.BinaryDriftAndWarningDetector):
         warm_start: no alarm within so many values, >= 0.
         warning_threshold: standard deviations above the best that make a warning, > 0.
         drift_threshold: standard deviations above the best that make an alarm, > 0.
+        average_run_length: events between false alarms without drift, 1,000 to 10,000, whatever
+            the error rate and the age; then both thresholds are not used, and the others stay at
+            their defaults. None: as published, which claims nothing.
+        seed: of the generator behind calibrated alarms.
     State:
         state_: (12,) float64, the last statistic and limit, count, p, s and their best.
     Cost: O(1) an event, some nanoseconds; memory fixed.
@@ -43,14 +49,26 @@ class DDM(WarningDetector, base.BinaryDriftAndWarningDetector):
 
     _size = SIZE
 
+    _shape = ("warm_start",)
+    _bits_only = True
+
     def __init__(
-        self, warm_start: int = 30, warning_threshold: float = 2.0, drift_threshold: float = 3.0
+        self,
+        warm_start: int = 30,
+        warning_threshold: float = 2.0,
+        drift_threshold: float = 3.0,
+        average_run_length: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.warm_start = _checks.whole("DDM", "warm_start", warm_start, 0)
         self.warning_threshold = _checks.positive("DDM", "warning_threshold", warning_threshold)
         self.drift_threshold = _checks.positive("DDM", "drift_threshold", drift_threshold)
         self._start(self.warm_start, self.warning_threshold, self.drift_threshold)
+        self._calibrate(average_run_length, seed)
+
+    def _statistics(self, scores: F8, out: F8) -> None:
+        ddm_statistics(scores, self.state_, self._settings, out)
 
     def _first(self, values: F8) -> tuple[int, int]:
         return ddm_first_alarm(values, self.state_, self._settings)
@@ -166,6 +184,10 @@ class ECDD(WarningDetector, base.BinaryDriftAndWarningDetector):
     Args:
         min_instances: no alarm before so many values, >= 1.
         lambda_val: weight of the newest bit, in (0, 1); L was made for 0.2.
+        average_run_length: events between false alarms without drift, 1,000 to 10,000, whatever
+            the error rate and the age; then the published L is not used, and the others stay at
+            their defaults. None: as published, which claims nothing.
+        seed: of the generator behind calibrated alarms.
     State:
         state_: (12,) float64, the last statistic and limit, count, both rates, the deviation.
     Cost: O(1) an event, some nanoseconds; memory fixed.
@@ -181,13 +203,26 @@ class ECDD(WarningDetector, base.BinaryDriftAndWarningDetector):
 
     _size = SIZE
 
-    def __init__(self, min_instances: int = 30, lambda_val: float = 0.2) -> None:
+    _shape = ("min_instances", "lambda_val")
+    _bits_only = True
+
+    def __init__(
+        self,
+        min_instances: int = 30,
+        lambda_val: float = 0.2,
+        average_run_length: int | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.min_instances = _checks.whole("ECDD", "min_instances", min_instances, 1)
         self.lambda_val = _checks.positive("ECDD", "lambda_val", lambda_val)
         if self.lambda_val >= 1.0:
             raise ValueError(f"ECDD: lambda_val must be < 1, got {lambda_val!r}")
         self._start(self.min_instances, 0.5, 0.0, self.lambda_val)
+        self._calibrate(average_run_length, seed)
+
+    def _statistics(self, scores: F8, out: F8) -> None:
+        ecdd_statistics(scores, self.state_, self._settings, out)
 
     def _first(self, values: F8) -> tuple[int, int]:
         return ecdd_first_alarm(values, self.state_, self._settings)

@@ -12,20 +12,23 @@ from streamlearn.jit.error_windows import (
     ALARMED,
     ALL,
     FED,
+    FELL,
     NEWEST,
     ROSE,
     SIZES,
     fhddm_first_alarm,
+    fhddm_statistics,
     stepd_first_alarm,
+    stepd_statistics,
 )
 from streamlearn.operators import _checks
-from streamlearn.operators._base import Detector
+from streamlearn.operators._calibrated import CALIBRATION, Calibrated
 
 
-class _ErrorWindow(Detector, base.DriftDetector):
+class _ErrorWindow(Calibrated, base.DriftDetector):
     """What both share: a ring of the newest bits, counts, and the last statistic."""
 
-    _arrays = ("ring_", "counts_", "said_")
+    _arrays = ("ring_", "counts_", "said_", *CALIBRATION)
     _counters = ("n_detections", "n_rejected")
 
     def _begin(self, window: int) -> None:
@@ -34,6 +37,14 @@ class _ErrorWindow(Detector, base.DriftDetector):
         self.said_: F8 = np.full(1, -math.inf)
         self.n_detections = 0
         self.n_rejected = 0
+
+    def _alarm(self) -> None:
+        self.said_[0] = self.last_[0]
+        self.counts_[ALARMED] = ROSE if self._rises() else FELL
+
+    def _rises(self) -> bool:
+        """Of a calibrated alarm, just raised: whether errors rose."""
+        return True
 
     def _told(self, at: int, refused: int) -> int:
         self.n_rejected += int(refused)
@@ -49,7 +60,9 @@ class _ErrorWindow(Detector, base.DriftDetector):
         """The last statistic where there is one, its limit, and the error rate in the window."""
         said: dict[str, Json] = {"limit": self._limit, "mean": self.estimation}
         said["window"] = self.ring_.shape[0]
-        return said | ({"statistic": self.statistic} if math.isfinite(self.statistic) else {})
+        if math.isfinite(self.statistic):
+            said["statistic"] = self.statistic
+        return said | super().standing
 
     @property
     def _limit(self) -> float:
@@ -88,6 +101,10 @@ class FHDDM(_ErrorWindow):
         sliding_window_size: values in the window, and before the first alarm, >= 1.
         confidence_level: chance of error in Hoeffding's bound, in (0, 1).
         short_window_size: values in a second window, in [1, sliding_window_size]; None: no such.
+        average_run_length: events between false alarms without drift, 1,000 to 10,000, whatever
+            the error rate and the age; then the others stay at their defaults. None: as
+            published, which claims nothing.
+        seed: of the generator behind calibrated alarms.
     State:
         ring_: (sliding_window_size,) uint8, the newest bits, a ring.
         counts_: (7,) int64, values fed, alarmed, errors in all, in the window and the short one,
@@ -101,11 +118,16 @@ class FHDDM(_ErrorWindow):
     526
     """
 
+    _shape = ("sliding_window_size", "confidence_level", "short_window_size")
+    _bits_only = True
+
     def __init__(
         self,
         sliding_window_size: int = 100,
         confidence_level: float = 1e-6,
         short_window_size: int | None = None,
+        average_run_length: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.sliding_window_size = _checks.whole(
@@ -121,15 +143,22 @@ class FHDDM(_ErrorWindow):
                 rule = f"short_window_size must be <= sliding_window_size ({sliding_window_size})"
                 raise ValueError(f"FHDDM: {rule}, got {short_window_size!r}")
         self._begin(self.sliding_window_size)
+        self._calibrate(average_run_length, seed)
 
     def _eps(self, window: int) -> float:
         return math.sqrt(math.log(1.0 / self.confidence_level) / (2.0 * window))
+
+    def _statistics(self, scores: F8, out: F8) -> None:
+        eps = self._eps(self.sliding_window_size)
+        fhddm_statistics(scores, self.ring_, self.counts_, 0, eps, out)
 
     def first_alarm(self, values: F8) -> int:
         """Feed bits (n,) in order up to and including the first that raises an alarm.
 
         Returns its index, or -1 when all were fed without one.
         """
+        if self.average_run_length is not None:
+            return self._first_calibrated(values)
         short = self.short_window_size or 0
         at, refused = fhddm_first_alarm(
             np.asarray(values, dtype=np.float64), self.ring_, self.counts_, self.said_,
@@ -151,6 +180,10 @@ class STEPD(_ErrorWindow):
         window_size: newest values that are tested against the others, >= 1.
         alpha_drift: significance of an alarm, in (0, 1).
         alpha_warning: significance of a warning, in (0, 1), >= alpha_drift.
+        average_run_length: events between false alarms without drift, 1,000 to 10,000, whatever
+            the error rate and the age; then both alphas are not used, and the others stay at
+            their defaults. None: as published, which claims nothing.
+        seed: of the generator behind calibrated alarms.
     State:
         ring_: (window_size,) uint8, the newest bits, a ring.
         counts_: (7,) int64, values fed, alarmed, errors in all and in the window.
@@ -162,8 +195,16 @@ class STEPD(_ErrorWindow):
     501
     """
 
+    _shape = ("window_size",)
+    _bits_only = True
+
     def __init__(
-        self, window_size: int = 30, alpha_drift: float = 0.003, alpha_warning: float = 0.05
+        self,
+        window_size: int = 30,
+        alpha_drift: float = 0.003,
+        alpha_warning: float = 0.05,
+        average_run_length: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.window_size = _checks.whole("STEPD", "window_size", window_size, 1)
@@ -173,12 +214,23 @@ class STEPD(_ErrorWindow):
             got = f"got alpha_drift {alpha_drift!r} and alpha_warning {alpha_warning!r}"
             raise ValueError(f"STEPD: alpha_drift <= alpha_warning < 1 must hold, {got}")
         self._begin(self.window_size)
+        self._calibrate(average_run_length, seed)
+
+    def _statistics(self, scores: F8, out: F8) -> None:
+        stepd_statistics(scores, self.ring_, self.counts_, out)
+
+    def _rises(self) -> bool:
+        n1, newest = self.window_size, int(self.counts_[NEWEST])
+        n0, before = int(self.counts_[FED]) - n1, int(self.counts_[ALL]) - newest
+        return newest * n0 >= before * n1
 
     def first_alarm(self, values: F8) -> int:
         """Feed bits (n,) in order up to and including the first that raises an alarm.
 
         Returns its index, or -1 when all were fed without one.
         """
+        if self.average_run_length is not None:
+            return self._first_calibrated(values)
         values = np.asarray(values, dtype=np.float64)
         at, refused = stepd_first_alarm(values, self.ring_, self.counts_, self.said_, self._limit)
         return self._told(at, refused)

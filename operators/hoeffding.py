@@ -5,7 +5,13 @@ import math
 from river import base
 
 from streamlearn.block import F8
-from streamlearn.jit.hoeffding import SIZE_A, SIZE_W, hddm_a_first_alarm, hddm_w_first_alarm
+from streamlearn.jit.hoeffding import (
+    SIZE_A,
+    SIZE_W,
+    hddm_a_first_alarm,
+    hddm_w_first_alarm,
+    hddm_w_statistics,
+)
 from streamlearn.operators import _checks
 from streamlearn.operators._one_number import WarningDetector
 
@@ -86,6 +92,10 @@ class HDDM_W(WarningDetector, base.BinaryDriftAndWarningDetector):  # River's na
         warning_confidence: significance of the test for a warning, in (0, 1).
         lambda_val: weight of the newest value in a mean, in (0, 1).
         two_sided_test: falls of the mean count, too.
+        average_run_length: events between false alarms without drift, 1,000 to 10,000, whatever
+            the distribution and the age; then `warning_confidence` is not used, and the others
+            stay at their defaults. None: as published, which claims nothing.
+        seed: of the generator behind calibrated alarms.
     State:
         state_: (22,) float64, the last statistic and limit, count, five means and two cuts.
     Cost: O(1) an event, some ten nanoseconds; memory fixed.
@@ -101,12 +111,16 @@ class HDDM_W(WarningDetector, base.BinaryDriftAndWarningDetector):  # River's na
 
     _size = SIZE_W
 
+    _shape = ("drift_confidence", "lambda_val", "two_sided_test")
+
     def __init__(
         self,
         drift_confidence: float = 0.001,
         warning_confidence: float = 0.005,
         lambda_val: float = 0.05,
         two_sided_test: bool = False,
+        average_run_length: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         owner = "HDDM_W"
@@ -119,6 +133,10 @@ class HDDM_W(WarningDetector, base.BinaryDriftAndWarningDetector):  # River's na
         )
         gate = _gate(drift, warning)
         self._start(drift, drift, warning, self.two_sided_test, self.lambda_val, gate)
+        self._calibrate(average_run_length, seed)
+
+    def _statistics(self, scores: F8, out: F8) -> None:
+        hddm_w_statistics(scores, self.state_, self._settings, out)
 
     def _first(self, values: F8) -> tuple[int, int]:
         return hddm_w_first_alarm(values, self.state_, self._settings)

@@ -42,9 +42,12 @@ Names = str | Sequence[str] | None
 Assignments = Mapping[str, Any] | Iterable[str] | None
 
 DEFAULT_MODEL = "KalmanHead"
-AROUND = ("Imputer", "OneHotEncoder", "Normalizer", "ADWIN")  # the model stands before the last
+Stage = str | dict[str, dict[str, Any]]  # a stage of a configuration: a name, or with arguments
+DETECTOR: Stage = {"ADWIN": {"average_run_length": 10_000}}
+# the model stands before the last
+AROUND: tuple[Stage, ...] = ("Imputer", "OneHotEncoder", "Normalizer", DETECTOR)
 # with text and bags of words, around a model that takes no sparse columns
-AROUND_SPARSE = ("Imputer", "OneHotEncoder", "Densifier", "Normalizer", "ADWIN")
+AROUND_SPARSE: tuple[Stage, ...] = (*AROUND[:2], "Densifier", *AROUND[2:])
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -321,8 +324,8 @@ def build_pipeline(config: Config, task: str | None) -> "Pipeline":
         raise ConfigError([_with_line(str(error), config._document)]) from None
 
 
-def around(model: Any, sparse: bool) -> tuple[str, ...]:
-    """The names of the stages around a model; sparse: whether there are text or bags of words."""
+def around(model: Any, sparse: bool) -> tuple[Stage, ...]:
+    """The stages around a model; sparse: whether there are text or bags of words."""
     return AROUND_SPARSE if sparse and not getattr(model, "takes_sparse", False) else AROUND
 
 
@@ -332,7 +335,8 @@ def default_pipeline(
     arguments: Mapping[str, Any] | None = None,
     sparse: bool = False,
 ) -> "Pipeline":
-    """What a user wants around one operator: imputation, encoding, scaling, and ADWIN on its error.
+    """What a user wants around one operator: imputation, encoding, scaling, and ADWIN on its error,
+    calibrated to one false alarm in 10,000 labels.
 
     Args:
         model: any name that `registry.find` takes.
@@ -343,7 +347,7 @@ def default_pipeline(
     Raises: UserError for an unknown name, an unknown argument or a value that is refused.
     """
     predictor = named(model, task, arguments)
-    *before, after = [registry.build(name, {}) for name in around(predictor, sparse)]
+    *before, after = [registry.stage(each) for each in around(predictor, sparse)]
     return registry.assembled([*before, predictor, after], "--model")
 
 

@@ -20,6 +20,7 @@ import pytest
 from streamlearn import cli, operators, registry
 
 N = 120
+DETECTOR = "- ADWIN:\n      average_run_length: 10000"  # as `init` writes it
 FAMILIES = sorted(
     {
         entry.family[0]
@@ -582,8 +583,8 @@ def test_replay_of_a_config_leaves_its_outputs_alone(call: Call, config: Path) -
         (("a: number", "a: number\n    c: number"), ["there is no feature column 'c'"]),
         (("target: y", "target: z"), ["there is no target column 'z'"]),
         (("- ADWIN", "- ADWIM"), ["pipeline[4]: 'ADWIM' is not the name of an operator"]),
-        (("- ADWIN", "- ADWIN: {delta: 7}"), ["pipeline[4].delta: must be ", "(", "line "]),
-        (("- ADWIN", "- ADWIN: {delta: 7"), ["c.yaml, line "]),
+        ((DETECTOR, "- ADWIN: {delta: 7}"), ["pipeline[4].delta: must be ", "(", "line "]),
+        ((DETECTOR, "- ADWIN: {delta: 7"), ["c.yaml, line "]),
         (("path: checkpoints", "path: 3"), ["checkpoint.path: must be a text, got 3"]),
         (("source: data.csv", "source: data.csv\nsource: b.csv"), ["'source' stands twice"]),
         (("source: data.csv\n", ""), ["source: must be there"]),
@@ -634,7 +635,7 @@ def test_inspect_shows_a_checkpoint(call: Call, config: Path) -> None:
 
 def test_checkpoints_that_cannot_be_used(call: Call, config: Path) -> None:
     assert call("run", config).status == 0
-    changed = config.read_text().replace("- ADWIN", "- ADWIN: {delta: 0.01}")
+    changed = config.read_text().replace(DETECTOR, "- ADWIN: {delta: 0.01}")
     other = config.with_name("other.yaml")
     other.write_text(changed)
     refused(call("run", other), "belongs to another pipeline")
