@@ -119,6 +119,37 @@ def run(
     _print(result, apart=loaded.sink is not None and loaded.sink.path == "-")
 
 
+@app.command()
+def serve(
+    config: Annotated[str, typer.Argument(help="YAML file with schema, pipeline, checkpoint.")],
+    assignments: Assignments = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port of this machine; more under `serve` in the YAML.", min=0, max=65535
+        ),
+    ] = None,
+    log: Annotated[
+        str, typer.Option(help="Form of the log lines: text, or json.", metavar="FORM")
+    ] = "text",
+) -> None:
+    """Serve a model over HTTP: ask it by POST /predict, teach it by POST /learn.
+
+    Goes on from the last checkpoint and the requests after it; SIGINT and SIGTERM stop it
+    gracefully. GET /openapi.json describes it.
+    """
+    from streamlearn import serve as served
+    from streamlearn.config import load_config
+
+    if log not in logs.FORMS:
+        raise UserError(f"--log: must be {' or '.join(logs.FORMS)}, got {log!r}")
+    logs.to_stderr(log)
+    where = [] if port is None else [f"serve.port={port}"]
+    loaded = load_config(config, [*(assignments or ()), *where])
+    result = served.serve(loaded, started=lambda at: print(f"serving at {at}", file=sys.stderr))
+    _print(result, apart=loaded.sink is not None and loaded.sink.path == "-")
+
+
 def _place_of_dashboard(given: str | None, behind_proxy: bool) -> list[str]:
     """What the options say of the live page, as assignments."""
     found = ["dashboard.behind_proxy=true"] if behind_proxy else []

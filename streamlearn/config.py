@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_valid
 from pydantic_core import ErrorDetails
 
 from streamlearn import registry, yaml12
+from streamlearn.config_serve import ServeSection
 from streamlearn.config_serving import DashboardSection
 from streamlearn.config_telemetry import TelemetrySection
 from streamlearn.config_topics import (
@@ -173,8 +174,9 @@ class Config(Section):
     each alarm is sent to, too. dead_letters: where records go that do not fit. checkpoint: where
     state is saved. labels: where labels come from when they come late. evaluation: how the stream
     is measured. engine: how the loop runs. health: where others may ask how the run is. telemetry:
-    where its metrics are exported to. dashboard: where people may look at it. allow_pickle: whether
-    the state of a River or scikit-learn stage may be saved and loaded.
+    where its metrics are exported to. dashboard: where people may look at it. serve: where
+    `streamlearn serve` takes events and labels. allow_pickle: whether the state of a River or
+    scikit-learn stage may be saved and loaded.
     """
 
     source: Origin | None = None
@@ -192,6 +194,7 @@ class Config(Section):
     health: HealthSection | None = None
     telemetry: TelemetrySection | None = None
     dashboard: DashboardSection | None = None
+    serve: ServeSection | None = None
     allow_pickle: bool = False
 
     _document: yaml12.Document | None = PrivateAttr(default=None)
@@ -255,6 +258,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "health": HealthSection,
     "telemetry": TelemetrySection,
     "dashboard": DashboardSection,
+    "serve": ServeSection,
 }
 
 _RULES = {  # pydantic's kind of error -> our rule, where its own words would not do

@@ -539,7 +539,8 @@ class JoinedLabels:
 
     Args:
         events: blocks with ids. labels: blocks with ids and labels; their features are not looked
-            at. Each may have lanes. event_schema, label_schema: of both; each must name an id.
+            at. Each may have lanes. One source that has both in one order, in steps as `Merged`
+            gives them, stands for both. event_schema, label_schema: of both; each must name an id.
         timeout: as `parse_span` takes it, in record time or rows (the count of events): an event
             whose label has not come when the clock, the latest time of any event or label so far,
             is beyond its time + timeout, is given up before that record. None waits forever.
@@ -591,8 +592,10 @@ class JoinedLabels:
         if assume is not None and self.timeout is None:
             raise UserError(f"assume: {assume!r} is for events at their time-out; give a timeout")
         self._assume, self._most = _assumed(assume, label_schema), max_pending
-        inputs = {_EVENTS: events, _LABELS: labels}
-        self._merged = Merged(inputs, by_time=by_time, idle=idle, order=order_log, clock=clock)
+        self._merged: Any = events
+        if events is not labels:
+            inputs = {_EVENTS: events, _LABELS: labels}
+            self._merged = Merged(inputs, by_time=by_time, idle=idle, order=order_log, clock=clock)
         self.sources = [events, labels]
         self.guarantee = f"{events.guarantee}; labels: {labels.guarantee}"
         self._start: list[Any] | None = None
