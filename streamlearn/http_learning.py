@@ -73,6 +73,11 @@ class Learning:
         """Whether no more requests are taken."""
         return self._stopping
 
+    @property
+    def open(self) -> bool:
+        """Whether requests are taken."""
+        return not self._closed()
+
     def stop(self, reason: str = "stop") -> None:
         """Take no more requests; those that were taken are worked off. Signals may call it."""
         self._stopping = True

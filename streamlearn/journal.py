@@ -54,6 +54,7 @@ class Journal:
             ends = [end for end, _ in _records(data)]
             self._length, self.next = ends[-1] if ends else 0, first + len(ends)
             self._descriptor = os.open(self._file(first), os.O_RDWR)
+            os.lseek(self._descriptor, self._length, os.SEEK_SET)
             if self._length < len(data):
                 text = "%s: the last %d bytes are no whole record; they are cut off"
                 _log.warning(text, self._file(first), len(data) - self._length)

@@ -686,7 +686,8 @@ class JoinedLabels:
     @property
     def positions(self) -> Positions:
         """After the rows that were taken."""
-        return self._merged.positions
+        found: Positions = self._merged.positions
+        return found
 
     @property
     def finished(self) -> bool:

@@ -10,7 +10,7 @@ from streamlearn.contracts import Json
 from streamlearn.errors import UserError
 from streamlearn.schema import LabelSchema, Schema
 from streamlearn.schema_cells import shown
-from streamlearn.schema_columns import decode_columns
+from streamlearn.schema_columns import Decoded, decode_columns
 from streamlearn.topics import TIMESTAMP
 
 _decode = msgspec.json.Decoder().decode
@@ -57,9 +57,10 @@ class Checks:
         """
         items, listed = self._items(body, (ID, FEATURES))
         records = [self._event(item, where) for item, where in items]
-        block = self._decoded(self.events, records, items, "event")
-        texts = _texts(records)
-        return [Item(i, t) for i, t in zip(block.ids.tolist(), texts, strict=True)], listed
+        ids = _ids(self._decoded(self.events, records, items, "event"))
+        for record, id in zip(records, ids, strict=True):
+            record[str(self.events.id)] = id  # 7 and "7" are one event
+        return [Item(*one) for one in zip(ids, _texts(records), strict=True)], listed
 
     def learn(self, body: bytes) -> tuple[list[Item], bool]:
         """The labels of `{"id", "label"}`, or of a list of these; and whether it was a list.
@@ -78,7 +79,7 @@ class Checks:
             if value is None:
                 raise RefusedError(f"{where}{LABEL}: must have a value")
         texts = _texts(records)
-        zipped = zip(decoded.ids.tolist(), texts, values, strict=True)
+        zipped = zip(_ids(decoded), texts, values, strict=True)
         return [Item(*one) for one in zipped], listed
 
     def _items(
@@ -111,7 +112,7 @@ class Checks:
 
     def _decoded(
         self, schema: Schema, records: list[dict[str, Any]], items: list[Any], what: str
-    ) -> Any:
+    ) -> Decoded:
         """All rows, decoded; no table has grown."""
         names = [name for name in schema.wanted() if name != TIMESTAMP]
         columns: dict[str, Any] = {n: [r.get(n) for r in records] for n in names}
@@ -121,7 +122,7 @@ class Checks:
         if misfits:
             row = min(misfits)
             raise RefusedError(f"{items[row][1]}{what}: {misfits[row]}")
-        for (item, where), id in zip(items, decoded.ids.tolist(), strict=True):
+        for (item, where), id in zip(items, _ids(decoded), strict=True):
             if id is None:
                 raise RefusedError(f"{where}{ID}: must name the event, got {shown(item[ID])}")
         return decoded
@@ -152,7 +153,11 @@ def _texts(records: list[dict[str, Any]]) -> list[bytes]:
         raise RefusedError(f"body: must have numbers of 64 bits: {error}") from None
 
 
-def _labels(decoded: Any) -> list[Any]:
+def _ids(decoded: Decoded) -> list[Any]:
+    return [] if decoded.ids is None else decoded.ids.tolist()
+
+
+def _labels(decoded: Decoded) -> list[Any]:
     """The labels as values; None where there is none."""
     y = decoded.y
     if not isinstance(y, np.ndarray):  # codes of the values in this request
@@ -208,7 +213,7 @@ def _schemas(checks: Checks) -> dict[str, Json]:
     classes = labels.task == "classification"
     label = {"type": _CLASSES[labels.classes] if classes else "number"}
     features = {name: _KINDS[f.kind] for name, f in events.features.items()}
-    others = {name: {} for name in checks.names if name not in features}
+    others: dict[str, Json] = {name: {} for name in checks.names if name not in features}
     answer: dict[str, Json] = {"id": id, "event": {"type": "integer"},
                                "prediction": {"type": [label["type"], "null"]}}  # fmt: skip
     if classes:

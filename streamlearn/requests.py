@@ -237,7 +237,7 @@ def _step(
                for taken, (_, reasons) in zip(found, told, strict=True)
                for i, why in reasons.items()}  # fmt: skip
     keep = np.array([i not in misfits for i in range(kinds.shape[0])], dtype=np.bool_)
-    before = np.cumsum(keep) - keep
+    before: I8 = np.cumsum(keep) - keep
     rejects: list[tuple[int, Reject]] = []
     for row in sorted(misfits):
         taken, i, why = misfits[row]

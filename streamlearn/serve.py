@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from streamlearn.config import Config
 from streamlearn.config_serve import REQUESTS, ServeSection, served
 from streamlearn.contracts import Positions
 from streamlearn.engine import Engine, Summary, frozen_objects, stopped_by_signals
+from streamlearn.errors import UserError
 from streamlearn.http_learning import Learning
 from streamlearn.job import (
     Job,
@@ -113,7 +114,7 @@ def joined(requests: Requests, events: Schema, labels: LabelSchema, config: Conf
     """Requests as events with the labels that come for them."""
     section = config.labels
     assert section is not None
-    with user_errors("serve: "):
+    try:
         return JoinedLabels(
             requests,  # type: ignore[arg-type]
             requests,  # type: ignore[arg-type]
@@ -123,6 +124,8 @@ def joined(requests: Requests, events: Schema, labels: LabelSchema, config: Conf
             assume=section.assume,
             max_pending=section.max_pending,
         )
+    except UserError as error:  # it names the argument
+        raise UserError(f"{OWNER}.{error}") from None
 
 
 def _with_outputs(job: Job, book: AnswerBook) -> Job:
@@ -163,11 +166,18 @@ def serve(config: Config | str | Path, *, started: Callable[[str], None] | None 
     Raises: UserError of one line for whatever is wrong with the configuration, the port or a disk.
     """
     plan = planned(config if isinstance(config, Config) else configs.load_config(config))
+    with opened(plan) as (engine, app, server):
+        summary = run(engine, app, server.address, started)
+    return result_of(plan.job, summary)
+
+
+@contextlib.contextmanager
+def opened(plan: Served) -> Iterator[tuple[Engine, Learning, Server]]:
+    """The engine, not begun, and the server, which answers that it starts until `run`."""
     job = plan.job
     with watched(job.config) as watch:
         rehearse(job)
-        observers = observers_of(job, None)
-        engine = engine_of(job, observers, beat=watch.beat, vitals=vitals_of(job))
+        engine = engine_of(job, observers_of(job, None), beat=watch.beat, vitals=vitals_of(job))
         watch.add(job.name, engine)
         app = Learning(
             plan.section,
@@ -180,20 +190,21 @@ def serve(config: Config | str | Path, *, started: Callable[[str], None] | None 
         )
         guarded = Guard(app, plan.section, plan.section.secret(OWNER))
         with Server(OWNER, plan.section, guarded) as server, contextlib.closing(app):
-            summary = _run(engine, app, server.address, started)
-    return result_of(job, summary)
+            yield engine, app, server
 
 
-def _run(
+def run(
     engine: Engine, app: Learning, address: str, started: Callable[[str], None] | None
 ) -> Summary:
     """As `Engine.run`; a signal ends the requests, and what was taken of them is worked off."""
     signals = stopped_by_signals(app.stop, lambda: app.stopping, engine.shutdown_timeout)
     with signals, frozen_objects(), contextlib.closing(engine), user_errors("pipeline: "):
         engine.begin()
-        tell(_log, "serving", address=address)
-        if started is not None:
-            started(address)
+        waits = True
         while engine.step():
-            pass
+            if waits and app.open:
+                waits = False
+                tell(_log, "serving", address=address)
+                if started is not None:
+                    started(address)
         return engine.end()
