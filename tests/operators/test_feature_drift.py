@@ -266,6 +266,7 @@ def test_rows_that_only_ask_or_weigh_nothing_do_not_count() -> None:
     assert operator.n_rows == 0
 
 
+@pytest.mark.jit
 def test_findings_reach_the_outputs_of_a_pipeline() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 2))
