@@ -156,7 +156,7 @@ class CheckpointStore:
             files = self._up_to(at, files)
         for path in reversed(files):
             try:
-                checkpoint = self._read(path)
+                checkpoint = self.read(path)
                 use(checkpoint)
             except DamagedError as error:
                 _log.warning("%s; going back to the checkpoint before it", error)
@@ -209,8 +209,8 @@ class CheckpointStore:
             )
         return whole
 
-    def _read(self, path: Path) -> Checkpoint:
-        """One file as the checkpoint that was saved."""
+    def read(self, path: Path) -> Checkpoint:
+        """One file as the checkpoint that was saved. Raises: UserError; DamagedError."""
         whole = State(*read_archive(path))
         table = whole.table
         if table.get("fingerprint") != self.fingerprint:

@@ -568,6 +568,35 @@ def inspect(
     print_checkpoint(describe(checkpoint))
 
 
+@app.command()
+def versions(
+    checkpoints: Annotated[str, typer.Argument(help="A checkpoint, or a folder of them.")],
+) -> None:
+    """Show the versions of a champion: which one serves, and which are kept."""
+    from streamlearn.controls import versions as found_in
+
+    found = found_in(checkpoints)
+    for entry in found.history:
+        print(f"version {entry['version']}: {entry['how']}, after {entry['labels']:,} labels")
+    kept = ", ".join(map(str, found.kept)) or "none"
+    print(f"version {found.serving} serves; kept as they were when replaced: {kept}")
+
+
+@app.command()
+def rollback(
+    checkpoints: Annotated[str, typer.Argument(help="The checkpoints of a run that has stopped.")],
+    to: Annotated[int | None, typer.Option(help="Version; default: the last one replaced.")] = None,
+) -> None:
+    """Have the next start of a run serve an earlier version of its champion.
+
+    Positions, labels and metrics stay. Replays along the run's order repeat it at the same event.
+    """
+    from streamlearn.controls import roll_back
+
+    done = roll_back(checkpoints, to)
+    print(f"version {done.version} serves from the next start on, after {done.events:,} events")
+
+
 cli_kafka.mount(app)
 
 

@@ -46,7 +46,8 @@ class Job(NamedTuple):
     messages. label_schema: of a label stream of its own. labels: the source, where labels come
     late; spill: where their events wait that memory has no room for. read: the places that are
     read. webhook: takes alarms, too. outputs: what those to topics share. delivery: who is told of
-    checkpoints. start: the positions of a replay along an order log.
+    checkpoints. start: the positions of a replay along an order log. controls: the folder with
+    what was done by hand, where it is to be done again; else that of the checkpoints.
     """
 
     source: Source
@@ -67,6 +68,7 @@ class Job(NamedTuple):
     delivery: Delivery | None = None
     outputs: Any = None
     start: Positions | None = None
+    controls: Path | None = None
 
 
 class Stream(NamedTuple):

@@ -289,6 +289,19 @@ class Pipeline(Operator):
         for stage in self.stages:
             stage.load_kernels()
 
+    def roll_back(self, version: int) -> None:
+        """Have its champion serve a version that was replaced, from the next row on.
+
+        Raises: ValueError where no stage has versions, or that one is not kept.
+        """
+        champions = [stage for stage in self.stages if hasattr(stage, "roll_back")]
+        if len(champions) != 1:
+            raise ValueError(
+                f"Pipeline: one stage must have versions to roll back to, got {len(champions)}; "
+                f"ChampionClassifier and ChampionRegressor keep them"
+            )
+        champions[0].roll_back(version)
+
     # -- dicts -------------------------------------------------------------------------------------
 
     def predict_one(self, x: Row) -> Any:

@@ -17,6 +17,7 @@ from streamlearn.config import Config
 from streamlearn.connectors.kafka.formats import decoder_of
 from streamlearn.connectors.kafka.wire import AbortedError
 from streamlearn.contracts import Json
+from streamlearn.controls import Controlled, along
 from streamlearn.durable import write_text
 from streamlearn.engine import Engine, Summary
 from streamlearn.errors import UserError
@@ -183,6 +184,7 @@ def replay(
             checkpoints=store_of(job, section, allow_pickle, [drifts, probes]), config=often
         )
     job = with_late_labels(job, followed)._replace(start=start_of(followed, job.read))
+    job = job._replace(controls=along(order))
     job = job._replace(sink=sink_of(predictions, job), dead_letters=dead_letters_of(dead_letters))
     observers = observers_of(job, report, drifts, probes)
     shown = display.Progress() if progress else None
@@ -317,7 +319,7 @@ def engine_of(
     job.pipeline.expects_labels = job.labels is not None
     return Engine(
         job.source,
-        watched.pipeline,
+        _controlled(job, watched.pipeline),
         evaluation=watched.measure,
         sink=job.sink,
         alerts=job.alerts,
@@ -337,6 +339,13 @@ def engine_of(
         spill=job.spill,
         start=job.start,
     )
+
+
+def _controlled(job: Job, pipeline: Any) -> Any:
+    """The pipeline, with what is done to it by hand where a folder says so."""
+    store = job.checkpoints
+    folder = job.controls or (None if store is None else store.path)
+    return pipeline if folder is None else Controlled(pipeline, job.pipeline, folder)
 
 
 def vitals_of(job: Job) -> Vitals:

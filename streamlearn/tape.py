@@ -38,6 +38,7 @@ from streamlearn.connectors.kafka.tape import (
 )
 from streamlearn.connectors.kafka.wire import Connection, Fetched, Partition
 from streamlearn.contracts import Origins, Positions, State
+from streamlearn.controls import along
 from streamlearn.durable import disk_errors
 from streamlearn.errors import UserError
 from streamlearn.merging import Merged, Step
@@ -469,7 +470,8 @@ class TapeOrder(OrderLog):
 def order_of(data: Any, order: str | Path | None) -> OrderLog | None:
     """The order that a replay repeats: that of a recording, or of an order log; None: its own.
 
-    order: an order log, or the folder of checkpoints that it is in.
+    order: an order log, or the folder of checkpoints that it is in; one with nothing but what was
+    done by hand has no order of its own.
     Raises: UserError where a recording and an order log are given.
     """
     if is_tape(data):
@@ -479,4 +481,7 @@ def order_of(data: Any, order: str | Path | None) -> OrderLog | None:
     if order is None:
         return None
     path = Path(order)
-    return OrderLog(path / "order.log" if path.is_dir() else path, replay=True)
+    file = path / "order.log" if path.is_dir() else path
+    if not file.exists() and along(path) is not None:
+        return None
+    return OrderLog(file, replay=True)
