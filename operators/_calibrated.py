@@ -47,6 +47,11 @@ def table(name: str) -> dict[str, Any]:
     return found
 
 
+def longest(name: str) -> int:
+    """The greatest average run length for which a detector has limits."""
+    return max(int(one) for one in table(name)["limits"])
+
+
 def limits_for(found: dict[str, Any], length: float) -> F8:
     """The limits (rows, rates + 1) for one average run length, along the logarithm of it."""
     lengths = sorted(int(one) for one in found["limits"])

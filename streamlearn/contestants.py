@@ -11,6 +11,7 @@ import numpy as np
 
 from streamlearn import operators
 from streamlearn.block import F8
+from streamlearn.operators._calibrated import longest
 
 Run = Callable[[F8], list[int]]  # a stream to the indices of its alarms, by a new detector
 
@@ -53,7 +54,8 @@ def ours(watched: str, average_run_length: int) -> Iterator[Contestant]:
     for name in ON_ERRORS if watched == "errors" else ON_NUMBERS:
         kind = operators.exported()[name]
         yield Contestant(name, "streamlearn", "published", _our_run(kind))
-        if "average_run_length" in inspect.signature(kind).parameters:
+        takes = "average_run_length" in inspect.signature(kind).parameters
+        if takes and average_run_length <= longest(name):
             run = _our_run(kind, average_run_length=average_run_length)
             yield Contestant(name, "streamlearn", f"A = {average_run_length:,}", run)
 
