@@ -25,7 +25,7 @@ FAMILIES = sorted(
     {
         entry.family[0]
         for entry in registry.entries()
-        if entry.family and not entry.parameters.startswith("model, ")  # they need members
+        if entry.family and not entry.parameters.startswith(("model, ", "champion, "))  # members
     }
 )
 ROOT = Path(__file__).resolve().parent.parent
