@@ -8,7 +8,7 @@ import hashlib
 import math
 import threading
 from collections import OrderedDict, deque
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ import numpy as np
 from streamlearn.block import PREDICT, Vocabulary
 from streamlearn.connectors.predictions import PredictionRows, Rows
 from streamlearn.contracts import Answers, Json, Sink
-from streamlearn.errors import UserError
 from streamlearn.journal import Journal
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
@@ -26,20 +25,40 @@ _id_of = msgspec.json.Decoder(msgspec.defstruct("Id", [("id", int | str)])).deco
 _DIGEST = 8  # bytes
 
 
-class AnsweredError(UserError):
-    """What was asked will not be answered by this process."""
+class Waiting:
+    """One request that waits for answers; in the thread of the server. left: how many."""
+
+    def __init__(self, asked: Sequence["Asked"], done: Callable[[], None]) -> None:
+        self.left, self._done = len(asked), done
+        for one in asked:
+            one.waiting.append(self)
+
+    def told(self) -> None:
+        """One of them is there, or will never be."""
+        self.left -= 1
+        if self.left == 0:
+            self._done()
 
 
 class Asked:
-    """One event that was asked for. answer: JSON; `done` is called with it when it is there."""
+    """One event that was asked for. answer: JSON, once it is there. wrong: why it will not come.
 
-    __slots__ = ("answer", "digest", "done", "id", "number")
+    waiting: requests that wait for it.
+    """
+
+    __slots__ = ("answer", "digest", "id", "number", "waiting", "wrong")
 
     def __init__(self, id: Any, digest: bytes) -> None:
         self.id, self.digest = id, digest
         self.number = -1
         self.answer: bytes | None = None
-        self.done: Future[bytes] = Future()
+        self.wrong = ""
+        self.waiting: list[Waiting] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something to wait for."""
+        return self.answer is None and not self.wrong
 
 
 def digest_of(text: bytes) -> bytes:
@@ -69,6 +88,7 @@ class AnswerBook:
         self._unsaved: list[bytes] = []
         self._commits: deque[int] = deque(maxlen=keep + 1)
         self._rows = PredictionRows(labels)
+        self.tell: Callable[[list[Asked]], None] = lambda asked: None  # in the engine's thread
 
     # -- asking, in any thread ---------------------------------------------------------------------
 
@@ -100,11 +120,12 @@ class AnswerBook:
         with self._lock:
             asked = self._open.pop(number, None)
         if asked is not None:
-            self.forget(asked)
-            asked.done.set_exception(AnsweredError(f"event {asked.id!r}: {reason}"))
+            self.forget(asked, f"event {asked.id!r}: {reason}")
 
-    def forget(self, asked: Asked) -> None:
-        """It did not become durable: nobody will answer it."""
+    def forget(self, asked: Asked, why: str) -> None:
+        """Nobody will answer it."""
+        asked.wrong = why
+        self.tell([asked])
         with self._lock:
             if self._known.get(asked.id) is asked:
                 del self._known[asked.id]
@@ -112,10 +133,10 @@ class AnswerBook:
     def abandon(self) -> None:
         """No further answer comes from this process."""
         with self._lock:
-            left = [asked for asked in self._known.values() if asked.answer is None]
+            left = [asked for asked in self._known.values() if asked.is_open]
         for asked in left:
-            if not asked.done.done():
-                asked.done.set_exception(AnsweredError("the server stops; ask again with this id"))
+            asked.wrong = "the server stops; ask again with the same id"
+        self.tell(left)
 
     # -- a sink ------------------------------------------------------------------------------------
 
@@ -157,8 +178,7 @@ class AnswerBook:
                     self._unsaved.append(asked.digest + text)
                     done.append(asked)
             self._shorten()
-        for asked in done:
-            asked.done.set_result(asked.answer or b"")
+        self.tell(done)
 
     def _shorten(self) -> None:
         """Forget the oldest answers beyond those that are remembered; never what is open."""

@@ -5,6 +5,7 @@ answer to `/predict` is sent when the engine has given it; one to `/learn` when 
 """
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from streamlearn.answers import AnswerBook, AnsweredError, Asked, digest_of
+from streamlearn.answers import AnswerBook, Asked, Waiting, digest_of
 from streamlearn.config_serve import ServeSection
 from streamlearn.errors import UserError
 from streamlearn.health import Status, brief
@@ -65,6 +66,7 @@ class Learning:
         self._disk = ThreadPoolExecutor(1, "requests")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
+        book.tell = self._tell
 
     # -- stopping ----------------------------------------------------------------------------------
 
@@ -107,6 +109,7 @@ class Learning:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
+        self._loop = asyncio.get_running_loop()
         try:
             status, body, kind = await self._answered(scope, receive)
         except Trouble as trouble:
@@ -209,15 +212,24 @@ class Learning:
 
     async def _waited(self, asked: Sequence[Asked]) -> list[bytes]:
         """All answers. Raises: Trouble where one does not come."""
-        left = {asyncio.wrap_future(one.done) for one in asked if one.answer is None}
+        left = [one for one in asked if one.is_open]
         if left:
-            _, late = await asyncio.wait(left, timeout=self._section.wait)
-            if late:
-                raise Trouble(503, "kept, but not answered yet; ask again with the same id")
-        try:
-            return [one.answer if one.answer is not None else one.done.result() for one in asked]
-        except AnsweredError as error:
-            raise Trouble(503, str(error)) from None
+            all_told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            Waiting(left, lambda: all_told.done() or all_told.set_result(None))
+            await asyncio.wait([all_told], timeout=self._section.wait)
+        for one in asked:
+            if one.wrong:
+                raise Trouble(503, one.wrong)
+        answers = [one.answer for one in asked if one.answer is not None]
+        if len(answers) < len(asked):
+            raise Trouble(503, "kept, but not answered yet; ask again with the same id")
+        return answers
+
+    def _tell(self, asked: list[Asked]) -> None:
+        """Word from the engine's thread."""
+        if asked and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(_told_of, asked)
 
     # -- labels ------------------------------------------------------------------------------------
 
@@ -254,13 +266,12 @@ class Learning:
 
     async def _kept(self, records: list[bytes], asked: list[Asked]) -> None:
         """Return when these are durable and the engine has them."""
-        self._loop = asyncio.get_running_loop()
         self._check_open()
-        durable: asyncio.Future[None] = self._loop.create_future()
+        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._group.append((records, asked, durable))
         self._in_hand += len(records)
         if self._writing is None or self._writing.done():
-            self._writing = self._loop.create_task(self._write())
+            self._writing = asyncio.get_running_loop().create_task(self._write())
         await asyncio.shield(durable)
 
     async def _write(self) -> None:
@@ -296,8 +307,7 @@ class Learning:
         self._requests.fail(error)
         for _, asked, durable in group:
             for one in asked:
-                self._book.forget(one)
-                one.done.set_exception(AnsweredError("the request could not be kept"))
+                self._book.forget(one, "the request could not be kept; ask again")
             if not durable.done():
                 durable.set_exception(Trouble(503, "the request could not be kept; ask again"))
                 durable.exception()
@@ -309,6 +319,13 @@ def _checked(check: Callable[[bytes], tuple[list[Item], bool]], body: bytes) -> 
         return check(body)
     except RefusedError as error:
         raise Trouble(422, str(error)) from None
+
+
+def _told_of(asked: list[Asked]) -> None:
+    for one in asked:
+        waiting, one.waiting = one.waiting, []
+        for request in waiting:
+            request.told()
 
 
 def _joined(answers: list[bytes], listed: bool) -> bytes:
