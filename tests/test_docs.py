@@ -118,7 +118,15 @@ DIRECTIVE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 OPTION = re.compile(r"^:([\w-]+): *(.*)\n", re.MULTILINE)
-SHELL = ("make ", "pip install ", "git ", "docker ", "kubectl ")  # shown, not run
+SHELL = (
+    "make ",
+    "pip install ",
+    "git ",
+    "docker ",
+    "kubectl ",
+    "curl ",
+    "streamlearn serve ",
+)  # shown, not run
 BROKER = "localhost:9092"  # on pages, the broker that the test starts
 
 
