@@ -1,6 +1,6 @@
 """Drift in production: what changed, what is done about it, and who hears of it.
 
-26,000 payments, some of them fraud. From payment 12,000 on another hour of the day is dangerous: the
+26,000 payments, some of them fraud. From payment 12,000 on other hours of the day are risky: the
 concept drifts, and labels tell. From payment 20,000 on amounts triple: a feature drifts, and no
 label is needed to see it. A run watches both, adapts its model, sends each alarm to a webhook on
 this machine, and shows its metrics to whoever asks.
@@ -20,7 +20,7 @@ import threading
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import streamlearn
 
@@ -67,11 +67,12 @@ def payments(path: Path) -> None:
 class Hook(BaseHTTPRequestHandler):
     """A service of ours that takes alarms; the first one makes it look at the metrics."""
 
-    alarms: list[dict[str, Any]] = []
+    alarms: ClassVar[list[dict[str, Any]]] = []
     metrics = ""
     metrics_at = ""
 
     def do_POST(self) -> None:
+        """Take an alarm."""
         alarm = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self.alarms:
             with urllib.request.urlopen(self.metrics_at, timeout=5) as answer:
@@ -139,8 +140,8 @@ def main() -> int:
                 moved += [feature["name"] for feature in found["features"]]
             elif CONCEPT <= alarm["event"] < CONCEPT + 300:
                 acted.append(found["action"])
-    print(f"accuracy before the concept drift {before:.3f}, in the 1,000 payments after it", end=" ")
-    print(f"{dip:.3f}, in the next 1,000 {after:.3f}")
+    print(f"accuracy of 1,000 payments: before the concept drift {before:.3f}, ", end="")
+    print(f"after it {dip:.3f}, then {after:.3f}")
     events = [line for line in Hook.metrics.splitlines() if line.startswith("streamlearn_events")]
     print("at the first alarm /metrics said", *events)
     kept = {
