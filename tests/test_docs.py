@@ -2,11 +2,14 @@
 
 import doctest
 import importlib
+import json
 import pkgutil
 import re
 import runpy
 import shlex
 import shutil
+import threading
+import urllib.request
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 import streamlearn
-from streamlearn import cli
+from streamlearn import cli, serve
 from tests.kafka.broker import NOIDA, Broker, create, running
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -273,6 +276,33 @@ def test_what_a_page_of_the_site_shows_works(
     reader = Reader(tmp_path, capsys, page_broker)
     for shown in shown_in(page):
         reader.follow(shown)
+
+
+@pytest.mark.jit
+def test_requests_that_a_page_shows_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of drift in production: the configuration, an event, its label."""
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "how-to" / "drift-in-production.md"
+    files = {shown.caption: shown.code for shown in shown_in(page) if shown.caption}
+    (tmp_path / "served.yaml").write_text(files["served.yaml"], encoding="utf-8")
+    plan = serve.planned(streamlearn.load_config("served.yaml", {"serve.port": 0}))
+    with serve.opened(plan) as (engine, app, server):
+        begun = threading.Event()
+        loop = threading.Thread(
+            target=serve.run, args=(engine, app, server.address, lambda _: begun.set())
+        )
+        loop.start()
+        try:
+            assert begun.wait(60)
+            for path, code in (("predict", "predict.json"), ("learn", "learn.json")):
+                url = f"http://127.0.0.1:{server.port}/{path}"
+                with urllib.request.urlopen(url, files[code].encode(), timeout=20) as answer:
+                    assert json.load(answer)["id"] == "p1"
+        finally:
+            app.stop()
+            loop.join(20)
 
 
 def test_the_site_has_pages_with_code() -> None:

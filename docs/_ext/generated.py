@@ -291,8 +291,8 @@ def _learn_links(app: Sphinx) -> None:
 def _example_report(app: Sphinx) -> None:
     """The report that the page on reports links to, drawn anew with every build.
 
-    First of all: autodoc puts texts in the place of the defaults in signatures, by which a calibrated
-    detector knows what its limits were measured for.
+    First of all: autodoc puts texts in the place of the defaults in signatures, by which a
+    calibrated detector knows what its limits were measured for.
     """
     if app.builder.name != "html":
         return
