@@ -542,10 +542,15 @@ def validate(
     Names, arguments, files, columns, and that every stage takes what the one before it gives.
     """
     from streamlearn import runner
+    from streamlearn import serve as served
     from streamlearn.config import ConfigError, load_config
 
     try:
-        job = runner.validated(load_config(config, assignments), connect=connect)
+        loaded = load_config(config, assignments)
+        if loaded.source is None and loaded.serve is not None:
+            job = served.validated(loaded)
+        else:
+            job = runner.validated(loaded, connect=connect)
     except ConfigError as error:
         raise UserError("\n".join(error.problems)) from None
     print(f"{config}: is valid\n{job.schema.describe()}\n{job.pipeline!r}")

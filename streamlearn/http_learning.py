@@ -214,9 +214,10 @@ class Learning:
         """All answers. Raises: Trouble where one does not come."""
         left = [one for one in asked if one.is_open]
         if left:
-            all_told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            Waiting(left, lambda: all_told.done() or all_told.set_result(None))
-            await asyncio.wait([all_told], timeout=self._section.wait)
+            told = asyncio.Event()
+            Waiting(left, told.set)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(told.wait(), self._section.wait)
         for one in asked:
             if one.wrong:
                 raise Trouble(503, one.wrong)

@@ -110,6 +110,17 @@ def planned(given: Config) -> Served:
     return Served(job, journal, requests, book, Checks(events, told, section.max_batch), section)
 
 
+def validated(config: Config) -> Job:
+    """`planned`, and whether every stage takes what the one before it gives; nothing is opened.
+
+    Raises: UserError for the first mistake.
+    """
+    plan = planned(config)
+    plan.section.secret(OWNER)
+    rehearse(plan.job)
+    return plan.job
+
+
 def joined(requests: Requests, events: Schema, labels: LabelSchema, config: Config) -> JoinedLabels:
     """Requests as events with the labels that come for them."""
     section = config.labels

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from streamlearn import serve
+from streamlearn import cli, serve
 from streamlearn.checkpoint import describe
 from streamlearn.config import check
 from streamlearn.errors import UserError
@@ -294,6 +294,23 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert describe(tmp_path / "checkpoints")["events"] == 2
 
 
+def test_what_nobody_needs_any_more_goes(tmp_path: Path) -> None:
+    """Segments before the kept checkpoints, and answers beyond those that are remembered."""
+    small: dict[str, Any] = {"backlog": 20, "max_batch": 20, "remember": 20}
+    with running(tmp_path, **small) as found:
+        found.plan.journal._segment_bytes = found.plan.book._journal._segment_bytes = 400
+        answers = [found.ask("/predict", event(i, a=1.0))[1] for i in range(400)]
+        assert found.plan.journal.first > 100
+        assert found.plan.book._journal.first >= 100
+        assert len(found.plan.book._known) == 20
+        assert found.ask("/predict", event(399, a=1.0))[1] == answers[399]
+    with running(tmp_path, **small) as found:
+        assert len(found.plan.book._known) == 20
+        for i in range(380, 400):
+            assert found.ask("/predict", event(i, a=1.0))[1] == answers[i]
+        assert found.ask("/predict", event(0, a=1.0))[1]["event"] == 400  # forgotten: a new one
+
+
 def test_a_disk_that_refuses_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full_disk = "requests: no space left on the disk"
     with running(tmp_path, ends=full_disk) as found:
@@ -405,6 +422,16 @@ def contents(folder: Path, part: str) -> bytes:
 
 def last(folder: Path) -> bytes:
     return sorted((folder / "checkpoints").glob("*.safetensors"))[-1].read_bytes()
+
+
+def test_validate_knows_what_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "serve.yaml"
+    path.write_text(json.dumps(config(tmp_path)), encoding="utf-8")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["validate", str(path)])
+    assert end.value.code == 0
+    assert "is valid" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # -- mistakes --------------------------------------------------------------------------------------
