@@ -72,6 +72,19 @@ class Controlled:
         self._rows = self._done = 0
         self._ahead: list[Control] | None = None  # None: not read yet
 
+    def __repr__(self) -> str:
+        return repr(self._pipeline)
+
+    @property
+    def stages(self) -> tuple[Any, ...]:
+        """Those of the pipeline, for who tells what its detectors stand at."""
+        return tuple(getattr(self._pipeline, "stages", ()))
+
+    @property
+    def state_bytes(self) -> int | None:
+        """Of the pipeline."""
+        return getattr(self._pipeline, "state_bytes", None)
+
     def run(self, block: Block) -> Columns:
         """Answer and learn; a control that stands within the block is done between its rows."""
         parts: list[Columns] = []
