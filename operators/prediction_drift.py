@@ -42,7 +42,7 @@ class PredictionDrift(Detector, base.DriftDetector):
         short: dict[str, Any] = {"average_run_length": None, "reference": 16, "window": 8}
         yield {"detector": FeatureDrift(**short, every=4, bins=4)}
 
-    def __init__(self, detector: Any = None) -> None:
+    def __init__(self, detector: Detector | Any = None) -> None:
         super().__init__()
         self.detector = as_stage(FeatureDrift(test="ks") if detector is None else detector)
         if not isinstance(self.detector, (Detector, FeatureDrift)):

@@ -39,7 +39,10 @@ class _ScoreDrift(Transformer):
         names = ("reference", "window", "every", "average_run_length", "alpha", "block", "seed")
         for name in names:
             setattr(self, name, given[name])
-        self._test = FeatureDrift(test="ks", **{name: given[name] for name in names})
+        try:
+            self._test = FeatureDrift(test="ks", **{name: given[name] for name in names})
+        except ValueError as error:  # it names itself
+            raise ValueError(str(error).replace("FeatureDrift", owner, 1)) from None
         self._clear()
 
     def _clear(self) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from river import drift
 
+from streamlearn import registry
 from streamlearn.block import F8, SCORED, Block, Features
 from streamlearn.operators import ADWIN, FeatureDrift, KalmanRegressor, PredictionDrift
 from streamlearn.pipeline import Pipeline
@@ -68,3 +69,10 @@ def test_what_is_no_detector_is_refused() -> None:
     with pytest.raises(TypeError, match="detector must be a drift detector on one number"):
         PredictionDrift(KalmanRegressor())
     assert PredictionDrift(drift.PageHinkley()).first_alarm(np.zeros(10)) == -1
+
+
+def test_its_detector_may_be_named_in_a_configuration() -> None:
+    asked = {"detector": {"FeatureDrift": {"test": "psi", "average_run_length": None}}}
+    watch = registry.build("PredictionDrift", asked)
+    assert watch.detector.test == "psi"
+    assert registry.build("PredictionDrift", {"detector": "ADWIN"}).detector.delta == 0.002

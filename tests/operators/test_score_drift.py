@@ -112,3 +112,10 @@ def test_a_sliding_one_begins_anew_after_an_alarm(kind: Any) -> None:
     (at,) = np.flatnonzero(alarm)
     assert 1_000 <= at < 1_060
     assert watch.standing["statistic"] < watch.standing["limit"]
+
+
+@pytest.mark.parametrize("kind", [NoveltyDrift, DensityDrift])
+def test_a_message_names_its_owner(kind: Any) -> None:
+    rule = "reference must be a whole number >= 200, got 3"
+    with pytest.raises(ValueError, match=f"^{kind.__name__}: {rule}$"):
+        kind(reference=3)
