@@ -8,12 +8,14 @@ import json
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Self, TextIO
 
 _log = logging.getLogger(__name__)
 FORMS = ("text", "json")
+_told: set[str] = set()  # texts of warnings
 _FIELDS = "fields"  # of a log record: what stands beside the event
 
 
@@ -58,7 +60,8 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 
 def to_stderr(form: str = "text") -> None:
-    """Write log lines to stderr from now on: ours from INFO upwards, of others the warnings.
+    """Write log lines to stderr from now on: ours from INFO upwards, of others the warnings; what
+    Python warns of is such a line, too.
 
     form: text, unless somebody has set up logging already; or json. Replaces what an earlier call
     set up.
@@ -71,6 +74,15 @@ def to_stderr(form: str = "text") -> None:
         handler.setFormatter(JsonLines() if form == "json" else Words())
         root.addHandler(handler)
     logging.getLogger("streamlearn").setLevel(logging.INFO)
+    _told.clear()
+    warnings.showwarning = _as_line
+
+
+def _as_line(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning of Python as a line of the log, once: copies of an operator warn again."""
+    if (text := str(message)) not in _told:
+        _told.add(text)
+        _log.warning("%s", text)
 
 
 def fail(message: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -70,3 +71,14 @@ def test_progress_is_an_event_every_ten_seconds(caplog: pytest.LogCaptureFixture
         assert not progress.due
     (record,) = caplog.records
     assert record.__dict__["fields"] == {"events": 500, "alarms": 2, "accuracy": 0.75}
+
+
+def test_what_python_warns_of_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logs.to_stderr("json")
+        for _ in range(2):
+            warnings.warn("FeatureDrift: a short reference", stacklevel=1)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["event"] == "FeatureDrift: a short reference"
+    assert json.loads(line)["level"] == "warning"
