@@ -69,6 +69,7 @@ from streamlearn.operators.mixture import GaussianMixtureImputer as GaussianMixt
 from streamlearn.operators.mixture import GaussianMixtureRegressor as GaussianMixtureRegressor
 from streamlearn.operators.mmd_drift import MMDDrift as MMDDrift
 from streamlearn.operators.prediction_drift import PredictionDrift as PredictionDrift
+from streamlearn.operators.propensity_drift import PropensityDrift as PropensityDrift
 from streamlearn.operators.rvfl import LiteRVFLClassifier as LiteRVFLClassifier
 from streamlearn.operators.rvfl import LiteRVFLRegressor as LiteRVFLRegressor
 from streamlearn.operators.rvfl import RVFLFeatures as RVFLFeatures
