@@ -17,6 +17,7 @@ from streamlearn.connectors.predictions import (
     RowBuffer,
     Rows,
     class_columns,
+    distinct_sets,
     id_column,
 )
 from streamlearn.contracts import Answers, Json
@@ -32,7 +33,8 @@ class ParquetSink:
 
     Arrow, pandas, polars, DuckDB and Spark read such a folder as one table. A class that is first
     seen later gets a further column, also in the parts written before (0.0), so all parts have the
-    same columns. A part appears with its checkpoint; rows wait in memory a row group at most.
+    same columns. A set of classes is a list of text. A part appears with its checkpoint; rows wait
+    in memory a row group at most.
 
     Args:
         path: the folder; made if it is not there.
@@ -198,7 +200,8 @@ class _Wide(NamedTuple):
     def schema(self, narrow: Any) -> Any:
         """An Arrow schema with these columns."""
         at = narrow.get_field_index("prediction")
-        fields = [*list(narrow)[:at], pa.field("prediction", self.prediction)]
+        sets = [field for field in narrow if field.name == "set"]
+        fields = [*list(narrow)[:at], pa.field("prediction", self.prediction), *sets]
         return pa.schema([*fields, *(pa.field(name, pa.float64()) for name in self.names)])
 
 
@@ -265,6 +268,8 @@ def _table(rows: Rows, id_name: str, wide: _Wide) -> Any:
     if rows.ids is not None:
         columns[id_name] = _ids(rows.ids)
     columns["prediction"] = _predictions(rows)
+    if rows.sets is not None:
+        columns["set"] = _sets(rows)
     for k, name in enumerate(wide.names):
         columns[name] = pa.array(np.ascontiguousarray(rows.proba[:, k]), from_pandas=True)
     return pa.table(columns)
@@ -283,6 +288,14 @@ def _predictions(rows: Rows) -> Any:
     missing = np.isnan(rows.prediction)
     codes = np.where(missing, 0, rows.prediction).astype(np.int64)
     return _values(rows.labels).take(pa.array(codes, mask=missing))
+
+
+def _sets(rows: Rows) -> Any:
+    """The labels in the set of each row as lists of text; null where no answer was given."""
+    codes, which = distinct_sets(rows)
+    labels = rows.labels or ()
+    named = pa.array([[str(labels[k]) for k in row] for row in codes], pa.list_(pa.string()))
+    return named.take(pa.array(np.maximum(which, 0), mask=which < 0))
 
 
 def _values(labels: Sequence[Any]) -> Any:

@@ -1,6 +1,7 @@
 """The rows of a predictions file: `row`, the id, `prediction`, and `p_<class>` for classifiers.
 
-Regressors that state intervals have `lower` and `upper` in place of the classes.
+Regressors that state intervals have `lower` and `upper` in place of the classes. Classifiers that
+state sets have `set` after `prediction`: the classes inside, in the order of their columns.
 
 Which classes have a column must not depend on how the stream was cut into blocks. So a class counts
 as known from the row after the one that taught it, or from the first row that gives it a
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlearn.block import F8, I8, LEARN, OBSERVE, PREDICT, Block, Columns, Vocabulary
+from streamlearn.block import F8, I8, LEARN, OBSERVE, PREDICT, U1, Block, Columns, Vocabulary
 from streamlearn.contracts import Answers
 
 _EVENT = PREDICT | OBSERVE
@@ -28,7 +29,9 @@ class Rows(NamedTuple):
     ids: (n,) or None. prediction: (n,) float64, class codes or values; NaN: no answer was given.
     labels: what codes stand for; None for regression. proba: (n, K), 0 for a class unknown at that
     row, NaN where no answer was given; of a regressor with intervals (n, 2), both ends. known: (n,)
-    int64, classes known at each row, at most K; None where all K are known at every row.
+    int64, classes known at each row, at most K; None where all K are known at every row. sets:
+    (n, C) uint8, 1 for a class inside the row's set, in which C differs by block; None where the
+    model states no sets.
     """
 
     row: I8
@@ -37,6 +40,7 @@ class Rows(NamedTuple):
     labels: Sequence[Any] | None
     proba: F8
     known: I8 | None
+    sets: U1 | None = None
 
 
 class PredictionRows:
@@ -61,7 +65,8 @@ class PredictionRows:
         proba, known = np.zeros((block.n, 0)), None
         if not scores:
             proba, known = self._probabilities(block, outputs, prediction)
-        whole = Rows(row, block.ids, prediction, labels, proba, known)
+        sets = None if labels is None else _sets(outputs)
+        whole = Rows(row, block.ids, prediction, labels, proba, known, sets)
         return whole if asked.all() else _selected(whole, asked)
 
     def _probabilities(
@@ -108,6 +113,36 @@ def _ends(outputs: Columns, n: int) -> F8:
     return ends
 
 
+def _sets(outputs: Columns) -> U1 | None:
+    """The sets of a classifier, (n, C); None where it states none."""
+    given = outputs.get("set")
+    return None if given is None or given.ndim != 2 else (given != 0).astype(np.uint8)
+
+
+def distinct_sets(rows: Rows) -> tuple[list[list[int]], I8]:
+    """The sets that occur, as class codes, and which of them each row has; -1: no answer, no set.
+
+    O(n C + n log n).
+    """
+    assert rows.sets is not None
+    n = len(rows.row)
+    packed = np.packbits(rows.sets, axis=1)
+    if not packed.shape[1]:
+        packed = np.zeros((n, 1), np.uint8)
+    keys = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}")[:, 0]
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    codes = [np.flatnonzero(rows.sets[at]).tolist() for at in first.tolist()]
+    return codes, np.where(np.isnan(rows.prediction), -1, which.reshape(n))
+
+
+def listed_sets(rows: Rows) -> list[list[Any] | None]:
+    """The labels in the set of each row; None where there is no answer."""
+    assert rows.labels is not None
+    codes, which = distinct_sets(rows)
+    named = [[rows.labels[k] for k in inside] for inside in codes]
+    return [None if k < 0 else named[k] for k in which.tolist()]
+
+
 class RowBuffer:
     """Puts the rows of small blocks together: Arrow costs as much for one row as for a hundred."""
 
@@ -147,7 +182,16 @@ def _together(held: list[Rows]) -> Rows:
         held[-1].labels,
         np.concatenate([r.proba for r in held]),
         None if all(r.known is None for r in held) else np.concatenate(known),
+        _sets_together([r.sets for r in held if r.sets is not None]),
     )
+
+
+def _sets_together(held: list[U1]) -> U1 | None:
+    """Sets one after the other, as wide as the widest."""
+    if not held:
+        return None
+    width = max(sets.shape[1] for sets in held)
+    return np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]))) for s in held])
 
 
 def _selected(rows: Rows, asked: NDArray[np.bool_]) -> Rows:
@@ -158,6 +202,7 @@ def _selected(rows: Rows, asked: NDArray[np.bool_]) -> Rows:
         rows.labels,
         rows.proba[asked],
         None if rows.known is None else rows.known[asked],
+        None if rows.sets is None else rows.sets[asked],
     )
 
 
@@ -181,5 +226,5 @@ def class_columns(labels: Sequence[Any], stop: int, start: int = 0) -> list[str]
 
 def id_column(name: str | None) -> str:
     """The column of ids; a name that another column has, or could have, is not used for it."""
-    taken = name is None or name in ("row", "prediction", *_ENDS) or name.startswith("p_")
+    taken = name is None or name in ("row", "prediction", "set", *_ENDS) or name.startswith("p_")
     return "id" if taken else str(name)

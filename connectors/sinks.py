@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streamlearn.block import Vocabulary
-from streamlearn.connectors.predictions import PredictionRows, class_columns, id_column
+from streamlearn.connectors.predictions import (
+    PredictionRows,
+    class_columns,
+    id_column,
+    listed_sets,
+)
 from streamlearn.contracts import Answers, Json, Sink
 from streamlearn.errors import UserError
 
@@ -63,12 +68,15 @@ class MemorySink:
         """Take one block of outputs."""
         taken = self._taken.take(answers)
         labels = taken.labels
+        sets = None if taken.sets is None else listed_sets(taken)
         for t, number in enumerate(taken.row.tolist()):
             row: dict[str, Any] = {"row": number}
             if taken.ids is not None:
                 row[self._id_name] = taken.ids[t]
             value = float(taken.prediction[t])
             row["prediction"] = None if value != value else labels[int(value)] if labels else value
+            if sets is not None:
+                row["set"] = sets[t]
             width = taken.proba.shape[1] if taken.known is None else int(taken.known[t])
             names = class_columns(labels or (), width)
             self.rows.append(row | dict(zip(names, taken.proba[t].tolist(), strict=False)))

@@ -18,6 +18,7 @@ from streamlearn.connectors.predictions import (
     Rows,
     class_columns,
     class_runs,
+    distinct_sets,
     id_column,
 )
 from streamlearn.contracts import Answers, Json, Reject
@@ -45,9 +46,21 @@ class _Labels:
         return self._made.take(pa.array(codes, mask=missing))
 
 
+def _set_text(rows: Rows) -> Any:
+    """The sets of rows as JSON lists of labels; null where no answer was given."""
+    import pyarrow as pa
+
+    codes, which = distinct_sets(rows)
+    inside = sorted({k for row in codes for k in row})
+    names = dict(zip(inside, json_text([rows.labels[k] for k in inside]).to_pylist(), strict=True))  # type: ignore[index]  # a classifier has labels
+    texts = pa.array(["[" + ",".join(names[k] or "null" for k in row) + "]" for row in codes])
+    return texts.take(pa.array(np.maximum(which, 0), mask=which < 0))
+
+
 class CsvSink:
     """Predictions as CSV: a header, then one record an answered event.
 
+    A set of classes is a JSON list of labels in one field, empty where nothing was answered.
     A class that is first seen later gets a further column at the end: the file is rewritten beside
     and exchanged, with 0.0 in the records before. The bytes depend on the stream alone, not on
     blocks, crashes or restarts. A reader that follows a live file should follow JSON Lines instead.
@@ -102,11 +115,14 @@ class CsvSink:
         classes = rows.proba.shape[1]
         if not self._header:
             named = ["row", *([self._id_name] if rows.ids is not None else []), "prediction"]
+            named += [] if rows.sets is None else ["set"]
             self._header = named + class_columns(self._names, classes)
             self._file.write(_record(self._header))
         self._widen(classes)
         ids = [] if rows.ids is None else [",", csv_text(rows.ids)]
         pieces = [whole_text(rows.row), *ids, ",", self._labels.of(rows)]
+        if rows.sets is not None:
+            pieces += [",", csv_text(_set_text(rows).to_pylist())]
         for k in range(classes):
             pieces += [",", float_text(rows.proba[:, k])]
         self._file.write(joined(*pieces, "\n", missing=""))
@@ -125,7 +141,8 @@ class CsvSink:
     @property
     def _n_classes(self) -> int:
         """Probability columns of the file."""
-        return len(self._header) - self._header.index("prediction") - 1
+        before = "set" if "set" in self._header else "prediction"  # no class or id is named so
+        return len(self._header) - self._header.index(before) - 1
 
     def _has_further_columns(self) -> bool:
         """Whether the file was widened after the checkpoint that is gone back to."""
@@ -165,7 +182,7 @@ class JsonLinesSink:
     """Predictions as JSON Lines, one object an answered event.
 
     A class has its key from the first event after the one that taught it; until then its
-    probability is 0. What was not answered is null.
+    probability is 0. What was not answered is null. A set of classes is a list of labels.
 
     Args:
         path: the file. compression: None, "gzip" or "zstd" (one frame for each checkpoint).
@@ -362,6 +379,9 @@ class _JsonLines:
         if rows.ids is not None:
             pieces += [f",{json.dumps(self._id_name)}:", json_text(rows.ids[start:stop])]
         pieces += [',"prediction":', self._labels.of(rows._replace(prediction=finite))]
+        if rows.sets is not None:
+            part = rows._replace(row=rows.row[start:stop], prediction=prediction)
+            pieces += [',"set":', _set_text(part._replace(sets=rows.sets[start:stop]))]
         for k, name in enumerate(class_columns(rows.labels or (), classes)):
             pieces += [f",{json.dumps(name)}:", float_text(rows.proba[start:stop, k])]
         return joined(*pieces, "}\n", missing="null")

@@ -28,18 +28,20 @@ MODEL, NO_CHANGE, COMMON = 0, 1, 2
 # terms: term j of contestant who stands at T who + j of a row of sums
 WEIGHT = 0
 MISSES, LOSS, LOSS_WEIGHT, BRIER = 1, 2, 3, 4  # classification
+SETS, IN_SET, SET_SIZE = 5, 6, 7  # of the model's sets: rows with one, labels inside, classes
 ABSOLUTE, SQUARES, SMAPE, SEASONAL, PAIRED = 1, 2, 3, 4, 5  # regression
 INTERVALS, COVERED, WIDTH, PINBALL = 6, 7, 8, 9
 MOMENT, MEAN = 10, 11  # of the targets, centred; MEAN is no sum and stands last
 INEXACT, HAMMING, JACCARD = 1, 5, 6  # several labels; LOSS … BRIER as above
 PER_LABEL = 7  # from here three terms a label: TRUE, PREDICTED, HIT
 POSITIVE = 1  # anomalies
-N_CLASSIFICATION, N_REGRESSION, N_ANOMALY = 5, 12, 2
+N_CLASSIFICATION, N_REGRESSION, N_ANOMALY = 8, 12, 2
 
 # records; the last element of every one is its group, -1 for none. Several labels, anomalies: the
 # terms themselves, of all three contestants, then for anomalies whether it was one
 Y, SAID = 0, 1  # label or target; what the three said
-LOSSES, BRIERS, TRUST, CLASSIFICATION_ROW = 4, 7, 10, 12  # losses of three; confidence of the model
+LOSSES, BRIERS, TRUST = 4, 7, 10  # losses of three; confidence of the model
+INSIDE, SIZE, CLASSIFICATION_ROW = 11, 12, 14  # whether its set holds the label, and its classes
 BEFORE, LOW, HIGH, REGRESSION_ROW = 4, 5, 6, 8  # target one season before; interval
 TRUTH, ANOMALY_ROW = 6, 8
 
@@ -189,6 +191,12 @@ def _add_classified(record: F8, bin_: int, unit: float, book: Book) -> None:
             book.classes[s, who, k, TRUE] += u
             book.classes[s, who, k, HIT] += u - u * miss
             book.classes[s, who, int(said), PREDICTED] += u
+    if not math.isnan(record[SIZE]):
+        for i in range(first, last):
+            s, u = _slot(i, bin_, book.bins, group), unit if i & 1 else 1.0
+            book.sums[s, SETS] += u
+            book.sums[s, IN_SET] += u * record[INSIDE]
+            book.sums[s, SET_SIZE] += u * record[SIZE]
     c = record[TRUST]
     if not math.isnan(c):
         b = min(max(math.ceil(c * N_BINS) - 1, 0), N_BINS - 1)
@@ -252,13 +260,17 @@ def _add_plain(record: F8, bin_: int, unit: float, book: Book) -> None:
 
 
 @part
-def _classified(record: F8, y: float, prediction: float, proba: F8, said: F8) -> None:
-    """Write down a row of a classification. proba (K,) or (0,); said (COUNT + 1,).
+def _classified(record: F8, y: float, prediction: float, proba: F8, sets: F8, said: F8) -> None:
+    """Write down a row of a classification. proba, sets (K,) or (0,); said (COUNT + 1,).
 
-    A loss that is not known is NaN in LOSSES.
+    A loss that is not known is NaN in LOSSES, the size of a set that there is not in SIZE.
     """
     k, wide = int(y), proba.shape[0]
     record[Y], record[SAID], record[TRUST] = y, prediction, math.nan
+    record[INSIDE] = 1.0 if k < sets.shape[0] and sets[k] > 0.0 else 0.0
+    record[SIZE] = 0.0 if sets.shape[0] > 0 else math.nan
+    for j in range(sets.shape[0]):
+        record[SIZE] += 1.0 if sets[j] > 0.0 else 0.0
     p, brier = math.nan, 0.0
     if wide > 0:
         p = proba[k] if k < wide else 0.0
@@ -394,7 +406,7 @@ def _due(every: int, counters: I8) -> bool:
 
 @part
 def _classification_book(
-    y: F8, asked: U1, prediction: F8, proba: F8, said: F8, group: I8, key: I8, event: I8,
+    y: F8, asked: U1, prediction: F8, proba: F8, sets: F8, said: F8, group: I8, key: I8, event: I8,
     start: int, every: int, book: Book, ready: F8,
 ) -> int:  # fmt: skip
     counters, rows, scores, confusion = book.counters, book.rows, book.scores, book.confusion
@@ -413,7 +425,7 @@ def _classification_book(
             if slot < 0:
                 return t
             unit, record = _unit(by, 0, book), rows[slot]
-            _classified(record, y[t], prediction[t], proba[t], said[t])
+            _classified(record, y[t], prediction[t], proba[t], sets[t], said[t])
             record[CLASSIFICATION_ROW - 1] = group[t] if group.shape[0] > 0 else -1.0
             for k in range(scores.shape[1]):
                 scores[slot, k] = proba[t, k] if k < proba.shape[1] else absent
@@ -428,12 +440,15 @@ def _classification_book(
 
 @kernel
 def classification_book(
-    y: F8, asked: U1, prediction: F8, proba: F8, said: F8, group: I8, key: I8, event: I8,
+    y: F8, asked: U1, prediction: F8, proba: F8, sets: F8, said: F8, group: I8, key: I8, event: I8,
     start: int, every: int, book: Book, ready: F8,
 ) -> int:  # fmt: skip
-    """y, prediction (n,) codes, NaN = none. proba (n, K') or (n, 0). said (n, COUNT + 1)."""
+    """y, prediction (n,) codes, NaN = none. said (n, COUNT + 1).
+
+    proba (n, K') or (n, 0). sets (n, K''), > 0 for a class inside, or (n, 0): none is stated.
+    """
     return _classification_book(
-        y, asked, prediction, proba, said, group, key, event, start, every, book, ready
+        y, asked, prediction, proba, sets, said, group, key, event, start, every, book, ready
     )
 
 

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from streamlearn.block import PREDICT, Vocabulary
-from streamlearn.connectors.predictions import PredictionRows, Rows
+from streamlearn.connectors.predictions import PredictionRows, Rows, listed_sets
 from streamlearn.contracts import Answers, Json, Sink
 from streamlearn.journal import Journal
 
@@ -249,6 +249,7 @@ def _texts(rows: Rows, further: dict[str, Any]) -> list[bytes]:
     more = {name: column.tolist() for name, column in further.items()}
     known = np.full(n, proba.shape[1]) if rows.known is None else rows.known
     names = None if rows.labels is None else [str(label) for label in rows.labels]
+    sets = None if rows.sets is None else listed_sets(rows)
     texts = []
     for i in range(n):
         answer: dict[str, Json] = {"id": ids[i], "event": int(rows.row[i])}
@@ -259,6 +260,8 @@ def _texts(rows: Rows, further: dict[str, Any]) -> list[bytes]:
             answer["prediction"] = None if value is None else rows.labels[int(value)]
             shares = proba[i, : known[i]].tolist()
             answer["probabilities"] = dict(zip(names, map(_number, shares), strict=False))
+        if sets is not None:
+            answer["set"] = sets[i]
         answer |= {name: _number(column[i]) for name, column in more.items()}
         texts.append(_encoder.encode(answer))
     return texts

@@ -261,6 +261,11 @@ class Booking:
     def load(self, state: State) -> None:
         """Take over what `state` gave, into a fresh booking."""
         a = state.arrays
+        if a["rows"].shape[1] != self.layout.row:
+            raise ValueError(
+                f"Evaluation: a record must have {self.layout.row} numbers, got "
+                f"{a['rows'].shape[1]}, of another version of streamlearn; begin the run anew"
+            )
         groups = (a["sums"].shape[0] - 1) // 2
         self.make_room(a["classes"].shape[2], groups, a["scores"].shape[1])
         book = self.book

@@ -126,7 +126,9 @@ class Classification(Contest):
         if top >= self.counts.shape[0]:
             self._widen(top)
             return self.hear(y, outputs, logging)
+        sets = plain_array(outputs["set"]) if "set" in outputs else np.empty((n, 0))
         heard: Columns = {"prediction": prediction, "proba": proba, "said": said}
+        heard["set_proba"] = sets  # waits as probabilities do: 0 for what came later
         return heard | {"shares_proba": shares} if logging else heard
 
     def _widen(self, top: float) -> None:
@@ -156,8 +158,8 @@ class Classification(Contest):
     def _book(self, rows: Rows, start: int, every: int, book: jit.Book, ready: F8) -> int:
         heard = rows.heard
         return jit.classification_book(
-            rows.y, rows.asked, heard["prediction"], heard["proba"], heard["said"],
-            rows.group, rows.key, rows.event, start, every, book, ready,
+            rows.y, rows.asked, heard["prediction"], heard["proba"], heard["set_proba"],
+            heard["said"], rows.group, rows.key, rows.event, start, every, book, ready,
         )  # fmt: skip
 
     def rank(self, truth: F8, scores: F8, known: int) -> tuple[float, float]:

@@ -82,7 +82,8 @@ class Evaluation:
     2017); `macro_f1`; `roc_auc` and `average_precision` of the positive class where there are two
     (the later in sort order unless `positive` says which), else the mean of one against the rest,
     up to 32 classes: windowed anew from the last rows, cumulative and fading as means of that value
-    at every 1,000th row (Brzezinski and Stefanowski 2017), before the first as that value.
+    at every 1,000th row (Brzezinski and Stefanowski 2017), before the first as that value; of sets
+    of classes (`set`, n x K) `set_coverage`, the share that holds the label, and mean `set_size`.
     Regression: `mae`, `rmse`, `r2`; `smape` in percent; `mase`, the error over that of the target
     `season` labels before on the same rows (Hyndman and Koehler 2006); of intervals (`lower` and
     `upper`, or the normal one of `variance`) `pinball` loss at both ends, `coverage` and `width`.
@@ -175,7 +176,7 @@ class Evaluation:
         """Take a block and its outputs.
 
         `prediction` (n,), or (n, q) of several labels, or `score` (n,) of anomalies; if any,
-        `proba` (n, K), `lower`, `upper`, `variance` and `alarm` (n,).
+        `proba` and `set` (n, K), `lower`, `upper`, `variance` and `alarm` (n,).
         """
         asked = "score" if self.task == "anomaly" else "prediction"
         if asked not in outputs:

@@ -160,6 +160,8 @@ METRICS: dict[str, dict[str, Reader]] = {
         "macro_f1": _mean_over_classes(f1),
         "roc_auc": _rank(0),
         "average_precision": _rank(1),
+        "set_coverage": _share(jit.IN_SET, jit.SETS),
+        "set_size": _share(jit.SET_SIZE, jit.SETS),
     },
     "regression": {
         "mae": _share(jit.ABSOLUTE),

@@ -127,7 +127,7 @@ def course(page: Page, result: Result) -> str:
         return paragraph(few if result.scored else none, "none")
     name = main_metric(result)
     parts = [metric_figure(page, result, name)]
-    second = {"classification": ("log_loss",), "regression": ("rmse", "coverage")}
+    second = {"classification": ("log_loss", "set_coverage"), "regression": ("rmse", "coverage")}
     for other in second.get(result.task, ()):
         if any(v is not None for v in result.curve.get(other, [])):
             parts += [heading(f"{metric(other).title}: {metric(other).meaning}")]

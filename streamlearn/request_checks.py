@@ -219,6 +219,7 @@ def _schemas(checks: Checks) -> dict[str, Json]:
     if classes:
         share = {"type": ["number", "null"]}
         answer["probabilities"] = {"type": "object", "additionalProperties": share}
+        answer["set"] = {"type": ["array", "null"], "items": label}
     told = {"id": id, "label": label} | ({"time": _KINDS["time"]} if checks.timed else {})
     status = {"type": "string", "enum": ["accepted", "repeated"]}
     return {

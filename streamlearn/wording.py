@@ -36,6 +36,8 @@ METRICS: dict[str, Metric] = {
     "macro_f1": Metric("Macro F1", False, True, False, "mean F1 of the classes"),
     "roc_auc": Metric("ROC AUC", False, True, False, "pairs ranked in the right order"),
     "average_precision": Metric("Average precision", False, True, False, "area under precision"),
+    "set_coverage": Metric("Set coverage", True, None, True, "classes within the set"),
+    "set_size": Metric("Set size", False, False, True, "mean number of classes in the set"),
     "mae": Metric("Mean absolute error", False, False, True, "how far off on average"),
     "rmse": Metric("Root mean squared error", False, False, False, "large errors count more"),
     "r2": Metric("R²", False, True, False, "share of the variance explained"),

@@ -336,10 +336,23 @@ def test_fading_regression_equals_weighted_moments_over_many_renewals() -> None:
 # -- what the numbers mean -------------------------------------------------------------------------
 
 
+def test_a_state_with_other_records_is_refused() -> None:
+    """As of a version that did not measure sets."""
+    y, _, _ = stream(2, 60)
+    measured = Evaluation("classification")
+    measured.update(block_of(y), answers(y))
+    state = measured.state()
+    (name,) = [name for name in state.arrays if name.endswith("rows")]
+    state.arrays[name] = state.arrays[name][:, 2:]
+    with pytest.raises(ValueError, match=r"^Evaluation: a record must have 14 numbers, got 12, of"):
+        Evaluation("classification").load(state)
+
+
 def test_oracle_gets_one_and_no_change_gets_zero() -> None:
     y, _, _ = stream(2, 60)
     oracle, lazy = Evaluation("classification"), Evaluation("classification")
-    oracle.update(block_of(y), answers(y, np.eye(3)[y.astype(int)]))
+    sets = np.eye(3, dtype=np.uint8)[y.astype(int)]
+    oracle.update(block_of(y), answers(y, np.eye(3)[y.astype(int)]) | {"set": sets})
     lazy.update(block_of(y), answers(np.append(NAN, y[:-1])))
     losses = ("log_loss", "brier", "ece")
     best = {name: 0.0 if name in losses else 1.0 for name in METRICS["classification"]}

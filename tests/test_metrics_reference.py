@@ -38,6 +38,7 @@ class Late:
         self.y: I8 = rng.integers(0, k, n)
         self.said: I8 = np.where(rng.random(n) < 0.6, self.y, rng.integers(0, k, n))
         self.proba: F8 = np.round(rng.dirichlet(np.ones(k), n), 3)  # with ties
+        self.sets: U1 = (self.proba > 0.3).astype(np.uint8)  # some of them empty
         self.group = np.array([f"g{g}" for g in rng.integers(0, groups, n)], dtype=object)
         self.never = rng.random(n) < 0.1 if delay else np.zeros(n, dtype=bool)
         wait = rng.integers(0, 2 * delay + 1, n) if delay else np.zeros(n, dtype=int)
@@ -62,7 +63,8 @@ class Late:
             np.zeros((n, 0)), y, np.ones(n), mode, Features(()), Vocabulary(range(self.k)),
             events=event if self.delay else None, groups=self.group[event],
         )  # fmt: skip
-        return block, {"prediction": prediction, "proba": proba}
+        sets = np.where(comes[:, None], np.uint8(0), self.sets[event])
+        return block, {"prediction": prediction, "proba": proba, "set": sets}
 
     def booked(self) -> list[Row]:
         """Rows in the order of their booking, each with what was said when it was scored."""
@@ -74,6 +76,7 @@ class Late:
                 pending[i] = {
                     "event": i, "y": int(self.y[i]), "said": int(self.said[i]),
                     "p": self.proba[i].tolist(), "labels": list(labels), "group": self.group[i],
+                    "set": {c for c in range(self.k) if self.proba[i][c] > 0.3},
                 }  # fmt: skip
                 last = i
             if (kind == 1 and not self.never[i]) or not self.delay:
@@ -119,6 +122,8 @@ def naive(rows: list[Row], weights: list[float], k: int) -> Row:
         "brier": sum(w * s for s, w in zip(square, weights, strict=True)) / total,
         "ece": sum(abs(sum(errors)) for errors in bins) / total,
         "macro_f1": sum(f1) / len(f1),
+        "set_coverage": sum(w for r, w in pairs if r["y"] in r["set"]) / total,
+        "set_size": sum(w * len(r["set"]) for r, w in pairs) / total,
     }
 
 
@@ -200,7 +205,7 @@ def test_the_curve_equals_a_plain_loop(delay: int) -> None:
             own = [row for row in rows if row[by] // 8 == b]
             assert curve["n"][b] == len(own)
             expected = naive(own, [1.0] * len(own), 2) if len(own) > 3 else {}
-            for name in ("accuracy", "log_loss", "brier"):
+            for name in ("accuracy", "log_loss", "brier", "set_coverage", "set_size"):
                 if name in expected:
                     assert curve[name][b] == pytest.approx(expected[name], rel=1e-11)
     lazy = [row for row in rows if row["event"] // 8 == 200]

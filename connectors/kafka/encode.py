@@ -106,6 +106,8 @@ def _whole_text(column: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
     if not isinstance(value, str):
         return value
     return value.encode("utf-8", "backslashreplace").decode()

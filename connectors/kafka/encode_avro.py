@@ -36,6 +36,7 @@ PREDICTION: Mapping[str, Any] = {
         _field("id", "long", "string"),
         _field("prediction", "double", "string", "long", "boolean"),
         _field("probabilities", {"type": "map", "values": "double"}),
+        _field("set", {"type": "array", "items": "string"}),
         _field("interval", _ENDS),
         _field("score", "double"),
         _field("model", "string"),
@@ -193,6 +194,15 @@ def _probabilities(given: Probabilities) -> Pieces:
     return out
 
 
+def _sets(values: Sequence[list[Any] | None]) -> Pieces:
+    """Labels as text, null where no answer was given."""
+    pieces: dict[tuple[Any, ...] | None, bytes] = {None: _ABSENT, (): b"\x02\0"}
+    keys = [None if labels is None else tuple(map(str, labels)) for labels in values]
+    for key in set(keys) - pieces.keys():
+        pieces[key] = b"\x02" + _varints([len(key)])[0] + b"".join(map(_text, key)) + b"\0"  # type: ignore[arg-type]  # None is there
+    return list(map(pieces.__getitem__, keys))
+
+
 def _intervals(values: Sequence[tuple[float, float]]) -> Pieces:
     """Two doubles, null for NaN."""
     plain = np.array(values, "<f8").reshape(-1, 2)
@@ -208,6 +218,7 @@ _WAYS: Mapping[str, Callable[[Any], Pieces]] = {
     "id": _ids,
     "prediction": _predictions,
     "probabilities": _probabilities,
+    "set": _sets,
     "interval": _intervals,
     "score": _doubles,
     "model": _texts,

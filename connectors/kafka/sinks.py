@@ -20,7 +20,7 @@ from streamlearn.connectors.kafka.encode import (
 )
 from streamlearn.connectors.kafka.outputs import Output, Outputs
 from streamlearn.connectors.kafka.wire import Headers, Outgoing
-from streamlearn.connectors.predictions import PredictionRows, Rows, class_runs
+from streamlearn.connectors.predictions import PredictionRows, Rows, class_runs, listed_sets
 from streamlearn.contracts import Answers, Json, Origins
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ class PredictionSink:
     """One message for each event that was to be answered.
 
     Value: `event`, its number in the stream, from 0; `id`, where events have ids; `prediction`, and
-    `probabilities` by class, or `interval`, its two ends, where the model knows its variance; or
-    `score`, of an anomaly; null for no answer. `model`; `topic`, `partition` and `offset` of the
+    `probabilities` by class and `set`, the list of classes, where the model states sets; or
+    `interval`, its two ends, where the model knows its variance; or `score`, of an anomaly; null
+    for no answer. `model`; `topic`, `partition` and `offset` of the
     event, and `time` of its record, ms since 1970. The same bytes whatever the blocks; nothing in
     it is of the clock. A class has its probability from the first event after the one that taught
     it.
@@ -97,17 +98,18 @@ class PredictionSink:
         if answers.origins is not None:
             event = np.cumsum((answers.block.mode & (PREDICT | OBSERVE)) != 0) - 1
             places = _places(answers.origins, event[asked])
+        sets = None if rows.sets is None else listed_sets(rows)
         values: list[bytes] = []
         for start, stop, classes in class_runs(rows):
             if stop > skip:
                 part = slice(max(start, skip), stop)
-                values += self._encoder.encode(self._columns(rows, part, classes, about, places))
+                columns = self._columns(rows, part, classes, about)
+                columns |= {} if sets is None else {"set": sets[part]}
+                values += self._encoder.encode(self._placed(part, columns, places))
         self.outputs.send(self._outgoing(values, rows, skip, places))
 
-    def _columns(
-        self, rows: Rows, part: slice, classes: int, interval: Any, places: "_Places | None"
-    ) -> Table:
-        """Some rows, which know the same classes, as a message shows them."""
+    def _columns(self, rows: Rows, part: slice, classes: int, interval: Any) -> dict[str, Any]:
+        """The answers of some rows, which know the same classes, as a message shows them."""
         columns: dict[str, Any] = {"event": rows.row[part].tolist()}
         if rows.ids is not None:
             columns["id"] = rows.ids[part].tolist()
@@ -126,11 +128,15 @@ class PredictionSink:
             columns["prediction"] = floats(prediction)
             ends = (floats(end[part]) for end in interval)
             columns["interval"] = list(zip(*ends, strict=True))
+        return columns
+
+    def _placed(self, part: slice, columns: dict[str, Any], places: "_Places | None") -> Table:
+        """Answers of some rows, with the model and where their events came from."""
         if self._model:
             columns["model"] = Shared(self._model)
         if places is not None:
             columns |= places.columns(part)
-        return Table(len(prediction), columns)
+        return Table(len(columns["event"]), columns)
 
     def _outgoing(
         self, values: list[bytes], rows: Rows, skip: int, places: "_Places | None"

@@ -55,7 +55,10 @@ class Tables:
 
 
 class Stream:
-    """A classified stream whose model knows a class once it was taught: rows in plain Python."""
+    """A classified stream whose model knows a class once it was taught: rows in plain Python.
+
+    Of odd seeds the model states sets.
+    """
 
     def __init__(self, n: int, seed: int, declared: int = 0, with_ids: bool = True) -> None:
         rng = np.random.default_rng(seed)
@@ -65,13 +68,15 @@ class Stream:
         ]
         modes = [LABELLED, LABELLED, PREDICT | OBSERVE, LEARN, LEARN | OBSERVE]
         self.mode = [int(mode) for mode in rng.choice(modes, n)]
-        self.proba, self.prediction = [], []
+        self.proba, self.prediction, self.with_sets = [], [], seed % 2 == 1
+        self.sets: list[list[int]] = []
         known = 0
         for t in range(n):
             p = [float(v) for v in rng.dirichlet(np.ones(known))] if known else []
             answered = bool(p) and rng.random() > 0.1 and self.mode[t] & PREDICT
             self.proba.append(p if answered else [math.nan] * known)
             self.prediction.append(float(np.argmax(p)) if answered else math.nan)
+            self.sets.append([k for k in range(known) if p[k] > 0.3])
             if self.mode[t] & LEARN:
                 known = max(known, self.y[t] + 1)
         self.ids = [f'id "{t}", é' if t % 3 else f"plain{t}" for t in range(n)]
@@ -91,6 +96,10 @@ class Stream:
         ids = np.array(self.ids[start:stop], dtype=object) if self.with_ids else None
         block = Block(np.zeros((len(y), 1)), y, np.ones(len(y)), mode, Features(["a"]), labels, ids)
         outputs = {"prediction": np.array(self.prediction[start:stop]), "proba": proba}
+        if self.with_sets:
+            outputs["set"] = np.zeros(proba.shape, np.uint8)
+            for t in range(start, stop):
+                outputs["set"][t - start, self.sets[t]] = 1
         return Answers(block, outputs, self.events(start))
 
     def events(self, stop: int) -> int:
@@ -107,6 +116,8 @@ class Stream:
                 row: dict[str, Any] = {"row": self.events(t)}
                 row |= {"key": self.ids[t]} if self.with_ids else {}
                 row["prediction"] = NAMES[int(code)] if answered else None
+                if self.with_sets:
+                    row["set"] = [NAMES[k] for k in self.sets[t]] if answered else None
                 for k in range(known):
                     p = self.proba[t][k] if k < len(self.proba[t]) else 0.0
                     row[f"p_{NAMES[k]}"] = p if answered else None
@@ -152,6 +163,8 @@ def csv_records(text: bytes) -> list[dict[str, Any]]:
         for name, cell in row.items():
             number = name == "row" or name.startswith("p_")
             out[name] = (float(cell) if cell else None) if number else cell
+        if "set" in out:
+            out["set"] = json.loads(out["set"]) if out["set"] else None
         rows.append(out)
     return rows
 
@@ -342,7 +355,7 @@ def test_predictions_are_the_original_labels(
 
 
 def test_an_id_column_never_takes_the_name_of_another(tmp_path: Path) -> None:
-    for name in ("row", "prediction", "p_calm"):
+    for name in ("row", "prediction", "set", "p_calm"):
         sink = open_sink(tmp_path / f"{name}.csv", Tables(name))
         sink.open(None)
         sink.write(

@@ -953,6 +953,8 @@ def test_answers_of_a_classifier_are_records() -> None:
             [{"interval": {"low": 1.0, "high": 2.0}}, {}],
         ),
         ({"probabilities": Probabilities((), [])}, [{"probabilities": {}}] * 2),
+        ({"set": [["a", 3], None]}, [{"set": ["a", "3"]}, {}]),
+        ({"set": [[], ["é"]]}, [{"set": []}, {"set": ["é"]}]),
         ({"id": [None, -5]}, [{}, {"id": -5}]),
         ({"topic": ["a", "é"]}, [{"topic": "a"}, {"topic": "é"}]),
     ],
@@ -968,7 +970,7 @@ def test_answers_of_every_kind_have_one_schema(
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1))
 def test_whole_numbers_are_those_of_the_specification(numbers: list[int]) -> None:
     messages = AvroRows().encode(Table(len(numbers), {"event": numbers}))
-    assert messages == [zigzag(number) + b"\0" * 10 for number in numbers]
+    assert messages == [zigzag(number) + b"\0" * 11 for number in numbers]
 
 
 def test_no_rows_are_no_messages() -> None:

@@ -209,6 +209,21 @@ def test_a_regressor_s_interval(memory: MemoryBroker) -> None:
     assert values(memory)[7]["interval"] == [-3.0, 5.0]
 
 
+def test_a_set_is_a_list_of_classes(memory: MemoryBroker) -> None:
+    """Null where nothing was answered, whatever the operator left there."""
+    labels = Vocabulary(["no", 'half \udfff "y"', 3])
+    outputs: Columns = {
+        "prediction": np.array([0.0, 2, np.nan]), "proba": np.full((3, 3), 0.25),
+        "set": np.array([[1, 1, 1], [0, 0, 0], [1, 0, 0]], np.uint8),
+    }  # fmt: skip
+    sink = outputs_to(memory).sink("out", tables=Tables(labels))
+    sink.open(None)
+    sink.write(answered(3, [SCORED], outputs, labels, placed=False)(0, 3))
+    found = values(memory)
+    assert [found[t]["set"] for t in range(3)] == [["no", 'half \\udfff "y"', 3], [], None]
+    assert list(found[0]) == ["event", "id", "prediction", "probabilities", "set"]
+
+
 def test_scores_of_anomalies_are_called_so(memory: MemoryBroker) -> None:
     part = answered(
         2, [SCORED], {"score": np.array([0.5, np.nan])}, Vocabulary(["a"]), placed=False
@@ -257,6 +272,7 @@ def test_the_same_bytes_whatever_the_blocks(cuts: list[int], skip: int) -> None:
     outputs: Columns = {
         "prediction": np.where(rng.random(40) < 0.2, np.nan, rng.integers(0, 2, 40)),
         "proba": rng.random((40, 3)) * (np.arange(40)[:, None] > 10 * np.arange(3)),
+        "set": (rng.random((40, 3)) < 0.5).astype(np.uint8),
         "alarm": (rng.random(40) < 0.3).astype(np.uint8),
     }
     part = answered(40, [LABELLED, LEARN, SCORED, LABELLED], outputs, labels)
