@@ -482,6 +482,13 @@ def _padded_alike(
     return out[0], out[1]
 
 
+def bits(array: NDArray[Any]) -> bytes:
+    """What an array holds, as bytes that any process gives; objects as Python shows them."""
+    if array.dtype.kind == "O":
+        return repr(array.tolist()).encode()
+    return np.ascontiguousarray(array).tobytes()
+
+
 def _equal(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
     if one.shape != other.shape:
         return np.zeros((one.shape[0], 1), dtype=np.bool_)

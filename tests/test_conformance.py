@@ -27,6 +27,7 @@ from streamlearn.testing import (
     Make,
     Plan,
     Stream,
+    bits,
     check_block_law,
     check_reset,
     check_resume,
@@ -298,5 +299,5 @@ def print_digests() -> None:
         digest = hashlib.sha256()
         for key, array in sorted((outputs | state.arrays).items()):
             if not key.endswith("pickle"):
-                digest.update(key.encode() + np.ascontiguousarray(array).tobytes())
+                digest.update(key.encode() + bits(array))
         sys.stdout.write(f"{name} {digest.hexdigest()}\n")
