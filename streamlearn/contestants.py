@@ -78,7 +78,7 @@ def of_river(watched: str) -> Iterator[Contestant]:
         if name in _RIVER:
             kind: Any = drift
             for part in _RIVER[name].split("."):
-                kind = getattr(kind, part)
+                kind = getattr(kind, part, None) or getattr(kind, name)  # an older River: as ours
             given = {"seed": 0} if name == "KSWIN" else {}
             run = _river_run(kind, given, ("river", name) in _TAKES_RIGHT, watched == "errors")
             yield Contestant(name, "river", "its own", run, name in _SLOW)
