@@ -136,7 +136,9 @@ def _metrics_table(result: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right")
     views = (result["metrics"], result["windowed"], result["fading"], *baselines.values())
     for metric in result["metrics"]:
-        table.add_row(metric, *(_number(view.get(metric)) for view in views))
+        found = [view.get(metric) for view in views]
+        if any(value is not None for value in found):  # else nothing states what it measures
+            table.add_row(metric, *map(_number, found))
     return table
 
 
