@@ -95,7 +95,7 @@ class _Champion(Ensemble, Listener):
             block = block.rows(0, at + 1)
             said, logs = self._answers(block)
         outputs = said[self._serving] | logs
-        outputs["alarm"] = np.zeros(block.n, np.uint8)
+        outputs.setdefault("alarm", np.zeros(block.n, np.uint8))  # a champion may raise its own
         self.labels_ += int(np.count_nonzero(~np.isnan(self._losses(block, said)[0])))
         found = self._act(decided, alarmed)
         if found:
@@ -196,14 +196,20 @@ class _Champion(Ensemble, Listener):
             return
         shadow = 1 - self._serving
         self.members_[shadow].reset()
-        self._born += 1
-        self._numbers = [n if j != shadow else self._born for j, n in enumerate(self._numbers)]
+        self._number(shadow)
         self._versions = [v if j != shadow else 0 for j, v in enumerate(self._versions)]
+
+    def _number(self, side: int) -> None:
+        """A number for another model in this place: what was logged before is not its own."""
+        self._born += 1
+        self._numbers = [n if j != side else self._born for j, n in enumerate(self._numbers)]
 
     def roll_back(self, version: int | None = None) -> int:
         """Serve a version that was replaced, as it was then; the last one if none is named.
 
-        What served goes to the shadow and on learning; the test begins anew. Returns the version.
+        What served is kept, and where its place is not taken it learns on in the shadow. The test
+        begins anew. Labels of events from before are not for the version that is back: it did not
+        answer them. Returns the version.
         Raises: ValueError where it is not kept.
         """
         kept = [v for v in self._kept if v != self.version]
@@ -215,9 +221,8 @@ class _Champion(Ensemble, Listener):
         asked = kept[-1] if version is None else version
         side, taken = self._side_of(asked), self._frozen[asked].state()
         self._keep()
-        if side == self._serving:  # of the same kind: it goes on in the shadow if that is so, too
-            self._renew()
         self.members_[side].load(taken)
+        self._number(side)
         self._serving, self.version = side, asked
         self._versions[side] = asked
         self.n_rollbacks += 1

@@ -13,6 +13,7 @@ from streamlearn.block import F8
 from streamlearn.jit.champion import N_EVIDENCE, weigh
 from streamlearn.operators import (
     ADWIN,
+    AdaptiveClassifier,
     AnalyticRegressor,
     ChampionClassifier,
     ChampionRegressor,
@@ -149,6 +150,18 @@ def test_rolling_back_by_hand_serves_the_version_as_it_was() -> None:
     )
     assert (model.version, model.n_rollbacks, model.versions_[-1]["how"]) == (1, 1, "by hand")
     assert model.roll_back() == 2  # what served before is kept, too
+
+
+def test_a_champion_that_raises_alarms_itself_is_heard() -> None:
+    X, y = separable(3000, 12, (1500,))
+    inner = AdaptiveClassifier(KalmanClassifier(), ADWIN(), policy="notify")
+    alone = inner.clone().run(labelled(X, y, task="classification"))
+    model = ChampionClassifier(inner, NoChangeClassifier(), detector=ADWIN(delta=1e-12))
+    outputs = model.run(labelled(X, y, task="classification"))
+    raised = np.flatnonzero(alone["alarm"])
+    assert len(raised) > 0
+    assert set(raised) <= set(np.flatnonzero(outputs["alarm"]))
+    assert all(outputs["why"][at][0] == alone["why"][at][0] for at in raised)
 
 
 def test_nothing_to_roll_back_to_is_said() -> None:
