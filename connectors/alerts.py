@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from streamlearn.block import NO_TIME, OBSERVE, PREDICT
+from streamlearn.block import NO_TIME, OBSERVE, PREDICT, U1, Columns
 from streamlearn.connectors.append import AppendFile
 from streamlearn.contracts import Answers, Json
 
@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 
 
 _KINDS = {"promote": "promotion", "rollback": "rollback"}  # by the action of a finding
+
+
+def of_drift(outputs: Columns) -> U1:
+    """`alarm` (n,) without the rows on which a model was promoted or rolled back, and no more."""
+    alarm, why = outputs["alarm"], outputs.get("why")
+    if why is None:
+        return alarm
+    kept = alarm.copy()
+    for row in np.flatnonzero(alarm).tolist():
+        actions = [found.get("action") for found in why[row] or ()]
+        kept[row] = not actions or any(action not in _KINDS for action in actions)
+    return kept
 
 
 class Alert(NamedTuple):

@@ -14,7 +14,7 @@ from rich.text import Text
 from streamlearn.display_comparison import print_comparison as print_comparison
 from streamlearn.display_comparison import print_tuning as print_tuning
 from streamlearn.groups import OTHER
-from streamlearn.wording import counted, seconds, size
+from streamlearn.wording import counted, seconds, size, swap_words
 
 _REFRESH_SECONDS = 0.2
 _SHOWN_GROUPS = 20
@@ -220,6 +220,8 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
         f"{counted(result['events'], 'event')} in {speed}, state {size(result['state_bytes'])}",
         _alarms(result["alarms"], result.get("n_alarms", len(result["alarms"]))),
     ]
+    if result.get("n_swaps"):
+        lines.append(swap_words(result["n_swaps"]))
     if OTHER in result.get("by_group", {}):
         told = len(result["by_group"]) - 1
         lines.append(f"groups: the first {told:,} values are told apart, others are {OTHER}")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlearn.block import B1, F8, I8, LEARN, PREDICT, U1, Block, Columns
+from streamlearn.connectors.alerts import of_drift
 from streamlearn.contracts import Json, State, merged
 from streamlearn.known_drifts import (
     AlarmTally,
@@ -122,7 +123,7 @@ class DriftEvaluation:
         own = events_of(block)
         if "alarm" in outputs:
             self._heard = True
-            rows = np.flatnonzero(outputs["alarm"])
+            rows = np.flatnonzero(of_drift(outputs))
             self._tally.add(np.maximum(first + np.cumsum(own)[rows] - 1, 0))
         places = self._places.of(about)
         if len(places) and places.max() >= 0:

@@ -16,12 +16,12 @@ from streamlearn.block import (
     NO_TIME,
     OBSERVE,
     PREDICT,
-    U1,
     Block,
     Columns,
     Vocabulary,
 )
 from streamlearn.booking import CONFUSED, SAMPLE, Booking
+from streamlearn.connectors.alerts import of_drift
 from streamlearn.contests import CONTESTS, Rows
 from streamlearn.contracts import Json, State, merged
 from streamlearn.event_log import EventLog, to_log
@@ -51,7 +51,6 @@ MAX_ALARMS = 1000  # events kept; the count goes on
 TASKS = tuple(METRICS)
 _EVENT = PREDICT | OBSERVE
 _NO_KEYS: I8 = np.zeros(0, dtype=np.int64)
-_NO_ALARM: U1 = np.zeros(0, dtype=np.uint8)
 
 
 class Evaluation:
@@ -149,7 +148,7 @@ class Evaluation:
         self._bookings: list[Booking] = []  # by label time; by scoring time where labels are late
         self._groups = Groups(self.max_groups)
         self._alarm_events: I8 = np.zeros(MAX_ALARMS, dtype=np.int64)
-        self._events = self._n_alarms = self._unmatched = self._expired = 0
+        self._events = self._n_alarms = self._n_swaps = self._unmatched = self._expired = 0
         self._log.load(EventLog().state())
         told = self.delayed and self.task in ("classification", "regression")
         self._fates = Fates(self.task) if told else None
@@ -218,7 +217,7 @@ class Evaluation:
             self._book(again, self._bookings[1])
         if self._river:
             self._update_river(rows)
-        self._note_alarms(outputs.get("alarm", _NO_ALARM), event)
+        self._note_alarms(outputs, event)
 
     def _numbered(self, block: Block) -> I8:
         """For each row the number of the last event, from 0: its own where it is one."""
@@ -288,9 +287,14 @@ class Evaluation:
             elif at < n:
                 booking.fold()
 
-    def _note_alarms(self, alarm: U1, event: I8) -> None:
-        """Keep the events at which the detector fired."""
-        fired = event[np.flatnonzero(alarm)] if alarm.shape[0] else event[:0]
+    def _note_alarms(self, outputs: Columns, event: I8) -> None:
+        """Keep the events at which the detector fired; another model that serves is no drift."""
+        alarm = outputs.get("alarm")
+        if alarm is None or not alarm.any():
+            return
+        drift = of_drift(outputs)
+        self._n_swaps += int(np.count_nonzero(alarm)) - int(np.count_nonzero(drift))
+        fired = event[np.flatnonzero(drift)]
         if fired.shape[0]:
             self._n_alarms += fired.shape[0]
             kept = fired[-MAX_ALARMS:]
@@ -359,7 +363,8 @@ class Evaluation:
         `fading` by `label_time` and by `scoring_time`, events `pending`, labels `unmatched`, events
         `expired`, and `fates`: see `Fates`. `curve`, `label_curve`: see `curve`. `residuals`: label
         minus answer of the last rows. `river`: its metrics. `alarms`: the events (from 0; the last
-        1,000) at which the detector fired, `n_alarms` all. `events`, `scored`, `unanswered`. What
+        1,000) at which the detector fired, `n_alarms` all; `n_swaps`: how often a model was
+        promoted or rolled back, which is no alarm. `events`, `scored`, `unanswered`. What
         the task does not have is None or empty.
         """
         bookings = self._bookings or self._fresh()
@@ -391,6 +396,7 @@ class Evaluation:
             "river": {type(metric).__name__: plain(metric.get()) for metric in self._river},
             "alarms": self._alarms(),
             "n_alarms": self._n_alarms,
+            "n_swaps": self._n_swaps,
         }
         if self.task in ("classification", "multilabel"):
             out["per_class"] = self._per_class(views)
@@ -513,6 +519,7 @@ class Evaluation:
         table = {
             "labels": None if self.labels is None else list(self.labels.values),
             "counts": [self._events, self._n_alarms, self._unmatched, self._expired],
+            "swaps": self._n_swaps,
             "bookings": len(self._bookings),
             **self._settings(),
         }
@@ -533,6 +540,7 @@ class Evaluation:
         self.reset()
         counts = state.table["counts"]
         self._events, self._n_alarms, self._unmatched, self._expired = counts
+        self._n_swaps = state.table.get("swaps", 0)
         self._contest.load(state.under("contest"))
         self._log.load(state.under("log"))
         if self._fates is not None:

@@ -11,6 +11,7 @@ import numpy as np
 from streamlearn import config as configs
 from streamlearn import display
 from streamlearn.block import OBSERVE, PREDICT, Block, Columns
+from streamlearn.connectors.alerts import of_drift
 from streamlearn.contracts import State, merged
 from streamlearn.engine import Engine, Summary
 from streamlearn.errors import UserError
@@ -71,7 +72,7 @@ class Entrant:
         self.seconds += seconds
         self.events += int(np.count_nonzero(block.mode & _EVENT))
         if "alarm" in outputs:
-            self.alarms += int(np.count_nonzero(outputs["alarm"]))
+            self.alarms += int(np.count_nonzero(of_drift(outputs)))
         return outputs
 
     def result(self, rejects: int) -> Result:

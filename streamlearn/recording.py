@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streamlearn.block import CATEGORY, F8, I8, OBSERVE, PREDICT, Block, Columns, Features
+from streamlearn.connectors.alerts import of_drift
 from streamlearn.contests import plain_array
 from streamlearn.contracts import Json
 from streamlearn.jit.recording import MEAN, MISSING, MOMENT, SEEN, sampled_run
@@ -74,7 +75,7 @@ class Recorder:
             self._seconds[max(0, self.events - 1) // self.width] += seconds
         self._open(block, scores="prediction" not in outputs)
         alarm = outputs.get("alarm")
-        fired = np.flatnonzero(alarm) if alarm is not None else np.zeros(0, np.int64)
+        fired = np.zeros(0, np.int64) if alarm is None else np.flatnonzero(of_drift(outputs))
         if rows is not None:
             fired = np.maximum(np.searchsorted(rows, fired, "right") - 1, 0)
         start, first = 0, self.events

@@ -24,7 +24,7 @@ from streamlearn.report_page import (
     table,
 )
 from streamlearn.result import Result
-from streamlearn.wording import counted, metric, percent, plain, value, whole
+from streamlearn.wording import counted, metric, percent, plain, swap_words, value, whole
 
 _MOST_FEATURES = 20  # rows of the drift map
 _LOOKS = 3  # fewer points are no course: their numbers are told, not drawn
@@ -308,12 +308,14 @@ def drift(page: Page, result: Result) -> str:
 
 
 def _alarm_words(result: Result) -> str:
+    changed = f" {swap_words(result.n_swaps)}." if result.n_swaps else ""
     if not result.n_alarms:
-        return paragraph("No drift alarm was raised.", "none")
+        return paragraph(f"No drift alarm was raised.{changed}", "none")
     last = ", ".join(whole(row) for row in result.alarms[-8:])
     which = "At event" if result.n_alarms == 1 else "At events"
     which = which if result.n_alarms <= 8 else "The last at events"
-    return paragraph(f"{counted(result.n_alarms, 'drift alarm').capitalize()}. {which} {last}.")
+    count = counted(result.n_alarms, "drift alarm").capitalize()
+    return paragraph(f"{count}. {which} {last}.{changed}")
 
 
 def _known_drifts(result: Result) -> str:

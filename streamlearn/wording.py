@@ -117,6 +117,11 @@ def counted(count: int, word: str) -> str:
     return f"{'no' if count == 0 else whole(count)} {word}{'' if count == 1 else 's'}"
 
 
+def swap_words(count: int) -> str:
+    """How often another version of the model took over."""
+    return f"{counted(count, 'change')} of the model that serves: promoted or rolled back"
+
+
 def by_number(name: str) -> list[tuple[int, float, str]]:
     """A key that sorts names with numbers in them as people do: k2 before k10."""
     parts = re.split(r"(\d+)", name, maxsplit=20)

@@ -84,6 +84,11 @@ def test_what_must_not_be_overlooked_is_below_the_table() -> None:
     quiet = printed(alarms=[], n_alarms=0, unanswered=0, dead_letters=0)
     assert "no drift alarms" in quiet
     assert "did not fit" not in quiet
+    assert "of the model" not in quiet
+    assert (
+        "no drift alarms\n1 change of the model that serves: promoted or rolled back\n"
+        in printed(alarms=[], n_alarms=0, n_swaps=1)
+    )
 
 
 def test_only_the_last_alarms_are_listed() -> None:

@@ -489,6 +489,19 @@ def test_alarms_are_numbered_by_event_and_the_list_is_bounded() -> None:
     assert measured.result()["n_alarms"] == n + 3
 
 
+def test_a_model_that_was_swapped_is_no_drift_alarm() -> None:
+    """A row on which a detector fired, too, is one; the count goes on after a restart."""
+    why = np.full(4, None, dtype=object)
+    why[1], why[2] = ({"action": "promote"},), ({"action": "rollback"},)
+    why[3] = {"action": "restart"}, {"action": "promote"}
+    measured = Evaluation("regression")
+    measured.update(block_of(range(4)), answers(range(4), alarm=[1, 1, 1, 1]) | {"why": why})
+    resumed = Evaluation("regression")
+    resumed.load(measured.state())
+    for found in (measured.result(), resumed.result()):
+        assert (found["alarms"], found["n_alarms"], found["n_swaps"]) == ([0, 3], 2, 2)
+
+
 def test_rolling_is_the_first_windowed_metric() -> None:
     assert Evaluation("regression").rolling == ("mae", None)
     name, value = twelve_events(window=4).rolling
