@@ -287,9 +287,10 @@ def load_config(path: str | Path, assignments: Assignments = None) -> Config:
     if not isinstance(data, dict):
         keys = ", ".join(_keys_of(Config))
         raise UserError(f"{path}: must be `key: value` pairs, got {_brief(data)}; keys are: {keys}")
-    for place, value in pairs(assignments).items():
+    given = pairs(assignments)
+    for place, value in given.items():
         assign(data, place, value)
-    return check(data, document)
+    return check(data, document._replace(assigned=tuple(given)))
 
 
 def check(data: Mapping[str, Any], document: yaml12.Document | None = None) -> Config:
@@ -551,11 +552,10 @@ def _keys_of(section: type[BaseModel]) -> list[str]:
 
 
 def _with_line(problem: str, document: yaml12.Document | None) -> str:
-    """A message with the file and line that its path stands in."""
+    """A message with the place that its path stands in."""
     if document is None:
         return problem
-    line = document.line(problem.partition(":")[0])
-    return f"{problem} ({document.where}, line {line})"
+    return f"{problem} ({document.place(problem.partition(':')[0])})"
 
 
 def _brief(value: Any) -> str:

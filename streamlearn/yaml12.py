@@ -22,11 +22,22 @@ _FLOAT = re.compile(
 
 
 class Document(NamedTuple):
-    """A parsed file: its values, and the tree that knows the line of each."""
+    """A parsed file: its values, and the tree that knows the line of each.
+
+    assigned: paths of values that do not come from it.
+    """
 
     value: Any
     root: yaml.Node | None
     where: str
+    assigned: tuple[str, ...] = ()
+
+    def place(self, path: str) -> str:
+        """Where a value stands, in words: by what it was assigned, or file and line."""
+        for given in self.assigned:
+            if path == given or path.startswith((f"{given}.", f"{given}[")):
+                return f"--set {given}"
+        return f"{self.where}, line {self.line(path)}"
 
     def line(self, path: str) -> int | None:
         """Line (from 1) of the value at a path such as `pipeline[2].r`, or of its nearest parent.

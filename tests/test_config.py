@@ -11,6 +11,7 @@ from streamlearn.config import (
     Config,
     ConfigError,
     assign,
+    build_pipeline,
     check,
     load_config,
     split_assignment,
@@ -419,6 +420,24 @@ def test_set_reaches_the_members_of_wrappers() -> None:
 def test_set_with_a_path_that_leads_nowhere_is_an_error(path: str) -> None:
     with pytest.raises(UserError, match=r"^--set .*: there is no "):
         assign({"pipeline": ["Imputer"], "source": "a.csv"}, path, 1)
+
+
+def test_an_error_of_a_value_that_was_set_names_no_line_of_the_file(written: Write) -> None:
+    """A value of the file beside it keeps its line."""
+    path = written("source: a.csv\nevaluation: {window: 10}\npipeline: [KalmanClassifier]\n")
+    for given, problem in (
+        ("evaluation.window=0", "evaluation.window: must be"),
+        ("evaluation.fadng=0.9", "evaluation.fadng: is an unknown key"),
+        ("evaluation={window: 0}", "evaluation.window: must be"),
+        ("pipeline[0].sigma2=-1", "pipeline[0].sigma2: must be > 0"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            build_pipeline(load_config(path, [given]), "classification")
+        assert str(caught.value).startswith(problem)
+        assert str(caught.value).endswith(f"(--set {given.partition('=')[0]})")
+    path = written("source: a.csv\nevaluation:\n  window: 0\n")
+    with pytest.raises(ConfigError, match=r"line 3\)$"):
+        load_config(path, ["evaluation.fading=0.9"])
 
 
 def test_set_must_have_a_name_and_a_value() -> None:
