@@ -221,6 +221,17 @@ class Config(Section):
         given = {"sink": self.sink, "alerts": self.alerts, "dead_letters": self.dead_letters}
         return {path: place for path, place in given.items() if place is not None}
 
+    def check_secrets(self, *served: str) -> None:
+        """Read the secrets of these servers, and of what is sent elsewhere, as a run would.
+
+        Raises: UserError for one that is not there, or too short.
+        """
+        for owner in served:
+            if (section := getattr(self, owner)) is not None:
+                section.secret(owner)
+        if self.telemetry is not None:
+            self.telemetry.secrets()
+
 
 def _of_topics(config: Config) -> str | None:
     """What does not fit together among topics, the broker and the checkpoints."""

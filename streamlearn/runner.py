@@ -270,6 +270,7 @@ def validated(config: Config, *, connect: bool = False) -> Job:
     connected.
     Raises: UserError for the first mistake.
     """
+    config.check_secrets("dashboard")
     job = plan(config)
     opened = plan(config.model_copy(update={"checkpoint": None}))  # no folder is made, no log begun
     read = [source for source in getattr(job.source, "sources", ()) if has_lanes(source)]

@@ -116,7 +116,7 @@ def validated(config: Config) -> Job:
     Raises: UserError for the first mistake.
     """
     plan = planned(config)
-    plan.section.secret(OWNER)
+    plan.job.config.check_secrets(OWNER, "dashboard")
     rehearse(plan.job)
     return plan.job
 

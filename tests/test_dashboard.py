@@ -250,6 +250,15 @@ def test_a_token_is_a_secret_of_some_length(monkeypatch: pytest.MonkeyPatch) -> 
         section(token="short").secret("dashboard")
 
 
+def test_a_token_that_the_run_would_refuse_does_not_validate(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("a,y\n1,2\n")
+    given: dict[str, Any] = {"source": str(tmp_path / "data.csv"), "pipeline": ["KalmanRegressor"]}
+    given |= {"schema": {"features": {"a": "number"}, "target": "y", "task": "regression"}}
+    given |= {"dashboard": {"port": 0, "token": "abc"}}
+    with pytest.raises(UserError, match=r"^dashboard\.token: must have at least 16 characters"):
+        runner.validated(check(given))
+
+
 def test_a_port_in_use_is_said_before_anything_runs() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
