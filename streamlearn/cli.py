@@ -585,6 +585,8 @@ def versions(
         print(f"version {entry['version']}: {entry['how']}, after {entry['labels']:,} labels")
     kept = ", ".join(map(str, found.kept)) or "none"
     print(f"version {found.serving} serves; kept as they were when replaced: {kept}")
+    for control in found.waiting:
+        print(f"version {control.version} serves from the next start on, by hand")
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from streamlearn.block import Block, Columns, concatenate
 from streamlearn.checkpoint import Checkpoint, CheckpointStore, describe
 from streamlearn.contracts import Json, State
-from streamlearn.durable import disk_errors
+from streamlearn.durable import disk_errors, sync_folder
 from streamlearn.errors import UserError
 
 FILE = "controls.jsonl"
@@ -30,11 +30,15 @@ class Control(NamedTuple):
 
 
 class Versions(NamedTuple):
-    """The versions of a model: that serves, those kept by number, and how each began to serve."""
+    """The versions of a model: that serves, those kept by number, and how each began to serve.
+
+    waiting: what was asked for by hand, and is done at the next start; none of an old checkpoint.
+    """
 
     serving: int
     kept: list[int]
     history: list[dict[str, Json]]
+    waiting: list[Control]
 
 
 class Runnable(Protocol):
@@ -182,11 +186,10 @@ def roll_back(folder: str | os.PathLike[str], version: int | None = None) -> Con
             raise UserError(f"--to: must be a version that is kept ({named}), got {version!r}")
         rows = int(last.pipeline.table.get(_KEY, {"rows": 0})["rows"])
         control = Control(rows, last.events, kept[-1] if version is None else version)
-        pending = read(place)[int(last.pipeline.table.get(_KEY, {"done": 0})["done"]) :]
-        if pending:
+        if versions.waiting:
             raise UserError(
-                f"{place}: version {pending[-1].version} is to serve from the next start on; "
-                f"start the run before the next one is chosen"
+                f"{place}: version {versions.waiting[-1].version} is to serve from the next start "
+                f"on; start the run before the next one is chosen"
             )
         _append(place / FILE, control)
     return control
@@ -200,7 +203,8 @@ def versions(folder: str | os.PathLike[str]) -> Versions:
     place = Path(folder)
     told = describe(place)
     path = Path(told["path"])
-    return _versions(place, _store(path.parent, told).read(path))
+    found = _versions(path.parent, _store(path.parent, told).read(path))
+    return found if place.is_dir() else found._replace(waiting=[])
 
 
 def _store(folder: Path, told: dict[str, Json]) -> CheckpointStore:
@@ -208,17 +212,19 @@ def _store(folder: Path, told: dict[str, Json]) -> CheckpointStore:
     return CheckpointStore(folder, fingerprint=str(told.get("fingerprint")), allow_pickle=True)
 
 
-def _versions(place: Path, checkpoint: Checkpoint) -> Versions:
+def _versions(folder: Path, checkpoint: Checkpoint) -> Versions:
     tables = list(_with_versions(checkpoint.pipeline.table))
     if not tables:
         raise UserError(
-            f"{place}: has no versions; they are kept by ChampionClassifier and ChampionRegressor"
+            f"{folder}: has no versions; they are kept by ChampionClassifier and ChampionRegressor"
         )
     if len(tables) > 1:
         raise UserError(
-            f"{place}: has {len(tables)} champions; one can be rolled back, not several"
+            f"{folder}: has {len(tables)} champions; one can be rolled back, not several"
         )
-    return Versions(tables[0]["version"], tables[0]["_kept"], tables[0]["versions_"])
+    done = int(checkpoint.pipeline.table.get(_KEY, {"done": 0})["done"])
+    (told,) = tables
+    return Versions(told["version"], told["_kept"], told["versions_"], read(folder)[done:])
 
 
 def _with_versions(table: Any) -> Any:
@@ -238,3 +244,4 @@ def _append(path: Path, control: Control) -> None:
         file.write(json.dumps(control._asdict()) + "\n")
         file.flush()
         os.fsync(file.fileno())
+        sync_folder(path.parent)

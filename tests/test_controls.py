@@ -107,6 +107,7 @@ def test_the_commands_say_what_is_there(
         (["rollback", folder, "--to", "9"], 2, "--to: must be a version that is kept (1), got 9"),
         (["rollback", folder], 0, "version 1 serves from the next start on, after 1,300 events"),
         (["rollback", folder], 2, "start the run before the next one is chosen"),
+        (["versions", folder], 0, "version 1 serves from the next start on, by hand"),
     ]:
         with pytest.raises(SystemExit) as ended:
             main(arguments)
