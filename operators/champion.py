@@ -253,7 +253,7 @@ class _Champion(Ensemble, Listener):
 
     def snapshot(self) -> dict[str, Any]:
         """Snapshots of the members, and which versions are kept."""
-        return super().snapshot() | {"_frozen": self._frozen}
+        return super().snapshot() | {"_frozen": dict(self._frozen)}
 
     def load(self, state: State) -> None:
         """Take over what `state` gave; refused if the parameters were others."""

@@ -23,7 +23,7 @@ from streamlearn.operators import (
     MeanRegressor,
     NoChangeClassifier,
 )
-from streamlearn.testing import labelled
+from streamlearn.testing import assert_same_state, labelled
 
 
 def wealths(differences: F8, bet: float) -> tuple[list[float], list[float]]:
@@ -150,6 +150,20 @@ def test_rolling_back_by_hand_serves_the_version_as_it_was() -> None:
     )
     assert (model.version, model.n_rollbacks, model.versions_[-1]["how"]) == (1, 1, "by hand")
     assert model.roll_back() == 2  # what served before is kept, too
+
+
+def test_a_snapshot_from_before_a_promotion_is_restored() -> None:
+    """As within a wrapper whose own detector fires: then nothing was kept, and it is kept again."""
+    X, y = separable(600, 4)
+    whole = labelled(X, y, task="classification")
+    model = ChampionClassifier(MajorityClassifier(), KalmanClassifier())
+    taken = model.snapshot()
+    first = model.run(whole)
+    after = model.state()
+    model.restore(taken)
+    assert not model._kept and not model._frozen
+    assert_array_equal(model.run(whole)["prediction"], first["prediction"])
+    assert_same_state(model.state(), after)
 
 
 def test_a_champion_that_raises_alarms_itself_is_heard() -> None:
