@@ -18,6 +18,8 @@ from streamlearn.operators.baselines import MajorityClassifier
 from streamlearn.operators.foreign import as_stage
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
 
+_MOST_ENTRIES = 100  # of the history; the last ones, and what tells of versions that are there
+
 
 class _Champion(Ensemble, Listener):
     """What both families share: two models walk the stream, one of them serves."""
@@ -173,7 +175,7 @@ class _Champion(Ensemble, Listener):
         self.n_rollbacks += how == "rollback"
         self._serving = 1 - self._serving
         self._versions[self._serving] = self.version = version
-        self.versions_.append(_entry(version, self._serving, self.labels_, how))
+        self._enter(_entry(version, self._serving, self.labels_, how))
         self.detector.reset()
 
     def _keep(self) -> None:
@@ -226,10 +228,20 @@ class _Champion(Ensemble, Listener):
         self._serving, self.version = side, asked
         self._versions[side] = asked
         self.n_rollbacks += 1
-        self.versions_.append(_entry(asked, side, self.labels_, "by hand"))
+        self._enter(_entry(asked, side, self.labels_, "by hand"))
         self._restart()
         self.detector.reset()
         return asked
+
+    def _enter(self, entry: dict[str, Json]) -> None:
+        """Add to the history; of one that is too long the first entry goes that nobody needs."""
+        self.versions_ = [*self.versions_, entry]
+        if len(self.versions_) <= _MOST_ENTRIES + self.keep:
+            return
+        last = {entry["version"]: place for place, entry in enumerate(self.versions_)}
+        needed = {last[v] for v in (*self._kept, *self._versions, max(last)) if v in last}
+        gone = next(place for place in range(len(self.versions_)) if place not in needed)
+        self.versions_ = [e for place, e in enumerate(self.versions_) if place != gone]
 
     def _side_of(self, version: int) -> int:
         """Which of the members a version is of."""
@@ -295,7 +307,8 @@ class ChampionClassifier(_Champion, Classifier):
         detector: watches the champion's 0/1 error; default: ADWIN, calibrated to an alarm in 10,000
             rows without drift.
         keep: versions that were replaced and are kept as they were, for `roll_back`, >= 1.
-    Attributes: `version` that serves, `versions_` (version, model, labels, how), `n_promotions`,
+    Attributes: `version` that serves, `versions_` (version, model, labels, how; the last 100 and
+        those of versions that are kept), `n_promotions`,
         `n_rollbacks`, `n_rejected`, `negative_flips`, `positive_flips`.
     Outputs: those of the champion, `alarm` (n,) uint8, and `why` at a promotion, a rollback or an
         alarm.

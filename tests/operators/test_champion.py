@@ -161,9 +161,28 @@ def test_a_snapshot_from_before_a_promotion_is_restored() -> None:
     first = model.run(whole)
     after = model.state()
     model.restore(taken)
-    assert not model._kept and not model._frozen
+    assert not model._kept
+    assert not model._frozen
     assert_array_equal(model.run(whole)["prediction"], first["prediction"])
     assert_same_state(model.state(), after)
+
+
+def test_the_history_is_bounded_and_what_is_kept_can_still_be_rolled_back() -> None:
+    X, y = separable(600, 4)
+    model = ChampionClassifier(MajorityClassifier(), KalmanClassifier(), keep=2)
+    model.run(labelled(X, y, task="classification"))
+    for _ in range(150):  # to and fro
+        assert model.roll_back() in (1, 2)
+    assert len(model.versions_) == 102
+    assert [model.versions_[-1][name] for name in ("version", "model", "how")] == [2, 1, "by hand"]
+    again = model.clone()
+    again.load(model.state())
+    assert (again.roll_back(), model.roll_back()) == (1, 1)
+    for k in range(3, 200):  # promotions, each of a new version
+        model._versions[1 - model._serving] = 0
+        model._promote(k, "promote")
+    assert len(model.versions_) == 102
+    assert model.roll_back(198) == 198
 
 
 def test_a_champion_that_raises_alarms_itself_is_heard() -> None:
