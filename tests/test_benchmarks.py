@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from benchmarks import clock, costs, measuring, per_operator, streams, tables
+from benchmarks import clock, costs, marginal, measuring, per_operator, streams, tables
 from benchmarks.families import Cost
 from streamlearn import operators
+from streamlearn.connectors import as_source
 
 
 def test_tables_are_aligned_markdown() -> None:
@@ -124,3 +126,28 @@ def test_the_stream_turns_over_in_the_middle() -> None:
     X, score = streams.numbers(400, 3, seed=0)
     first, second = X[:200].T @ score[:200], X[200:].T @ score[200:]
     assert first @ second < -0.9 * abs(first @ first) ** 0.5 * abs(second @ second) ** 0.5
+
+
+def test_a_marginal_event_is_what_the_longer_stream_takes_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = {"longer": (9.0, 7.0), "shorter": (4.0, 3.0)}
+    monkeypatch.setattr(marginal, "_seconds", lambda command: taken[command[0]])
+    one = marginal._Contestant("ours", ["longer"], ["shorter"], 2_000_000)
+    assert marginal._marginal(one) == (2.5, 2.0)
+    pairs = [(2.5, 2.0), (3.5, 2.5), (1.0, 9.0)]
+    assert marginal._figure("ours", pairs) == marginal.Marginal("ours", 2.5, 1.0, 3.5, 2.5)
+
+
+def test_every_format_of_the_marginal_stream_repeats_all_rows(tmp_path: Path) -> None:
+    data = pa.table({"a": [0.5, 2.0], "class": ["UP", "DOWN"]})
+    for suffix, write in marginal._FORMATS.items():
+        write(data, 3, tmp_path / f"rows.{suffix}")
+    assert (tmp_path / "rows.vw").read_text() == "1 | a:0.5\n-1 | a:2.0\n" * 3
+    for suffix in ("csv", "jsonl", "parquet"):
+        source, _ = as_source(tmp_path / f"rows.{suffix}", target="class")
+        source.open({})
+        batch = source.poll(100, 0.0)
+        assert batch is not None
+        assert batch.block.X.ravel().tolist() == [0.5, 2.0] * 3
+        source.close()

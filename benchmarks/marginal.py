@@ -1,0 +1,219 @@
+"""Marginal processor time of an event: a stream many times in a row less half as often.
+
+Start-up, imports, kernels, opening and summing up cancel. Electricity (45,312 rows, 8 features) is
+written 100 times and 50 times into one file each; every contestant runs in processes of its own, by
+turns, and says what processor time it has used at its end, of all its threads and of its main one.
+
+    python -m benchmarks.marginal [--times 100] [--rounds 3] [--vw PYTHON] [--json FILE]
+
+Ours: the command line's replay, with prediction, learning, normalisation and all metrics; once with
+the parts that the peers have too, once with the pipeline that the command line takes by itself (a
+detector of drift included). River's scaler and logistic regression get ready dicts, with accuracy
+and log loss; a tenth of the times is
+enough for it: each event is the same work.
+Vowpal Wabbit runs its own loop over its own text, named by `--vw`, a Python that has it.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from benchmarks import machine
+from benchmarks.real import DATA, ROOT
+
+TARGET = "class"
+_TOLD = "\nimport json, time\nprint(json.dumps([time.process_time(), time.thread_time()]))\n"
+_PLAIN = """
+import sys
+from streamlearn import KalmanClassifier, Normalizer, Pipeline, replay
+replay(Pipeline(Normalizer(), KalmanClassifier()), sys.argv[1], target="class")
+"""
+_DEFAULT = """
+import sys
+from streamlearn import replay
+replay(sys.argv[1], target="class", model="KalmanHead")
+"""
+_RIVER = """
+import sys
+import pyarrow.parquet as pq
+from river import linear_model, metrics, preprocessing
+rows = pq.read_table(sys.argv[1]).to_pylist()
+events = [(x, x.pop("class") == "UP") for x in rows]
+model = preprocessing.StandardScaler() | linear_model.LogisticRegression()
+accuracy, loss = metrics.Accuracy(), metrics.LogLoss()
+for _ in range(int(sys.argv[2])):
+    for x, y in events:
+        proba = model.predict_proba_one(x)
+        accuracy.update(y, max(proba, key=proba.__getitem__) if proba else False)
+        loss.update(y, proba)
+        model.learn_one(x, y)
+"""
+_VW = """
+import sys
+from vowpalwabbit import Workspace
+Workspace(arg_list=["-d", sys.argv[1], "--loss_function", "logistic", "--quiet"])
+"""
+
+
+class Marginal(NamedTuple):
+    """Microseconds of processor an event: of the process (median, least, most), its main thread."""
+
+    name: str
+    process_us: float
+    least: float
+    most: float
+    thread_us: float
+
+
+class _Contestant(NamedTuple):
+    """Commands over the longer and the shorter stream, and the events between them."""
+
+    name: str
+    longer: list[str]
+    shorter: list[str]
+    events: int
+
+
+def measure(times: int, rounds: int, vw: str | None, source: Path | None = None) -> list[Marginal]:
+    """All contestants, by turns. times: how often in a row, an even number."""
+    data = parquet.read_table(DATA / "electricity.parquet" if source is None else source)
+    with tempfile.TemporaryDirectory() as folder:
+        entered = list(_entered(data, Path(folder), times, vw))
+        for one in entered:
+            _seconds(one.shorter)  # fills the caches of kernels and of the disk
+        taken: dict[str, list[tuple[float, float]]] = {one.name: [] for one in entered}
+        for _ in range(rounds):
+            for one in entered:
+                taken[one.name].append(_marginal(one))
+    return [_figure(name, pairs) for name, pairs in taken.items()]
+
+
+def _figure(name: str, pairs: list[tuple[float, float]]) -> Marginal:
+    process, thread = zip(*pairs, strict=True)
+    return Marginal(name, median(process), min(process), max(process), median(thread))
+
+
+def _marginal(one: _Contestant) -> tuple[float, float]:
+    """Microseconds an event of the process and of its main thread."""
+    longer, shorter = _seconds(one.longer), _seconds(one.shorter)
+    process, thread = (1e6 * (a - b) / one.events for a, b in zip(longer, shorter, strict=True))
+    return process, thread
+
+
+def _seconds(command: list[str]) -> tuple[float, float]:
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": path} if command[0] == sys.executable else None,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    process, thread = json.loads(done.stdout.splitlines()[-1])
+    return process, thread
+
+
+# -- who runs --------------------------------------------------------------------------------------
+
+
+def _entered(data: pa.Table, folder: Path, times: int, vw: str | None) -> Iterator[_Contestant]:
+    """Every contestant, with its files written."""
+    few, events = times // 2, data.num_rows * (times - times // 2)
+
+    def pair(code: list[str], suffix: str) -> list[list[str]]:
+        commands = []
+        for n in (times, few):
+            path = folder / f"{n}.{suffix}"
+            if not path.exists():
+                _FORMATS[suffix](data, n, path)
+            commands.append([*code, str(path)])
+        return commands
+
+    for suffix, name in _NAMES.items():
+        for title, code in (("Normalizer, KalmanClassifier", _PLAIN), ("KalmanHead", _DEFAULT)):
+            yield _Contestant(f"{name}: {title}", *pair(_python(code), suffix), events)
+    single = folder / "1.parquet"
+    _write_parquet(data, 1, single)
+    turns = max(times // 10, 2)
+    often = [[*_python(_RIVER), str(single), str(n)] for n in (turns, turns // 2)]
+    between = data.num_rows * (turns - turns // 2)
+    yield _Contestant("River, ready dicts: StandardScaler, LogisticRegression", *often, between)
+    if vw is not None:
+        code = [vw, "-c", _VW + _TOLD]
+        yield _Contestant("Vowpal Wabbit, its own text", *pair(code, "vw"), events)
+
+
+def _python(code: str) -> list[str]:
+    return [sys.executable, "-c", code + _TOLD]
+
+
+def _write_parquet(data: pa.Table, times: int, path: Path) -> None:
+    parquet.write_table(pa.concat_tables([data] * times).combine_chunks(), path)
+
+
+def _write_csv(data: pa.Table, times: int, path: Path) -> None:
+    at = data.column_names.index(TARGET)
+    plain = data.set_column(at, TARGET, data.column(TARGET).cast(pa.string()))
+    csv.write_csv(pa.concat_tables([plain] * times), path)
+
+
+def _write_jsonl(data: pa.Table, times: int, path: Path) -> None:
+    _write_lines(data, times, path, json.dumps)
+
+
+def _write_vw(data: pa.Table, times: int, path: Path) -> None:
+    def line(row: dict[str, Any]) -> str:
+        y = 1 if row.pop(TARGET) == "UP" else -1
+        return f"{y} | " + " ".join(f"{name}:{value!r}" for name, value in row.items())
+
+    _write_lines(data, times, path, line)
+
+
+def _write_lines(
+    data: pa.Table, times: int, path: Path, line: Callable[[dict[str, Any]], str]
+) -> None:
+    text = "\n".join(map(line, data.to_pylist())) + "\n"
+    with open(path, "w", encoding="utf-8") as file:
+        for _ in range(times):
+            file.write(text)
+
+
+_FORMATS: dict[str, Callable[[pa.Table, int, Path], object]] = {
+    "parquet": _write_parquet,
+    "csv": _write_csv,
+    "jsonl": _write_jsonl,
+    "vw": _write_vw,
+}
+_NAMES = {"parquet": "Parquet", "csv": "CSV", "jsonl": "JSON Lines"}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.marginal", description=__doc__)
+    parser.add_argument("--times", type=int, default=100, help="how often in a row, even")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--vw", help="a Python that has vowpalwabbit")
+    parser.add_argument("--json", type=Path, help="write the measurements here")
+    asked = parser.parse_args()
+    about, found = machine.describe(), measure(asked.times, asked.rounds, asked.vw)
+    print(about["cpu"], about["date"])
+    for one in found:
+        print(f"{one.name:58} {one.process_us:6.3f} ({one.least:.3f} to {one.most:.3f}) us,"
+              f" main thread {one.thread_us:.3f}")  # fmt: skip
+    if asked.json is not None:
+        figures = [one._asdict() for one in found]
+        asked.json.write_text(json.dumps({"machine": about, "figures": figures}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
