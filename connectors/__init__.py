@@ -139,6 +139,13 @@ def _partition(file: DataFile, schema: "Schema") -> Any:
 
 
 def _opener(file: DataFile, schema: "Schema") -> Callable[[Any], Any]:
+    from streamlearn.connectors._partitions import ahead
+
+    opened = _plain_opener(file, schema)
+    return lambda position: ahead(opened(position))
+
+
+def _plain_opener(file: DataFile, schema: "Schema") -> Callable[[Any], Any]:
     if file.format == "parquet":
         from streamlearn.connectors.parquet_files import ParquetReader
 
@@ -308,10 +315,13 @@ def _source_of(
 
 
 def _table_source(table: Any, schema: "Schema") -> Source:
-    from streamlearn.connectors._partitions import Partition, PartitionedSource
+    from streamlearn.connectors._partitions import Partition, PartitionedSource, ahead
     from streamlearn.connectors.parquet_files import open_table
 
-    partition = Partition("table", lambda position: open_table(table, "table", schema, position))
+    def opened(position: Any) -> Any:
+        return ahead(open_table(table, "table", schema, position))
+
+    partition = Partition("table", opened)
     guarantee = "in memory: exactly once within this process; after a restart give the same table"
     return PartitionedSource(schema, [partition], "table", guarantee)
 

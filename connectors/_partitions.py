@@ -1,6 +1,8 @@
 """What sources share: partitions read in turn, chunks handed out in blocks of any size."""
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 from streamlearn.contracts import Batch, Json, Positions, Ready, Reject
@@ -43,6 +45,56 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Release what is open."""
+
+
+class _Read(NamedTuple):
+    """What one read gave, and whether it was the last."""
+
+    chunk: Chunk | None
+    last: bool
+
+
+class Ahead:
+    """A reader of a file whose next chunk is decoded in a thread, while this one is worked on.
+
+    No chunk knows anything of the state: a position is computed, and a table of the schema grows,
+    where rows are taken. So what is read ahead and not taken was never read, and what is wrong with
+    a chunk is raised when its turn comes. The first chunk is read without a thread.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._pool: ThreadPoolExecutor | None = None
+        self._coming: Future[_Read] | None = None
+        self.finished = False
+
+    def _next(self, max_wait: float) -> _Read:
+        chunk = self._reader.read(max_wait)
+        return _Read(chunk, self._reader.finished)
+
+    def read(self, max_wait: float) -> Chunk | None:
+        """The next chunk; what comes after it is begun."""
+        coming, self._coming = self._coming, None
+        found = self._next(max_wait) if coming is None else coming.result()
+        self.finished = found.last
+        if not found.last:
+            self._pool = self._pool or ThreadPoolExecutor(1, "streamlearn-decode")
+            self._coming = self._pool.submit(self._next, max_wait)
+        return found.chunk
+
+    def close(self) -> None:
+        """Close the file, after the chunk that is being decoded."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._reader.close()
+
+
+def ahead(reader: Reader) -> Reader:
+    """The reader, one chunk ahead where there is a second core to do it."""
+    cores = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
+    return Ahead(reader) if len(cores) > 1 else reader
 
 
 class Partition(NamedTuple):
