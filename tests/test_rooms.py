@@ -23,6 +23,7 @@ MAY_IMPORT = {  # beside the standard library; a name stands for all below it
 ELSEWHERE = {  # the only files that may import more, and what
     "jit/_compile.py": ("numba",),
     "jit/lanes.py": ("numba",),
+    "jit/prefetch.py": ("numba", "llvmlite"),
     "operators/_torch.py": ("torch",),
     "connectors/kafka/kafka_python.py": ("kafka",),
     "connectors/kafka/confluent.py": ("confluent_kafka",),
