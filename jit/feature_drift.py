@@ -203,6 +203,94 @@ def block_rows(start: np.uint64, r: int, length: int, out: I8) -> None:
         left -= 1
 
 
+@part
+def cell_terms(shares: F8, w: int, terms: F8) -> int:
+    """What a group with c rows adds to chi-square and to the index, for each c: fewer logarithms.
+
+    shares (G,) | terms (2, G, w + 1) out, as in `cell_distances`. Returns the number of groups.
+    """
+    n_groups = 0
+    for g in range(shares.shape[0]):
+        n_groups += shares[g] >= 0.0
+    for g in range(n_groups):
+        expected = float(w) * shares[g]
+        for c in range(w + 1):
+            gap = c - expected
+            terms[0, g, c] = gap * gap / max(expected, 1.0)
+            terms[1, g, c] = gap * math.log((c + 1.0) / (expected + 1.0))
+    return n_groups
+
+
+@part
+def take_row(slot: int, by: int, groups: I8, counts: I8, cells: I8) -> None:
+    """Count a row of a window in (by = 1) or out (-1)."""
+    counts[slot] += by
+    cells[groups[slot]] += by
+
+
+@part
+def raise_largest(x: float, k: float, top: F8) -> None:
+    """top = largest score so far | x, k: those of the last chi-square that was looked up.
+
+    A chance falls as x rises, so most of them need not be looked up.
+    """
+    if k != top[2] or x > top[1]:
+        score = cell_surprise(x * x, k)
+        top[0] = max(top[0], score)
+        top[1], top[2] = x, k
+
+
+@part
+def bootstrap_feature(
+    slots: I8, ours: tuple[I8, I8, F8], sizes: tuple[int, int], shape: tuple[bool, int],
+    used: tuple[bool, bool], drawn: tuple[I8, F8], scratch: tuple[I8, I8, F8], top: F8,
+) -> None:  # fmt: skip
+    """Raise the largest scores so far, top (chains, K, 3), to those of one feature.
+
+    slots (r,) | ours, as in `compare` | sizes = w, rows between tests | shape = whether it is a
+    category, edges that it has | drawn = rows of each chain (chains, ...), jitters (chains, K)
+    | scratch = counts (S,), cells (G,), terms (2, G, w + 1).
+    """
+    (w, every), (category, n_edges) = sizes, shape
+    (reference, groups, shares), (counts, cells, terms) = ours, scratch
+    rows, jitters = drawn
+    r, m = slots.shape[0], float(w)  # the reference is what is drawn from, not a sample
+    last = counts.shape[0] - 1 if category else min(2 * n_edges + 1, counts.shape[0] - 1)
+    n_groups = cell_terms(shares, w, terms)
+    filled = 0.0
+    for g in range(shares.shape[0]):
+        filled += shares[g] > 0.0
+    free = max(filled - 1.0, 1.0)
+    for c in range(rows.shape[0]):
+        counts[:] = 0
+        cells[:] = 0
+        for t in range(w - every):
+            take_row(slots[rows[c, t]], 1, groups, counts, cells)
+        for k in range(top.shape[1]):
+            for t in range(w + (k - 1) * every, w + k * every):
+                take_row(slots[rows[c, t]], 1, groups, counts, cells)
+                if k > 0:
+                    take_row(slots[rows[c, t - w]], -1, groups, counts, cells)
+            step = 2.0 * jitters[c, k] / math.sqrt(float(w))
+            chi, psi = 0.0, 0.0
+            if used[CELLS]:
+                for g in range(n_groups):
+                    psi += terms[1, g, cells[g]]
+                x = math.sqrt(max(psi / (w + n_groups) * m, 0.0)) + step
+                raise_largest(x, free, top[c, k])
+            if used[SHAPE] and category:
+                for g in range(n_groups):
+                    chi += terms[0, g, cells[g]]
+                raise_largest(math.sqrt(chi * m / w) + step, free, top[c, k])
+            elif used[SHAPE]:
+                gap, largest = 0, 0
+                for s in range(last):  # as `ks_distance`; further slots are empty
+                    gap += counts[s] * r - reference[s] * w
+                    largest = max(largest, abs(gap))
+                z = largest / (float(w) * float(r)) * math.sqrt(m) + 0.5 * step
+                top[c, k, 0] = max(top[c, k, 0], 2.0 * z * z - math.log(2.0))
+
+
 @kernel
 def bootstrap(
     slots: I8,
@@ -220,27 +308,20 @@ def bootstrap(
     """
     w, every, length = sizes
     chains, K = largest.shape
-    rows_of = (w, slots.shape[1], float(w))
-    rows = np.empty(w + (K - 1) * every, dtype=np.int64)
+    rows = np.empty((chains, w + (K - 1) * every), dtype=np.int64)
+    jitters, top = np.empty((chains, K)), np.zeros((chains, K, 3))
+    G = references[2].shape[1]
     counts = np.empty(references[0].shape[1], dtype=np.int64)
-    cells = np.empty(references[2].shape[1])
-    distance, score = np.empty(2), np.empty(2)
+    scratch = counts, np.empty(G, dtype=np.int64), np.empty((2, G, w + 1))
     for c in range(chains):
         key = scrambled(start + _GOLDEN * np.uint64(c + 1))
-        block_rows(key, slots.shape[1], length, rows)
-        largest[c] = 0.0
-        for j in range(slots.shape[0]):
-            ours = (references[0][j], references[1][j], references[2][j])
-            counts[:] = 0
-            for t in range(w - every):
-                counts[slots[j, rows[t]]] += 1
-            for k in range(K):
-                for t in range(w + (k - 1) * every, w + k * every):
-                    counts[slots[j, rows[t]]] += 1
-                    if k > 0:
-                        counts[slots[j, rows[t - w]]] -= 1
-                jitter = unit_draw(~key, k)
-                compare(counts, ours, rows_of, n_edges[j], jitter, cells, (distance, score))
-                for i in range(2):
-                    if used[i]:
-                        largest[c, k] = max(largest[c, k], score[i])
+        block_rows(key, slots.shape[1], length, rows[c])
+        for k in range(K):
+            jitters[c, k] = unit_draw(~key, k)
+    for j in range(slots.shape[0]):
+        ours = (references[0][j], references[1][j], references[2][j])
+        shape = (n_edges[j] < 0, n_edges[j])
+        bootstrap_feature(slots[j], ours, (w, every), shape, used, (rows, jitters), scratch, top)
+    for c in range(chains):
+        for k in range(K):
+            largest[c, k] = top[c, k, 0]

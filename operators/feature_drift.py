@@ -64,7 +64,7 @@ class FeatureDrift(Transformer, base.Transformer):
         pool_: (reference, d) float64 while a reference is collected, else (0, d); fill_: (d,) rows.
         age_: (d,) int64, tests of a full window so far.
     Cost: O(d log bins) a row and O(d S) a test; 16 d S bytes, and 8 d `reference` while collecting.
-    The bootstrap takes about a second for 50 features, once a reference.
+    The bootstrap takes half a second for 50 features, once a reference.
     Raises: ValueError for a parameter out of range. Warns of a reference that is too short.
     Reference: Dos Reis et al. (2016), Fast unsupervised online drift detection using incremental
     Kolmogorov-Smirnov test; Siddiqi (2006), Credit risk scorecards, for PSI; Kuensch (1989), The

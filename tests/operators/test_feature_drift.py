@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from streamlearn.block import CATEGORY, F8, LABELLED, PREDICT, Block, Features, Vocabulary
+from streamlearn.jit import counter
 from streamlearn.jit import feature_drift as kernels
 from streamlearn.jit._compile import kernel
 from streamlearn.operators import FeatureDrift, KalmanRegressor, _bootstrap
@@ -154,6 +155,47 @@ def test_the_bootstrap_draws_blocks_of_neighbours() -> None:
     jumps = np.flatnonzero(np.diff(rows) % 100 != 1)
     assert_array_equal(np.diff(jumps[:200])[np.diff(jumps[:200]) % 10 != 0], [])
     assert np.bincount(rows, minlength=100).min() > 200
+
+
+@pytest.mark.jit
+def test_the_bootstrap_scores_each_window_by_its_distances() -> None:
+    """Of numbers, few and many different ones, and of a category; windows counted anew."""
+    rng = np.random.default_rng(8)
+    r, w, every, chains, tests, start = 300, 20, 5, 3, 4, 11
+    X = np.column_stack([rng.normal(size=r), rng.integers(0, 3, r), rng.integers(0, 30, r)])
+    X[rng.random(X.shape) < 0.05] = np.nan
+    watch = FeatureDrift(**QUICK | {"reference": r}, bins=8)
+    kinds = ("number", "number", CATEGORY)
+    values = Vocabulary([f"v{k}" for k in range(30)])
+    watch.run(block(X, features=Features(("a", "b", "c"), kinds, {"c": values})))
+    last = watch.counts_.shape[1] - 1
+    slots = np.empty((3, r), np.int64)
+    kernels.slots_of(X, watch.edges_, watch.n_edges_, last, slots)
+    references = watch.held_, watch.groups_, watch.shares_
+    free = np.maximum((watch.shares_ > 0.0).sum(axis=1) - 1.0, 1.0)
+    keys = counter.bits_at(np.uint64(start), np.arange(chains, dtype=np.uint64))
+    scores, seen = np.empty((chains, tests, 3, 2)), np.full(3, w)
+    for c, key in enumerate(keys):
+        drawn = np.empty(w + (tests - 1) * every, np.int64)
+        kernels.block_rows(key, r, 7, drawn)
+        jitters = counter.unit(counter.bits_at(~key, np.arange(tests, dtype=np.uint64)))
+        for k, jitter in enumerate(jitters):
+            window = slots[:, drawn[k * every : k * every + w]]
+            counts = np.array([np.bincount(row, minlength=last + 1) for row in window])
+            far, step = np.empty((3, 2)), 2.0 * jitter / math.sqrt(w)
+            kernels.compare_all(counts, seen, references, watch.n_edges_, w, 0.0, far, far.copy())
+            scores[c, k, :2, 0] = (far[:2, 0] * math.sqrt(w) + 0.5 * step) ** 2 * 2 - math.log(2.0)
+            scores[c, k, 2, 0] = _cell_surprise((math.sqrt(far[2, 0]) + step) ** 2, free[2])
+            for j in range(3):
+                x = math.sqrt(max(far[j, 1] * w, 0.0)) + step
+                scores[c, k, j, 1] = _cell_surprise(x * x, free[j])
+    for used in ((True, True), (True, False), (False, True)):
+        found = np.empty((chains, tests))
+        kernels.bootstrap(
+            slots, references, watch.n_edges_, (w, every, 7), used, np.uint64(start), found
+        )
+        expected = scores[..., np.flatnonzero(used)].max(axis=(2, 3))
+        assert_allclose(found, np.maximum(expected, 0.0), rtol=1e-12)
 
 
 @pytest.mark.jit
