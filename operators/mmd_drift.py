@@ -165,7 +165,7 @@ class MMDDrift(Transformer, base.Transformer):
         d = self.moments_.shape[1]
         names = self._features.names[:d]
         if self._weights is None or self._weights[0] != names:
-            width = 1.0 / math.sqrt(d)
+            width = 1.0 / math.sqrt(max(d, 1))
             keys = [counter.key_of(self.seed, f"feature {name}") for name in names]
             draws = [width * counter.normals(key, self.components) for key in keys]
             self._weights = (names, np.array(draws).reshape(d, self.components))

@@ -108,6 +108,11 @@ def test_bad_values_are_calm_and_what_follows_is_found(value: float) -> None:
     assert all(np.isfinite(array[~np.isnan(array)]).all() for array in (watch.moments_,))
 
 
+def test_rows_without_features_are_calm() -> None:
+    watch = MMDDrift(**QUICK, sliding=True)
+    assert watch.run(block(np.zeros((400, 0))))["alarm"].sum() == 0
+
+
 def test_a_sliding_reference_is_that_of_the_new_rows() -> None:
     rng = np.random.default_rng(3)
     X = rng.normal(size=(900, 1))
