@@ -1,20 +1,19 @@
 """Feature drift: which columns of X are not what they were, and how; no label needed."""
 
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from river import base
 
-from streamlearn.block import CATEGORY, F8, I8, OBSERVE, Block, Columns, Features
+from streamlearn.block import CATEGORY, F8, I8, Block, Columns, Features
 from streamlearn.contracts import Finding, Json
 from streamlearn.jit import counter
 from streamlearn.jit import feature_drift as kernels
 from streamlearn.jit.feature_drift import CELLS, MISSING, OUTSIDE
 from streamlearn.operators import _bootstrap, _checks, _findings
-from streamlearn.operators._base import Transformer
+from streamlearn.operators._windowed import Windowed, observed
 
 TESTS = ("both", "ks", "psi")
 _GROUPS = 64  # cells of a feature at most
@@ -22,10 +21,9 @@ _QUANTILE_GROUPS = 10  # cells of a number, as is usual for the population stabi
 _RARE = 5.0  # a category expected less often than this in a window shares a cell
 _SHOWN = 5  # features of a finding, categories of a feature
 _CHAINS, _CHAIN = 400, 60  # streams of the bootstrap, tests of each
-_WINDOWS = 100  # a reference of fewer windows is too short to tell the tail of a statistic
 
 
-class FeatureDrift(Transformer, base.Transformer):
+class FeatureDrift(Windowed, base.Transformer):
     """Watches the distribution of each feature against a reference; hands X on unchanged.
 
     The first `reference` rows of a feature are its reference. Then a window slides over the newest
@@ -107,30 +105,13 @@ class FeatureDrift(Transformer, base.Transformer):
         seed: int = 0,
     ) -> None:
         owner = type(self).__name__
-        self.every = _checks.whole(owner, "every", every, 1)
-        self.window = _checks.whole(owner, "window", window, self.every)
-        if self.window % self.every:
-            raise ValueError(f"{owner}: window must be a multiple of every={every}, got {window}")
-        self.reference = _checks.whole(owner, "reference", reference, self.window)
+        self._set_window(locals())
         self.test = _checks.choice(owner, "test", test, TESTS)
-        self.sliding = _checks.truth(owner, "sliding", sliding)
-        self.average_run_length = average_run_length
-        if average_run_length is not None:
-            _checks.whole(owner, "average_run_length", average_run_length, 10 * self.every)
-        self.alpha = _checks.between(owner, "alpha", alpha, 1e-300, 1.0)
         self.psi = _checks.positive(owner, "psi", psi)
         self.bins = _checks.whole(owner, "bins", bins, 2)
-        self.block = _checks.whole(owner, "block", block, 0)
-        self.seed = _checks.whole(owner, "seed", seed, 0)
         self.given = given
         self._given = _given(owner, given, self.window)
-        rows = min([self.reference, *map(len, self._given.values())])
-        if average_run_length is not None and rows < _WINDOWS * self.window:
-            warnings.warn(
-                f"{owner}: a reference of {rows} rows has fewer than {_WINDOWS} windows of "
-                f"{window}: the run length between false alarms may be far from what is asked for",
-                stacklevel=2,
-            )
+        self._warn_of(min([self.reference, *map(len, self._given.values())]))
         self._clear()
 
     def _clear(self) -> None:
@@ -196,10 +177,9 @@ class FeatureDrift(Transformer, base.Transformer):
     # -- the walk ----------------------------------------------------------------------------------
 
     def _run(self, block: Block) -> Columns:
-        rows = np.flatnonzero((block.mode & OBSERVE != 0) & (block.weight > 0.0))
-        seen = block.X if rows.shape[0] == block.n else block.X[rows]
+        rows, X = observed(block)
         out: Columns = {"X": block.X}
-        found = self._found(np.ascontiguousarray(seen), block.features)
+        found = self._found(X, block.features)
         if not found:
             return out | {"alarm": np.zeros(block.n, np.uint8)}
         column = np.full(block.n, None, dtype=object)

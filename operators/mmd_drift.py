@@ -1,26 +1,23 @@
 """MMD drift: the joint distribution of the features is not what it was; no label needed."""
 
 import math
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from river import base
 
-from streamlearn.block import F8, OBSERVE, Block, Columns, Features
+from streamlearn.block import F8, Block, Columns, Features
 from streamlearn.contracts import Finding, Json
 from streamlearn.jit import counter, feature_maps
 from streamlearn.operators import _bootstrap, _checks, _findings
-from streamlearn.operators._base import Transformer
+from streamlearn.operators._windowed import Windowed, moments_of, moved_means, observed
 
 _CHAINS, _CHAIN = 400, 60  # streams of the bootstrap, tests of each
-_WINDOWS = 100  # a reference of fewer windows is too short to tell the tail of a statistic
-_SHOWN = 5  # features of a finding
 _LEAST = 1e-9  # a gap of rounding is none
 
 
-class MMDDrift(Transformer, base.Transformer):
+class MMDDrift(Windowed, base.Transformer):
     """Watches all features at once: the maximum mean discrepancy of a window and a reference.
 
     The first `reference` rows are the reference. They give each feature its centre and scale, and
@@ -81,27 +78,9 @@ class MMDDrift(Transformer, base.Transformer):
         block: int = 0,
         seed: int = 0,
     ) -> None:
-        owner = type(self).__name__
-        self.every = _checks.whole(owner, "every", every, 1)
-        self.window = _checks.whole(owner, "window", window, self.every)
-        if self.window % self.every:
-            raise ValueError(f"{owner}: window must be a multiple of every={every}, got {window}")
-        self.reference = _checks.whole(owner, "reference", reference, self.window)
-        self.components = _checks.whole(owner, "components", components, 1)
-        self.sliding = _checks.truth(owner, "sliding", sliding)
-        self.average_run_length = average_run_length
-        if average_run_length is not None:
-            _checks.whole(owner, "average_run_length", average_run_length, 10 * self.every)
-            if self.reference < _WINDOWS * self.window:
-                warnings.warn(
-                    f"{owner}: a reference of {reference} rows has fewer than {_WINDOWS} windows "
-                    f"of {window}: the run length between false alarms may be far from what is "
-                    f"asked for",
-                    stacklevel=2,
-                )
-        self.alpha = _checks.between(owner, "alpha", alpha, 1e-300, 1.0)
-        self.block = _checks.whole(owner, "block", block, 0)
-        self.seed = _checks.whole(owner, "seed", seed, 0)
+        self._set_window(locals())
+        self.components = _checks.whole("MMDDrift", "components", components, 1)
+        self._warn_of(reference)
         self._clear()
 
     def _clear(self) -> None:
@@ -124,8 +103,7 @@ class MMDDrift(Transformer, base.Transformer):
     # -- the walk ----------------------------------------------------------------------------------
 
     def _run(self, block: Block) -> Columns:
-        rows = np.flatnonzero((block.mode & OBSERVE != 0) & (block.weight > 0.0))
-        X = np.ascontiguousarray(block.X if rows.shape[0] == block.n else block.X[rows])
+        rows, X = observed(block)
         out: Columns = {"X": block.X, "alarm": np.zeros(block.n, np.uint8)}
         at = 0
         while at < X.shape[0]:
@@ -177,9 +155,7 @@ class MMDDrift(Transformer, base.Transformer):
     def _refer(self) -> None:
         """The pool becomes the reference, and gives the limit."""
         rows = self.pool_
-        d = rows.shape[1]
-        moments = [centre_and_scale(rows[:, j]) for j in range(d)]
-        self.moments_ = np.array(moments).reshape(d, 2).T.copy()
+        self.moments_ = moments_of(rows)
         lifted = np.empty((rows.shape[0], 2 * self.components))
         self._lift(rows, lifted)
         self.mean_ = np.asarray(lifted.sum(axis=0) / rows.shape[0])
@@ -187,7 +163,7 @@ class MMDDrift(Transformer, base.Transformer):
         if self.average_run_length is not None:
             self._calibrate(lifted, self.average_run_length)
         more = self.reference if self.sliding else 0
-        self.pool_ = np.full((more, d), math.nan)
+        self.pool_ = np.full((more, rows.shape[1]), math.nan)
         self.n_filled = 0
 
     def _calibrate(self, lifted: F8, average_run_length: int) -> None:
@@ -241,35 +217,3 @@ class MMDDrift(Transformer, base.Transformer):
         if self.n_seen < self.window:
             return {}
         return {"statistic": self._statistic(), "limit": self._limit()}
-
-
-def centre_and_scale(column: F8) -> tuple[float, float]:
-    """Median, and the width of the middle 80 % in standard deviations of a normal distribution."""
-    there = np.clip(np.sort(column[~np.isnan(column)]), -1e150, 1e150)
-    if there.shape[0] == 0:
-        return 0.0, 1.0
-    low, middle, high = there[np.round(np.array([0.1, 0.5, 0.9]) * (len(there) - 1)).astype(int)]
-    scale = (high - low) / 2.563
-    if scale == 0.0:  # nearly constant: whatever moves it counts
-        scale = float(np.abs(there - middle).mean())
-    return float(middle), float(scale) if scale > 0.0 else 1.0
-
-
-def moved_means(features: Features, rows: F8, moments: F8) -> list[dict[str, Json]]:
-    """The features whose means in these rows are furthest from the centre, in units of scale."""
-    centre, scale = moments
-    d = centre.shape[0]
-    now = (rows[:, :d] - centre) / scale
-    known = ~np.isnan(now)
-    sums = np.where(known, np.clip(now, -1e9, 1e9), 0.0).sum(axis=0)
-    shift = sums / np.maximum(known.sum(axis=0), 1)
-    names = [str(name) for name in features.names[:d]]
-    return [
-        {
-            "name": names[j],
-            "statistic": float(shift[j]),
-            "from": float(centre[j]),
-            "to": float(np.clip(centre[j] + shift[j] * scale[j], -1e300, 1e300)),
-        }
-        for j in np.lexsort((names, -np.abs(shift)))[:_SHOWN].tolist()
-    ]

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from river import base
 
-from streamlearn.block import F8, OBSERVE, Block, Columns, Features
+from streamlearn.block import F8, Block, Columns, Features
 from streamlearn.contracts import Finding, Json
 from streamlearn.jit import counter
 from streamlearn.jit.propensity import propensity_walk
 from streamlearn.operators import _checks, _findings
 from streamlearn.operators._base import Transformer
-from streamlearn.operators.mmd_drift import centre_and_scale
+from streamlearn.operators._windowed import moments_of, observed
 
 _FAR = 8.0  # a standardised value is cut there
 _SHOWN = 5  # features of a finding
@@ -109,8 +109,7 @@ class PropensityDrift(Transformer, base.Transformer):
     # -- the walk ----------------------------------------------------------------------------------
 
     def _run(self, block: Block) -> Columns:
-        rows = np.flatnonzero((block.mode & OBSERVE != 0) & (block.weight > 0.0))
-        X = np.ascontiguousarray(block.X if rows.shape[0] == block.n else block.X[rows])
+        rows, X = observed(block)
         out: Columns = {"X": block.X, "alarm": np.zeros(block.n, np.uint8)}
         at = 0
         while at < X.shape[0]:
@@ -144,7 +143,7 @@ class PropensityDrift(Transformer, base.Transformer):
         g stays the function that it is; of a feature that has left the old scale, its value there.
         """
         d, known = rows.shape[1], self.moments_.shape[1]
-        moments = np.array([centre_and_scale(rows[:, j]) for j in range(d)]).reshape(d, 2).T.copy()
+        moments = moments_of(rows)
         with np.errstate(over="ignore"):
             ratio = np.minimum(moments[1, :known] / self.moments_[1], _FAR)
             shift = np.clip((moments[0, :known] - self.moments_[0]) / self.moments_[1], -_FAR, _FAR)

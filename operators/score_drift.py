@@ -1,6 +1,7 @@
 """Drift by a score of whole rows: how strange a model of the first rows finds the newest."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -11,16 +12,16 @@ from streamlearn.block import F8, OBSERVE, PREDICT, Block, Columns, Features
 from streamlearn.contracts import Finding, Json, State, merged
 from streamlearn.jit.stream_svd import novelties, svd_walk
 from streamlearn.operators import _checks, _findings
-from streamlearn.operators._base import Operator, Transformer
+from streamlearn.operators._base import Operator
+from streamlearn.operators._windowed import Windowed, moments_of, moved_means, observed
 from streamlearn.operators.feature_drift import FeatureDrift
 from streamlearn.operators.mixture import GaussianMixtureAnomalyScorer
-from streamlearn.operators.mmd_drift import centre_and_scale, moved_means
 
 _FAR = 8.0  # a standardised value is cut there
 _SHOWN = 5  # features of a finding
 
 
-class _ScoreDrift(Transformer):
+class _ScoreDrift(Windowed):
     """Rows teach a model of X, which then stays as it is; its scores of later rows are compared.
 
     A subclass gives `_learn` and `_score`, of standardised rows without gaps.
@@ -29,20 +30,15 @@ class _ScoreDrift(Transformer):
     _arrays: ClassVar[tuple[str, ...]] = ("pool_", "ring_", "moments_")
     _counters = ("n_rows", "n_filled", "n_detections")
     _SCORE: ClassVar[str]
-    average_run_length: int | None
 
     def _set(self, given: dict[str, Any]) -> None:
         """The parameters that all have."""
-        owner = type(self).__name__
-        self.train = _checks.whole(owner, "train", given["train"], 10)
-        self.sliding = _checks.truth(owner, "sliding", given["sliding"])
+        self._set_window(given)
+        self.train = _checks.whole(type(self).__name__, "train", given["train"], 10)
+        self._warn_of(self.reference)
         names = ("reference", "window", "every", "average_run_length", "alpha", "block", "seed")
-        for name in names:
-            setattr(self, name, given[name])
-        try:
+        with warnings.catch_warnings(action="ignore"):  # it would say the same
             self._test = FeatureDrift(test="ks", **{name: given[name] for name in names})
-        except ValueError as error:  # it names itself
-            raise ValueError(str(error).replace("FeatureDrift", owner, 1)) from None
         self._clear()
 
     def _clear(self) -> None:
@@ -61,8 +57,7 @@ class _ScoreDrift(Transformer):
     # -- the walk ----------------------------------------------------------------------------------
 
     def _run(self, block: Block) -> Columns:
-        rows = np.flatnonzero((block.mode & OBSERVE != 0) & (block.weight > 0.0))
-        X = np.ascontiguousarray(block.X if rows.shape[0] == block.n else block.X[rows])
+        rows, X = observed(block)
         out: Columns = {"X": block.X, "alarm": np.zeros(block.n, np.uint8)}
         at = 0
         while at < X.shape[0]:
@@ -81,11 +76,9 @@ class _ScoreDrift(Transformer):
         self.pool_[self.n_filled : self.n_filled + n] = X[:n]
         self.n_filled += n
         if self.n_filled == self.train:
-            d = self.pool_.shape[1]
-            moments = [centre_and_scale(self.pool_[:, j]) for j in range(d)]
-            self.moments_ = np.array(moments).reshape(d, 2).T.copy()
+            self.moments_ = moments_of(self.pool_)
             self._learn(self._standardised(self.pool_))
-            self.pool_ = np.zeros((0, d))
+            self.pool_ = np.zeros((0, self.pool_.shape[1]))
         return n
 
     def _compare(self, X: F8) -> tuple[int, Finding | None]:
