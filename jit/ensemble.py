@@ -18,7 +18,8 @@ import math
 
 import numpy as np
 
-from streamlearn.jit._compile import F8, U1, kernel, part
+from streamlearn.jit._compile import F8, I8, U1, kernel, part
+from streamlearn.jit.feature_drift import unit_draw
 from streamlearn.jit.open_classes import LOG_ALPHA_MAX, LOG_ALPHA_MIN, balanced
 from streamlearn.jit.random_features import tanh_inplace
 
@@ -517,6 +518,22 @@ def mix_regressions(rows: NumberRows, state: State, fixed: Fixed, out: Out) -> N
 
 
 # -- votes -----------------------------------------------------------------------------------------
+
+
+@kernel
+def bag_weights(key: np.uint64, events: I8, cumulative: F8, weight: F8, out: F8) -> None:
+    """Weights times the Poisson draws of one member; without an event as they are.
+
+    key: of the member. events (n,), -1: none; draw number `event` is taken. cumulative (m,):
+    P(k <= i). weight (n,). out (n,) written. O(mean draw) a row.
+    """
+    for t in range(events.shape[0]):
+        k = 1
+        if events[t] >= 0:
+            u, k = unit_draw(key, events[t]), 0
+            while k < cumulative.shape[0] and cumulative[k] < u:
+                k += 1
+        out[t] = weight[t] * k
 
 
 @kernel

@@ -4,7 +4,8 @@ A member's late labels find what it logged under its number (`_members.ask`); wh
 logged there too, so that a wrapper learns from the answers of then.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from streamlearn.contracts import State, merged
 from streamlearn.operators import _prequential
 from streamlearn.operators._base import Operator
 from streamlearn.operators._members import ask
+from streamlearn.operators._threads import Crew
 
 _HUGE = 1e150  # a number beyond it is no answer
 
@@ -34,6 +36,7 @@ class Ensemble(Operator):
                 )
         self.members_ = list(members)
         self._numbers = list(range(len(members)))
+        self._crew = Crew()
         self.takes_categories = all(member.takes_categories for member in members)
         self.takes_nan = all(member.takes_nan for member in members)
         self.takes_sparse = any(member.takes_sparse for member in members)
@@ -75,11 +78,27 @@ class Ensemble(Operator):
         asked = _prequential.asked(block)
         logs: Columns = {}
         said = []
-        for j, number in enumerate(self._numbers):
-            answers, more = self._ask(j, asked)
+        found = self._ask_all(asked.n, lambda j: asked)
+        for number, (answers, more) in zip(self._numbers, found, strict=True):
             said.append(recalled_answers(answers, block, number))
             logs |= more
         return said, logs
+
+    def _ask_all(self, n: int, block_of: Callable[[int], Block]) -> list[tuple[Columns, Columns]]:
+        """What each member answers to its block of n rows, and its logs; in threads where it pays.
+
+        block_of: makes the block of a member, in its thread. Members that run in Python would only
+        wait for each other there.
+        """
+
+        def ask_one(j: int) -> tuple[Columns, Columns]:
+            return self._ask(j, block_of(j))
+
+        calls = [partial(ask_one, j) for j in range(len(self.members_))]
+        apart = len(set(map(id, self.members_))) == len(calls)
+        if not (self.cheap_snapshot and apart):
+            return [call() for call in calls]
+        return self._crew.map(calls, n)
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -156,10 +175,16 @@ def probabilities(said: Sequence[Columns], n: int) -> F8:
         _one_hot(answers["prediction"]) if proba is None else proba
         for answers, proba in zip(said, given, strict=True)
     ]
-    P = np.zeros((n, len(said), max((proba.shape[1] for proba in found), default=0)))
-    for j, (answers, proba) in enumerate(zip(said, found, strict=True)):
-        P[:, j, : proba.shape[1]] = proba
-        P[np.isnan(answers["prediction"]), j] = np.nan
+    wide = max((proba.shape[1] for proba in found), default=0)
+    if all(proba.shape[1] == wide for proba in found) and found:
+        P = np.stack(found, axis=1)
+    else:
+        P = np.zeros((n, len(said), wide))
+        for j, proba in enumerate(found):
+            P[:, j, : proba.shape[1]] = proba
+    silent = np.isnan(np.stack([answers["prediction"] for answers in said], axis=1))
+    if silent.any():
+        P[silent] = np.nan
     return P
 
 

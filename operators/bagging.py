@@ -9,7 +9,7 @@ import numpy as np
 from streamlearn.block import F8, I8, LEARN, OBSERVE, Block, Columns
 from streamlearn.contracts import State
 from streamlearn.jit import ensemble
-from streamlearn.jit.counter import bits_at, key_of, unit
+from streamlearn.jit.counter import key_of
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import CLASSIFICATION, Classifier, Operator, Regressor
 from streamlearn.operators._ensemble import Ensemble, numbers, probabilities
@@ -49,7 +49,7 @@ class _Bagging(Ensemble):
         self.seed = _checks.whole(owner, "seed", given["seed"], 0)
         self._adopt([self.model.clone() for _ in range(self.n)], "model")
         keys = [key_of(self.seed, f"member {j}") for j in range(self.n)]
-        self._keys = np.array(keys, dtype=np.uint64)[:, None]
+        self._keys = np.array(keys, dtype=np.uint64)
         self._cumulative = _poisson(self.lam)
         self._clear()
 
@@ -76,14 +76,15 @@ class _Bagging(Ensemble):
         """What the members answer, each with weights of its own, and what is to be logged."""
         events, fresh = self._numbered(block)
         self.n_events_ += fresh
-        times = self._draws(events)
         logs: Columns = {"log:event": events} if block.log_wanted else {}
-        said = []
-        for j in range(self.n):
-            answers, more = self._ask(j, block.replace(weight=block.weight * times[j]))
-            said.append(answers)
+
+        def weighted(j: int) -> Block:
+            return block.replace(weight=self._weighted(j, events, block.weight))
+
+        found = self._ask_all(block.n, weighted)
+        for _, more in found:
             logs |= more
-        return said, logs
+        return [answers for answers, _ in found], logs
 
     def _numbered(self, block: Block) -> tuple[I8, int]:
         """The number of each row's event (-1 where none is needed), and how many are new."""
@@ -97,11 +98,11 @@ class _Bagging(Ensemble):
         events[new] = np.arange(self.n_events_, self.n_events_ + fresh)
         return events, fresh
 
-    def _draws(self, events: I8) -> F8:
-        """(members, n) Poisson draws of these events; 1 where there is no event."""
-        words = bits_at(self._keys, np.maximum(events, 0).astype(np.uint64)[None, :])
-        drawn = np.searchsorted(self._cumulative, unit(words)).astype(np.float64)
-        return np.where(events[None, :] < 0, 1.0, drawn)
+    def _weighted(self, j: int, events: I8, weight: F8) -> F8:
+        """(n,) weights times the Poisson draws of member j for these events."""
+        out = np.empty(events.shape[0])
+        ensemble.bag_weights(self._keys[j], events, self._cumulative, weight, out)
+        return out
 
     def _voted(self, said: list[Columns], block: Block) -> Columns:
         """The mean of what the members answer."""

@@ -98,12 +98,14 @@ def correlation(a: F8, b: F8) -> float:
 def test_draws_are_poisson(lam: float) -> None:
     """Mean and variance are lam; members and neighbours are uncorrelated."""
     bag = OnlineBaggingClassifier(MajorityClassifier(), n=2, lam=lam)
-    draws = bag._draws(np.arange(200_000))
+    ones = np.ones(200_000)
+    draws = np.array([bag._weighted(j, np.arange(200_000), ones) for j in range(2)])
     assert_allclose(draws.mean(axis=1), lam, atol=5.0 * np.sqrt(lam / 200_000))
     assert_allclose(draws.var(axis=1), lam, rtol=0.03)
     assert abs(correlation(draws[0], draws[1])) < 0.012
     assert abs(correlation(draws[0, 1:], draws[0, :-1])) < 0.012
-    assert (draws[:, :50] == bag._draws(np.arange(50))).all()
+    few = np.array([-1, *range(50)])  # the first is no event, and has its weight
+    assert bag._weighted(1, few, 2.0 * ones[:51]).tolist() == [2.0, *(2.0 * draws[1, :50])]
 
 
 class NaiveADWINBagging:
