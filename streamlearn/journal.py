@@ -37,11 +37,13 @@ class Journal:
         self._firsts: list[int] = []  # of the segments, in order
         self._descriptor = -1
         self._length = 0
+        self._torn = False
         self.next = 0
 
     def open(self) -> None:
         """Find the segments, and the end of the last record that is whole."""
         self.close()
+        self._torn = False
         with disk_errors(self.folder):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = [_NAME.fullmatch(path.name) for path in self.folder.iterdir()]
@@ -66,13 +68,22 @@ class Journal:
         return self._firsts[0] if self._firsts else 0
 
     def append(self, records: Sequence[bytes]) -> int:
-        """Write these durably, all with one sync; the number of the first one."""
+        """Write these durably, all with one sync; the number of the first one.
+
+        After one that failed nobody knows what the file holds: none is taken before it is opened
+        again, as what stands behind half a record would be lost, and a sync that failed may go well
+        when it is asked for again, though nothing was written.
+        """
+        if self._torn:
+            raise UserError(f"{self.folder}: a write failed before; start again to find its end")
+        self._torn = True
         with disk_errors(self.folder):
             if self._length >= self._segment_bytes:
                 self._begin(self.next)
             data = b"".join(_HEADER.pack(len(r), zlib.crc32(r)) + r for r in records)
             write_all(self._descriptor, data)
             os.fsync(self._descriptor)
+        self._torn = False
         self._length += len(data)
         first, self.next = self.next, self.next + len(records)
         return first

@@ -1,5 +1,7 @@
 """The journal: numbered, durable, whole up to where a crash cut it."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,29 @@ def test_what_a_crash_left_half_written_is_cut_off(tmp_path: Path) -> None:
     path.write_bytes(whole + b"\xff" * 100)
     assert opened(tmp_path).next == 5
     assert path.read_bytes() == whole
+
+
+def test_after_a_write_that_failed_none_is_taken_before_it_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = filled(tmp_path, 5)
+    real = os.write
+
+    def half(descriptor: int, data: memoryview) -> int:
+        if len(data) < 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data[:10])
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", half)
+        with pytest.raises(UserError, match="no space left"):
+            journal.append([b"5" * 5])
+    for _ in range(2):  # what stood behind the half record would be cut off with it
+        with pytest.raises(UserError, match="a write failed before"):
+            journal.append([b"6" * 5])
+    journal.open()
+    assert journal.append([b"55555"]) == 5
+    assert contents(journal, 0) == expected(0, 6)
 
 
 def test_damage_before_the_end_is_told(tmp_path: Path) -> None:
