@@ -90,7 +90,7 @@ class Learning:
 
     def _finish(self) -> None:
         """Once nothing is being written."""
-        if self._writing is not None and not self._writing.done():
+        if self._writing is not None and self._is_writing:
             self._writing.add_done_callback(lambda _: self._finish())
             return
         self._requests.finish()
@@ -248,7 +248,7 @@ class Learning:
             told.append({"id": item.id, "status": "repeated" if label is not None else "accepted"})
         self._check_room(len(fresh))
         self._labels |= here
-        if fresh:
+        if fresh or self._is_writing:  # what is repeated may not be durable yet
             try:
                 await self._kept([record(LABEL, _now(), item.text) for item in fresh], [])
             except Trouble:
@@ -265,13 +265,18 @@ class Learning:
         if n and self._requests.waiting + self._in_hand + n > self._section.backlog:
             raise Trouble(503, "too many requests wait; ask again")
 
+    @property
+    def _is_writing(self) -> bool:
+        """Whether something that was taken is not durable yet."""
+        return self._writing is not None and not self._writing.done()
+
     async def _kept(self, records: list[bytes], asked: list[Asked]) -> None:
         """Return when these are durable and the engine has them."""
         self._check_open()
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._group.append((records, asked, durable))
         self._in_hand += len(records)
-        if self._writing is None or self._writing.done():
+        if not self._is_writing:
             self._writing = asyncio.get_running_loop().create_task(self._write())
         await asyncio.shield(durable)
 

@@ -327,6 +327,43 @@ def test_a_disk_that_refuses_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mo
         assert again.ask("/predict", event(2))[1]["event"] == 1
 
 
+def test_a_label_that_comes_again_is_not_told_to_be_kept_before_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full_disk, label = "requests: no space left on the disk", {"id": 1, "label": "yes"}
+    writing, failing, again = (threading.Event() for _ in range(3))
+    with running(tmp_path, ends=full_disk) as found:
+        assert found.ask("/predict", event(1))[0] == 200
+        real = found.plan.checks.learn
+
+        def full(records: Any) -> int:
+            writing.set()
+            assert failing.wait(20)
+            raise UserError(full_disk)
+
+        def checked(body: bytes) -> Any:
+            if writing.is_set():  # the loop goes on with this request before it hears of the disk
+                again.set()
+            return real(body)
+
+        monkeypatch.setattr(found.plan.journal, "append", full)
+        monkeypatch.setattr(found.plan.checks, "learn", checked)
+        told: list[int] = []
+        others = [Client(found.port) for _ in range(2)]
+        threads = [
+            threading.Thread(target=lambda c=client: told.append(c("/learn", label)[0]))
+            for client in others
+        ]
+        for thread, heard in zip(threads, (writing, again), strict=True):
+            thread.start()
+            assert heard.wait(20)
+        failing.set()
+        for thread, client in zip(threads, others, strict=True):
+            thread.join(20)
+            client.close()
+        assert told == [503, 503]
+
+
 # -- kill -9 ---------------------------------------------------------------------------------------
 
 
