@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 import threading
 import time
 import urllib.error
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from streamlearn.connectors.alerts import Alerts, alert_json
 from streamlearn.connectors.kafka.secrets import Secrets
@@ -24,6 +26,9 @@ _log = logging.getLogger(__name__)
 _REFUSED = frozenset((400, 413, 415, 422))  # about this alert: it will never be taken
 _GRACE = 1.0  # seconds that the end of a run leaves for what waits, where the server answers
 _QUIET = 60.0  # seconds between two lines of the log about a server that does not answer
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110
+_VALUE = re.compile(r"[\x20-\x7e\xa0-\xff]*")
+_URL = re.compile(r"[\x21-\x7e]+")
 _READ = 1 << 16  # bytes of an answer that are looked at
 
 
@@ -77,13 +82,19 @@ class Webhook:
         self._told_dropped = 0
 
     def _read_secrets(self) -> None:
-        self._secrets = Secrets(self._given, owner="webhook")
-        options = {name: str(value) for name, value in self._secrets.options.items()}
-        self._url = options.pop("url")
-        if not self._url.startswith(("http://", "https://")):
-            raise UserError("webhook.url: must begin with https:// or http://")
+        """Take over url and headers; of those that cannot be sent none."""
+        secrets = Secrets(self._given, owner="webhook")
+        options = {name: str(value) for name, value in secrets.options.items()}
+        url = options.pop("url")
+        _check_url(url)
+        for name, value in options.items():
+            if not _NAME.fullmatch(name.removeprefix("headers.")):
+                raise UserError(f"webhook.{name}: must be the name of a header")
+            if not _VALUE.fullmatch(value):
+                raise UserError(f"webhook.{name}: must be one line of printable Latin-1 letters")
         fixed = {"Content-Type": "application/json", "User-Agent": "streamlearn"}
         self._headers = fixed | {k.removeprefix("headers."): v for k, v in options.items()}
+        self._secrets, self._url = secrets, url
 
     # -- a sink ------------------------------------------------------------------------------------
 
@@ -139,13 +150,17 @@ class Webhook:
         pause = self._pauses[0]
         while not self._stop.is_set():
             self._wake.clear()
-            line = self._outbox.first()
-            if line is None:
-                self._wake.wait()
-                continue
-            self.trouble = self._attempt(line)
+            try:
+                line = self._outbox.first()
+                if line is None:
+                    self._wake.wait()
+                    continue
+                self.trouble = self._attempt(line)
+                if not self.trouble:
+                    self._outbox.taken(line)
+            except OSError as error:  # the sender outlives what its disk refuses
+                self.trouble = f"the outbox: {error.strerror or error}"
             if not self.trouble:
-                self._outbox.taken(line)
                 pause = self._pauses[0]
                 continue
             self.n_failed += 1
@@ -166,7 +181,7 @@ class Webhook:
         except urllib.error.HTTPError as error:
             with error:
                 return self._judged(error.code)
-        except (OSError, HTTPException, UserError) as error:
+        except (OSError, HTTPException, UserError, ValueError) as error:
             return str(getattr(error, "reason", "") or error or type(error).__name__)
         self.n_sent += 1
         return ""
@@ -184,6 +199,22 @@ class Webhook:
             self._spoke = now
             text = "webhook: %s; trying again in %g s; %d alerts wait"
             _log.warning(text, self.trouble, pause, self._outbox.n_waiting)
+
+
+def _check_url(url: str) -> None:
+    """Refuse a URL that nobody could be asked at; it is a secret, and not shown."""
+    if not url.startswith(("http://", "https://")):
+        raise UserError("webhook.url: must begin with https:// or http://")
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        named = False
+    if not named or not _URL.fullmatch(url):
+        raise UserError(
+            "webhook.url: must have a host, and no blanks or letters beyond ASCII; write those as "
+            "%20, and names of hosts as xn--…"
+        )
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -1,6 +1,8 @@
 """Webhook: each alarm at least once and in order, whatever the server or a crash does."""
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -220,12 +222,53 @@ def test_a_full_outbox_keeps_the_oldest_and_says_so(
 @pytest.mark.parametrize(("url", "text"), [
     ("ftp://host", r"^webhook\.url: must begin with https:// or http://$"),
     ("${env:NO_SUCH}", r"^webhook\.url: the environment variable NO_SUCH is not set$"),
+    *((url, r"^webhook\.url: must have a host, and no blanks or letters beyond ASCII")
+      for url in ("https://", "http://:80/x", "http://host:0", "http://host:65536", "http://[::1",
+                  "http://host/a b", "http://host/é", "http://host/x\r\nHost: other")),
 ])  # fmt: skip
 def test_a_url_that_is_none_is_refused_without_being_shown(
     url: str, text: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=text):
         Webhook(url, tmp_path)
+
+
+@pytest.mark.parametrize("headers", [
+    {"X-Token": "secret-€"}, {"X-Token": "secret\r\nX: y"}, {"X Token": "secret"}, {"": "secret"},
+])  # fmt: skip
+def test_a_header_that_could_not_be_sent_is_refused_without_being_shown(
+    headers: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"^webhook\.headers\.[^:]*: must be") as refused:
+        Webhook("http://host", tmp_path, headers=headers)
+    assert "secret" not in str(refused.value)
+
+
+def test_the_sender_outlives_a_name_that_is_none_and_a_disk_that_refuses(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was sent is sent again, if at all; what comes after it is sent."""
+    odd = Webhook("http://a..b/", tmp_path / "odd", pauses=PAUSES)
+    odd.open(None)
+    odd.write(alarms(0))
+    while odd.n_failed < 2:
+        pass
+    odd.close()
+    sink, real, refused = hook(receiver, tmp_path / "disk"), os.pwrite, threading.Event()
+
+    def once(*given: Any) -> int:
+        if not refused.is_set():
+            refused.set()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*given)
+
+    monkeypatch.setattr(os, "pwrite", once)
+    sink.open(None)
+    sink.write(alarms(0, 3))
+    receiver.wait_for(3)
+    sink.close()
+    assert refused.is_set()
+    assert receiver.numbers == [0, 1, 2]
 
 
 # -- the outbox ------------------------------------------------------------------------------------
