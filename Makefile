@@ -8,7 +8,7 @@ WORKERS ?= $$(( 2 * $$(nproc 2>/dev/null || echo 2) ))  # the tests of Kafka wai
 PIP := $(RUN) pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench coverage soak reproduce results costs clean
+.PHONY: help demo test cuda lint types docs bench coverage soak reproduce results costs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -18,6 +18,9 @@ demo: $(VENV)/.core  ## replay real data and a drifting stream: metrics on scree
 
 test: $(VENV)/.dev  ## run the tests
 	$(RUN) pytest -n $(WORKERS)
+
+cuda: $(VENV)/.dev  ## run the CUDA kernels in numba's simulator
+	NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1 $(RUN) pytest -q -W ignore::RuntimeWarning tests/cuda
 
 coverage: $(VENV)/.dev  ## lines that the tests reach, kernels as plain Python, without the brokers' tests
 	NUMBA_DISABLE_JIT=1 $(RUN) pytest -q -n auto --cov --cov-report=term -W ignore::RuntimeWarning \

@@ -52,10 +52,15 @@ def targets_of(operator: Operator, block: Block, known: int, fixed: bool) -> int
     raise ValueError(f"{type(operator).__name__}: y must have {known} columns, got {q}")
 
 
-def cut(array: str, axis: int, doc: str, to: str = "_n_outputs") -> Any:
-    """The property for an array with room: what is state of it, the first `to` along an axis."""
+def cut(array: str, axis: int, doc: str, to: str = "_n_outputs", away: bool = False) -> Any:
+    """The property for an array with room: what is state of it, the first `to` along an axis.
 
-    def get(self: Operator) -> F8:
+    away: it may stand on a device, and `_refresh` brings it home.
+    """
+
+    def get(self: Any) -> F8:
+        if away:
+            self._refresh()
         part: F8 = getattr(self, array)[(slice(None),) * axis + (slice(getattr(self, to)),)]
         return part
 

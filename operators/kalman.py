@@ -12,6 +12,7 @@ from streamlearn.jit.counter import key_of
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Classifier, Regressor
 from streamlearn.operators._lifted import Lifted, Out, Rows
+from streamlearn.operators._on_device import OnDevice
 from streamlearn.operators._supervised import cut
 
 _FORMS = {  # kernels by form of the covariance; kept here, as River measures what an operator keeps
@@ -25,7 +26,7 @@ _GROUPS = ("shared", "each")
 _CHUNK = 128  # rows that are learnt at once: their matrix, B wide, is to cost less than the rows
 
 
-class _KalmanHead(Lifted):
+class _KalmanHead(OnDevice, Lifted):
     """What both heads share: the drifting Gaussian model, its state, and the call of the kernel.
 
     The state is six arrays. Some of them have room for classes that may come; what their properties
@@ -36,6 +37,8 @@ class _KalmanHead(Lifted):
         "means_", "covariance_", "inputs_", "outputs_", "scalars_", "heads_",
     )  # fmt: skip
     _draws: F8 | None = None  # scratch of the Monte Carlo evaluator
+    _head_names: ClassVar[tuple[str, str]] = ("_means", "_covariance")
+    _walker_names: ClassVar[tuple[str, str]] = ("walk_kalman_classes", "walk_kalman_targets")
 
     delta0: float
     lr_delta: float
@@ -58,6 +61,7 @@ class _KalmanHead(Lifted):
     def _set_parameters(self, given: dict[str, Any]) -> None:
         """Check and keep the parameters that both heads have."""
         owner = type(self).__name__
+        self._choose_device(given["device"])
         for name in ("sigma_w2", "sigma2", "random_scale"):
             setattr(self, name, _checks.positive(owner, name, given[name]))
         for name in ("delta0", "lr_delta", "delta_max", "feature_norm2"):
@@ -68,6 +72,11 @@ class _KalmanHead(Lifted):
         if self.groups == "each" and self.form != "standard":
             raise ValueError(
                 f"{owner}: form must be standard with groups='each', got {self.form!r}"
+            )
+        if self.device == "cuda" and (self.form, self.groups) != ("standard", "shared"):
+            raise ValueError(
+                f"{owner}: device must be cpu unless form is standard and groups is shared, "
+                f"got 'cuda' with {self.form!r} and {self.groups!r}"
             )
         self.decay_mean = _checks.truth(owner, "decay_mean", given["decay_mean"])
         self.qr_every = _checks.whole(owner, "qr_every", given["qr_every"], 1)
@@ -105,7 +114,10 @@ class _KalmanHead(Lifted):
         return int(self._apart and self._classify)
 
     means_ = cut(
-        "_means", 0, "(K, D) posterior means of bias, random features, features; a row an output."
+        "_means",
+        0,
+        "(K, D) posterior means of bias, random features, features; a row an output.",
+        away=True,
     )
     outputs_ = cut(
         "_outputs",
@@ -125,6 +137,7 @@ class _KalmanHead(Lifted):
     @property
     def covariance_(self) -> F8:
         """(D, D) covariance of the weights of an output; (H, D, D) with groups="each"."""
+        self._refresh()
         return self._covariance[: self._n_heads] if self._apart else self._covariance
 
     @covariance_.setter
@@ -149,6 +162,7 @@ class _KalmanHead(Lifted):
 
     def grow(self, features: Features) -> None:
         """Make room for features: mean 0, variance sigma_w2; exact for one that was always 0."""
+        self._come_home()
         D = self._open_inputs(features)
         self._means = _checks.padded(self._means, (self._means.shape[0], D))
         prior = math.sqrt(self.sigma_w2) if self.form == "sqrt" else self.sigma_w2
@@ -182,6 +196,7 @@ class _KalmanHead(Lifted):
         if room >= K and self._work.shape[1] >= max(D, room):
             return
         if room < K:
+            self._open_outputs(K)
             self._means = _checks.padded(self._means, (K, D))
             self._outputs = _checks.padded(self._outputs, (3, K))
             self._outputs[2, room:] = 1.0  # a variance scale
@@ -214,6 +229,7 @@ class _KalmanHead(Lifted):
         owner = type(self).__name__
         if _checks.number(owner, "factor", factor) < 1.0:
             raise ValueError(f"{owner}: factor must be >= 1, got {factor!r}")
+        self._come_home()
         widen = kalman.inflate_root if self.form == "sqrt" else kalman.inflate_covariance
         for A in self._covariances():
             widen(A, float(factor), self.sigma_w2)
@@ -234,7 +250,17 @@ class _KalmanHead(Lifted):
 
     # -- the walk ----------------------------------------------------------------------------------
 
+    def _host(self) -> tuple[F8, F8, F8, F8]:
+        return self._means, self._covariance, self._outputs, self.scalars_
+
+    def _health(self) -> F8:
+        return np.array([math.inf, 0.0, 1e-10 * self.sigma_w2, kalman.REPAIRED])
+
     def _walk(self, rows: Rows, out: Out) -> None:
+        if self._there is not None:
+            taught = (rows[1] >= 0) | (rows[1] == lift.TARGET)
+            self._walk_there(rows, taught, None, out)
+            return
         targets = None if self._classify else True
         if self._apart:
             kalman_each.walk_each(
@@ -264,6 +290,7 @@ class _KalmanHead(Lifted):
         chunks only. Cost: O(B D^2) for B rows; with form="sqrt" O((B + D) D^2).
         """
         self._admit(block)
+        self._come_home()
         F, codes, y, weight, _ = self._lift(block, self._n_wanted(block))
         taught = (codes >= 0) | (codes == lift.TARGET)
         if not taught.any():
@@ -353,6 +380,8 @@ class KalmanClassifier(_KalmanHead, Classifier):
         samples: draws a row with "monte_carlo", even, >= 2; half of them mirror the others.
         balance: whether classes weigh alike: a row counts N / (C n_c) times its weight, n_c of the
             N rows learnt and of the C classes known.
+        device: "cpu", or "cuda" for an NVIDIA GPU (form "standard", groups "shared", mean field):
+            for a thousand features and more; an error where there is none.
         random_features: number of tanh features, >= 0; 0 is linear.
         random_scale: standard deviation of their weights and biases, > 0.
         seed: of the random features, which are drawn by feature name.
@@ -405,6 +434,7 @@ class KalmanClassifier(_KalmanHead, Classifier):
         evaluator: str = "mean_field",
         samples: int = 100,
         balance: bool = False,
+        device: str = "cpu",
     ) -> None:
         self._set_parameters(locals())
         owner = type(self).__name__
@@ -415,6 +445,10 @@ class KalmanClassifier(_KalmanHead, Classifier):
         self.lr_alpha = _checks.not_negative(owner, "lr_alpha", lr_alpha)
         self.evaluator = _checks.choice(owner, "evaluator", evaluator, _EVALUATORS)
         self.samples = _checks.whole(owner, "samples", samples, 2)
+        if self.device == "cuda" and self.evaluator != "mean_field":
+            raise ValueError(
+                f"{owner}: evaluator must be mean_field with device='cuda', got {evaluator!r}"
+            )
         if self.samples % 2:
             raise ValueError(f"{owner}: samples must be even, got {samples!r}")
         self.balance = _checks.truth(owner, "balance", balance)
@@ -501,6 +535,7 @@ class KalmanRegressor(_KalmanHead, Regressor):
         random_scale: float = 2.0,
         seed: int = 0,
         groups: str = "shared",
+        device: str = "cpu",
     ) -> None:
         self._set_parameters(locals())
         owner = type(self).__name__

@@ -24,6 +24,7 @@ ELSEWHERE = {  # the only files that may import more, and what
     "jit/_compile.py": ("numba",),
     "jit/lanes.py": ("numba",),
     "jit/prefetch.py": ("numba", "llvmlite"),
+    "jit/cuda/_compile.py": ("numba",),
     "operators/_torch.py": ("torch",),
     "connectors/kafka/kafka_python.py": ("kafka",),
     "connectors/kafka/confluent.py": ("confluent_kafka",),

@@ -1,0 +1,139 @@
+"""How CUDA kernels are compiled, launched and given memory: the one place that knows numba.cuda.
+
+Device functions call the pieces of the CPU's kernels as they are (numba compiles a `part` anew for
+the device), so the mathematics is written once. With NUMBA_ENABLE_CUDASIM=1 all of it runs in
+numba's simulator, where every thread of a block is a thread of Python, one block after the other;
+NUMBA_DISABLE_JIT=1 belongs to it, for a `part` is not to be called from Python.
+
+No warp intrinsics, for the simulator has none: threads of a block meet in shared memory at
+`syncthreads`, blocks at `grid_sync`. Kernels are not kept on disk, which numba cannot do where
+blocks wait for each other: a first launch compiles for some seconds.
+"""
+
+import importlib
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numba import cuda as numba_cuda
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_cuda: Any = numba_cuda
+Array = Any  # of the device; of numpy in the simulator
+
+SIMULATED = bool(cast(Any, numba.config).ENABLE_CUDASIM)
+_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+
+
+class NoDevice(RuntimeError, ValueError):
+    """`device="cuda"` where there is none."""
+
+
+class _InKernel:
+    """What the simulator's threads call `cuda`, in whatever module; by itself it knows but one."""
+
+    def __getattr__(self, name: str) -> Any:
+        simulator: Any = importlib.import_module("numba.cuda.simulator.kernel")
+        return getattr(simulator._get_kernel_context(), name)
+
+
+cuda: Any = _InKernel() if SIMULATED else _cuda
+
+
+def kernel(function: Function) -> Any:
+    """Compile what is launched."""
+    return _cuda.jit(function)
+
+
+def part(function: Function) -> Function:
+    """Compile what kernels call."""
+    return function if SIMULATED else cast(Function, _cuda.jit(device=True)(function))
+
+
+# -- the device ------------------------------------------------------------------------------------
+
+
+def require(owner: str) -> None:
+    """Raise where kernels cannot run: ImportError without numba-cuda, NoDevice without a GPU."""
+    if SIMULATED:
+        return
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise ImportError(
+            f'{owner}: device="cuda" needs numba-cuda: pip install "streamlearn[cuda]", or, for a '
+            'driver of CUDA 12, pip install "numba-cuda[cu12]"'
+        )
+    if not _cuda.is_available():
+        raise NoDevice(
+            f"{owner}: device must be there, got 'cuda', and numba finds no NVIDIA GPU with a "
+            "driver; nvidia-smi says what the driver sees; device='cpu' gives the same answers"
+        )
+
+
+def reserve(owner: str, like: Sequence[tuple[tuple[int, ...], Any]]) -> list[Array]:
+    """Arrays on the device of these shapes and types, not filled: all of them or none.
+
+    Raises: MemoryError with the bytes that were needed.
+    """
+    if SIMULATED:
+        return [np.zeros(shape, dtype) for shape, dtype in like]
+    made: list[Array] = []
+    try:
+        for shape, dtype in like:
+            made.append(_cuda.device_array(shape, dtype))
+    except _cuda.cudadrv.driver.CudaAPIError as error:
+        if error.code != _OUT_OF_MEMORY:
+            raise
+        made.clear()
+        raise no_room(owner, like) from None
+    return made
+
+
+def no_room(owner: str, like: Sequence[tuple[tuple[int, ...], Any]]) -> MemoryError:
+    """The error for arrays that do not fit on the device."""
+    needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in like)
+    free, total = _cuda.current_context().get_memory_info()
+    return MemoryError(
+        f"{owner}: the device must have {needed:,} bytes free for this, got {free:,} of {total:,}; "
+        "nothing was changed"
+    )
+
+
+def send(owner: str, *arrays: Any) -> tuple[Array, ...]:
+    """Copies on the device: all or none, as `reserve`."""
+    made = reserve(owner, [(array.shape, array.dtype) for array in arrays])
+    for target, array in zip(made, arrays, strict=True):
+        overwrite(target, array)
+    return tuple(made)
+
+
+def overwrite(target: Array, array: Any, stream: Any = 0) -> None:
+    """target <- array, both of one shape and on either side; on a stream, behind other work."""
+    if SIMULATED:
+        target[...] = array
+    elif array.size:
+        target.copy_to_device(np.ascontiguousarray(array), stream=stream)
+
+
+def fetch(array: Array) -> Any:
+    """A copy on the host."""
+    if SIMULATED:
+        return array.copy()
+    return array.copy_to_host() if array.size else np.empty(array.shape, array.dtype)
+
+
+def launch(kernel: Any, threads: int, arguments: tuple[Any, ...], blocks: int = 0) -> None:
+    """Launch and wait. blocks=0: as many as fit on the device at once, which may wait for each
+    other; in the simulator one.
+    """
+    if blocks == 0:
+        blocks = 1
+        if not SIMULATED:
+            kernel = kernel.specialize(*arguments)
+            (overload,) = kernel.overloads.values()
+            blocks = overload.max_cooperative_grid_blocks(threads)
+    kernel[blocks, threads](*arguments)
+    if not SIMULATED:
+        _cuda.synchronize()

@@ -1,0 +1,16 @@
+"""These tests run in numba's CUDA simulator, or on a device, each in a process of its own."""
+
+import os
+
+import pytest
+
+HERE = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" or os.environ.get("STREAMLEARN_CUDA") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    skip = pytest.mark.skip(
+        reason="needs the CUDA simulator: make cuda; or a GPU: STREAMLEARN_CUDA=1"
+    )
+    for item in items:
+        if "/tests/cuda/" in str(item.path) and not HERE:
+            item.add_marker(skip)
