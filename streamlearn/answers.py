@@ -18,6 +18,7 @@ import numpy as np
 from streamlearn.block import PREDICT, Vocabulary
 from streamlearn.connectors.predictions import PredictionRows, Rows, listed_sets
 from streamlearn.contracts import Answers, Json, Sink
+from streamlearn.errors import UserError
 from streamlearn.journal import Journal
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
@@ -204,31 +205,44 @@ class AnswerBook:
         self._journal.close()
 
 
-class BothSinks:
-    """Two sinks as one."""
+class Outputs:
+    """The book and, where there is one, the sink that the configuration names, as one sink.
 
-    def __init__(self, first: Sink, second: Sink) -> None:
-        self._sinks = (first, second)
-        self.guarantee = f"{first.guarantee}; {second.guarantee}"
+    That may come and go between two starts.
+    Raises: UserError where the checkpoint is of a run without a book.
+    """
+
+    def __init__(self, book: AnswerBook, named: Sink | None) -> None:
+        self._book, self._named = book, named
+        self.guarantee = book.guarantee + ("" if named is None else f"; {named.guarantee}")
 
     def open(self, position: Json) -> None:
         """Begin after what `commit` once returned."""
-        for sink, at in zip(self._sinks, position or (None, None), strict=True):
-            sink.open(at)
+        told = {"book": None, "named": None} if position is None else position
+        if not {"book", "named"} <= set(told):
+            raise UserError(
+                "checkpoint: is of a run that did not serve; begin with a new checkpoint folder"
+            )
+        self._book.open(told["book"])
+        if self._named is not None:
+            self._named.open(told["named"])
 
     def write(self, answers: Answers) -> None:
         """Both take the answers."""
-        for sink in self._sinks:
-            sink.write(answers)
+        self._book.write(answers)
+        if self._named is not None:
+            self._named.write(answers)
 
     def commit(self) -> Json:
         """Both positions."""
-        return [sink.commit() for sink in self._sinks]
+        named = None if self._named is None else self._named.commit()
+        return {"book": self._book.commit(), "named": named}
 
     def close(self) -> None:
         """Close both."""
-        for sink in self._sinks:
-            sink.close()
+        self._book.close()
+        if self._named is not None:
+            self._named.close()
 
 
 def _further(answers: Answers) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from streamlearn import config as configs
 from streamlearn import topics
-from streamlearn.answers import AnswerBook, BothSinks
+from streamlearn.answers import AnswerBook, Outputs
 from streamlearn.config import Config
 from streamlearn.config_serve import REQUESTS, ServeSection, served
 from streamlearn.contracts import Positions
@@ -152,14 +152,13 @@ def _with_outputs(job: Job, book: AnswerBook) -> Job:
     job.evaluation.spill_to(spill, memory)
     version = version_of(job)
     found = topics.written(config, topics.ALL, job.labels, version, {})
-    sink = book if found.sink is None else BothSinks(book, found.sink)
     webhook = None
     if config.webhook is not None:
         webhook = config.webhook.opened(store.path, job.labels, version)
     return job._replace(
         checkpoints=store,
         spill=spill,
-        sink=sink,
+        sink=Outputs(book, found.sink),
         alerts=found.alerts,
         dead_letters=found.dead_letters,
         webhook=webhook,

@@ -24,8 +24,9 @@ TOKEN = "0123456789abcdef-streamlearn"
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def config(folder: Path, **served: Any) -> dict[str, Any]:
-    return {
+def config(folder: Path, sink: bool = False, **served: Any) -> dict[str, Any]:
+    more = {"sink": str(folder / "answers.jsonl")} if sink else {}
+    return more | {
         "schema": {"id": "id", "target": "y", "task": "classification",
                    "features": {"a": "number", "b": "number", "c": "category"}},
         "pipeline": ["Imputer", "OneHotEncoder", "Normalizer", "KalmanClassifier"],
@@ -292,6 +293,22 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
         assert found.ask("/learn", {"id": 1, "label": "yes"})[0] == 200
         assert found.ask("/predict", event(2))[1]["prediction"] == "yes"
     assert describe(tmp_path / "checkpoints")["events"] == 2
+
+
+def test_a_file_of_answers_may_come_and_go_between_two_starts(tmp_path: Path) -> None:
+    for id, sink in enumerate((False, True, False)):
+        with running(tmp_path, sink=sink) as found:
+            assert found.ask("/predict", event(id))[1]["event"] == id
+            assert found.ask("/predict", event(0))[1]["event"] == 0
+    (line,) = (tmp_path / "answers.jsonl").read_text().splitlines()
+    assert json.loads(line)["id"] == 1
+
+
+def test_checkpoints_of_a_run_that_did_not_serve_are_refused(tmp_path: Path) -> None:
+    plan = serve.planned(check(config(tmp_path)))
+    assert plan.job.sink is not None
+    with pytest.raises(UserError, match="is of a run that did not serve"):
+        plan.job.sink.open({"bytes": 7})
 
 
 def test_what_nobody_needs_any_more_goes(tmp_path: Path) -> None:
