@@ -176,7 +176,8 @@ class ConformalRegressor(_Conformal, Regressor):
         M = self._n_targets(block, outputs["prediction"])
         shape = (block.n, M)
         answers = np.ascontiguousarray(then["prediction"].reshape(shape))
-        y = np.ascontiguousarray(np.broadcast_to(block.y.reshape(block.n, -1), shape))
+        given = block.y if block.y.ndim == 2 else block.y[:, None]
+        y = np.ascontiguousarray(np.broadcast_to(given, shape))
         lower, upper, issued = np.empty(shape), np.empty(shape), np.empty((block.n, 2 * M))
         rows = (answers, self._scales(then, shape), y, plain(block.weight), plain(block.mode))
         state = self.ring_, self.scores_, self.scalars_
