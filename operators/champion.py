@@ -96,7 +96,7 @@ class _Champion(Ensemble, Listener):
                 member.restore(taken)
             block = block.rows(0, at + 1)
             said, logs = self._answers(block)
-        outputs = said[self._serving] | logs
+        outputs = _shared(said[self._serving], said[1 - self._serving]) | logs
         outputs.setdefault("alarm", np.zeros(block.n, np.uint8))  # a champion may raise its own
         self.labels_ += int(np.count_nonzero(~np.isnan(self._losses(block, said)[0])))
         found = self._act(decided, alarmed)
@@ -283,6 +283,12 @@ class _Champion(Ensemble, Listener):
         self._begin()
 
 
+def _shared(own: Columns, other: Columns) -> Columns:
+    """What a model says that the other one says too: whoever serves, the columns stay the same."""
+    always = ("prediction", "proba", "alarm", "why")
+    return {name: column for name, column in own.items() if name in other or name in always}
+
+
 def _entry(version: int, model: int, labels: int, how: str) -> dict[str, Json]:
     return {"version": version, "model": model, "labels": labels, "how": how}
 
@@ -310,8 +316,8 @@ class ChampionClassifier(_Champion, Classifier):
     Attributes: `version` that serves, `versions_` (version, model, labels, how; the last 100 and
         those of versions that are kept), `n_promotions`,
         `n_rollbacks`, `n_rejected`, `negative_flips`, `positive_flips`.
-    Outputs: those of the champion, `alarm` (n,) uint8, and `why` at a promotion, a rollback or an
-        alarm.
+    Outputs: those of the champion that the challenger gives, too (intervals and sets where both
+        have them), `alarm` (n,) uint8, and `why` at a promotion, a rollback or an alarm.
     Cost: both models', the detector's, and a snapshot of both a block; a promotion runs the rows
         before it again (restore and rerun), so the cut of blocks never shows.
     Raises: ValueError for parameters that do not fit together.

@@ -17,6 +17,8 @@ from streamlearn.operators import (
     AnalyticRegressor,
     ChampionClassifier,
     ChampionRegressor,
+    ConformalClassifier,
+    ConformalRegressor,
     KalmanClassifier,
     KalmanRegressor,
     MajorityClassifier,
@@ -183,6 +185,29 @@ def test_the_history_is_bounded_and_what_is_kept_can_still_be_rolled_back() -> N
         model._promote(k, "promote")
     assert len(model.versions_) == 102
     assert model.roll_back(198) == 198
+
+
+def test_the_columns_stay_the_same_whoever_serves() -> None:
+    """Files and metrics could not follow columns that come and go, at rows that depend on cuts."""
+    X, y = separable(600, 4)
+    model = ChampionClassifier(MajorityClassifier(), ConformalClassifier(KalmanClassifier()))
+    whole, columns = labelled(X, y, task="classification"), []
+    for start in range(0, 600, 20):
+        out = model.run(whole.rows(start, start + 20))
+        columns.append(sorted(set(out) - {"why"}))
+    assert model.n_promotions == 1
+    assert columns == [["alarm", "prediction", "proba"]] * 30
+
+
+def test_intervals_stay_where_both_have_them_and_versions_are_kept() -> None:
+    X, _ = separable(600, 4)
+    y = 3.0 * X[:, 0]
+    model = ChampionRegressor(
+        ConformalRegressor(MeanRegressor()), ConformalRegressor(KalmanRegressor())
+    )
+    model.run(labelled(X[:400], y[:400]))
+    assert model.n_promotions == 1
+    assert {"lower", "upper"} <= set(model.run(labelled(X[400:], y[400:])))  # while one is kept
 
 
 def test_a_champion_that_raises_alarms_itself_is_heard() -> None:
