@@ -124,16 +124,67 @@ def fetch(array: Array) -> Any:
     return array.copy_to_host() if array.size else np.empty(array.shape, array.dtype)
 
 
+def pinned(shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
+    """An array of the host that is copied to and from the device without the processor."""
+    return np.empty(shape, dtype) if SIMULATED else _cuda.pinned_array(shape, dtype)
+
+
+def sized(kernel: Any, threads: int, arguments: tuple[Any, ...]) -> tuple[Any, int]:
+    """The kernel for these arguments, and how many blocks fit on the device at once."""
+    if SIMULATED:
+        return kernel, 1
+    kernel = kernel.specialize(*arguments)
+    (overload,) = kernel.overloads.values()
+    return kernel, overload.max_cooperative_grid_blocks(threads)
+
+
 def launch(kernel: Any, threads: int, arguments: tuple[Any, ...], blocks: int = 0) -> None:
     """Launch and wait. blocks=0: as many as fit on the device at once, which may wait for each
-    other; in the simulator one.
+    other; in the simulator always one.
     """
-    if blocks == 0:
-        blocks = 1
-        if not SIMULATED:
-            kernel = kernel.specialize(*arguments)
-            (overload,) = kernel.overloads.values()
-            blocks = overload.max_cooperative_grid_blocks(threads)
+    if blocks == 0 or SIMULATED:
+        kernel, blocks = sized(kernel, threads, arguments)
     kernel[blocks, threads](*arguments)
     if not SIMULATED:
         _cuda.synchronize()
+
+
+class Queue:
+    """Copies and launches that happen one after the other, beside those of another queue."""
+
+    def __init__(self) -> None:
+        self._stream = None if SIMULATED else _cuda.stream()
+
+    def send(self, target: Array, array: Any) -> None:
+        """target <- array of the host."""
+        overwrite(target, array, self._stream)
+
+    def fetch(self, array: Array, target: Any) -> None:
+        """target of the host <- array; there after `finish`."""
+        if SIMULATED:
+            target[...] = array
+        elif array.size:
+            array.copy_to_host(target, stream=self._stream)
+
+    def launch(self, kernel: Any, threads: int, arguments: tuple[Any, ...]) -> None:
+        """Launch as many blocks as fit on the device at once."""
+        kernel, blocks = sized(kernel, threads, arguments)
+        kernel[blocks, threads, self._stream or 0](*arguments)
+
+    def mark(self) -> Any:
+        """This moment, for another queue to wait for."""
+        if SIMULATED:
+            return None
+        event = _cuda.event(timing=False)
+        event.record(self._stream)
+        return event
+
+    def wait(self, moment: Any) -> None:
+        """Go on after a moment of another queue; None is past."""
+        if moment is not None:
+            moment.wait(self._stream)
+
+    def finish(self) -> None:
+        """Wait until all is done."""
+        if self._stream is not None:
+            self._stream.synchronize()

@@ -1,0 +1,101 @@
+"""Banks on the device: equal to the CPU's walk, key by key, whatever the cut."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from streamlearn.block import F8
+from streamlearn.jit import bank, kalman, lift, rls
+from streamlearn.operators import _bank_on_device
+from streamlearn.operators._bank_on_device import DeviceBank
+
+CLOSE: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-13}
+D, K = 3, 2
+
+
+def settings(walker: str) -> F8:
+    p = np.zeros(kalman.N_SETTINGS)
+    p[lift.LIMIT] = 1e12
+    if walker == "walk_rls":
+        p[[rls.LAM, rls.RIDGE, rls.REFRESH]] = 0.8, 0.5, 5.0
+    else:
+        p[[kalman.S_W, kalman.S2, kalman.LR_DELTA, kalman.DELTA_MAX]] = 1.0, 0.1, 0.01, 0.2
+        p[[kalman.LR_ALPHA, kalman.DECAY_MEAN, kalman.SOFTMAX]] = 0.02, 1.0, 1.0
+        p[[kalman.CENTRE, kalman.RESCALE]] = 1.0, 1.0
+    return p
+
+
+def blank(outputs: int) -> F8:
+    record = np.zeros(bank.stride_of(D, outputs))
+    record[bank.DELTA] = 0.01
+    record[bank.HEAD + 2 * outputs : bank.HEAD + 3 * outputs] = 1.0
+    at = bank.triangle_at(D, outputs)
+    for i in range(D):
+        record[at + i * (i + 3) // 2] = 1.0
+    return record
+
+
+def stream(n: int, outputs: int) -> tuple[Any, Any]:
+    rng = np.random.default_rng(n)
+    X = rng.normal(size=(n, D - 1))
+    X[rng.random(X.shape) < 0.1] = np.nan
+    y = rng.integers(0, K, (n, 1)) + 0.0 if outputs > 1 else rng.normal(size=(n, 1))
+    y[rng.random(n) < 0.1] = np.nan
+    mode = rng.choice([7, 7, 5, 6, 2, 1], n).astype(np.uint8)
+    keys = rng.choice([-5, 0, 7, 2**40, 99, bank.NO_KEY], n)
+    return (X, y, rng.choice([0.5, 1.0], n), mode), keys
+
+
+def walk(model: DeviceBank, rows: Any, keys: Any, outputs: int) -> list[F8]:
+    n = len(keys)
+    out = np.empty((n, outputs)), np.empty((n, 1)), np.empty((n, D - 1))
+    model.walk(rows, keys, out)
+    return list(out)
+
+
+def on_cpu(walker: str, rows: Any, keys: Any, outputs: int) -> tuple[list[F8], F8]:
+    """The CPU's walk; a slot a key, in order, and at the end the blank record."""
+    known, active = np.unique(keys), rows[3] & 6 != 0
+    first = {k: np.flatnonzero((keys == k) & active).min(initial=len(keys)) for k in known}
+    slots = np.array(
+        [np.searchsorted(known, k) if t >= first[k] else len(known) for t, k in enumerate(keys)]
+    )
+    records = np.tile(blank(outputs), (len(known) + 1, 1))
+    n, s = len(keys), np.zeros(bank.N_COUNTERS)
+    s[bank.MARK] = -1.0
+    out = np.empty((n, outputs)), np.empty((n, 1)), np.empty((n, D - 1))
+    fixed = settings(walker), np.empty(bank.work_size(D, outputs)), np.empty(D)
+    undo = np.zeros(n, np.int64), np.zeros((0, 0))
+    given = (*rows, slots)
+    if walker == "walk_classes":
+        bank.walk_classes(given, records, fixed, s, out, undo)
+    else:
+        least = True if walker == "walk_rls" else None
+        bank.walk_targets(given, records, fixed, s, out, undo, least)
+    return list(out), records[:-1][[first[k] < n for k in known]]
+
+
+@pytest.mark.parametrize("walker", ["walk_kalman", "walk_rls", "walk_classes"])
+def test_the_device_walks_every_key_as_the_cpu_does(
+    walker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pieces of 8 rows, then in other blocks; the table grows on the way."""
+    outputs = K if walker == "walk_classes" else 1
+    rows, keys = stream(21, outputs)
+    said, records = on_cpu(walker, rows, keys, outputs)
+    monkeypatch.setattr(_bank_on_device, "_PIECE", 8)
+    whole = DeviceBank("Bank", walker, blank(outputs), settings(walker), room=1)
+    for column, expected in zip(walk(whole, rows, keys, outputs), said, strict=True):
+        assert_allclose(column, expected, **CLOSE)
+    moment = whole.whole()
+    live = np.arange(records.shape[1]) != bank.SEEN  # rows of the bank here, events there
+    assert_allclose(moment.records[:, live], records[:, live], **CLOSE)
+    parts = DeviceBank("Bank", walker, blank(outputs), settings(walker), room=1)
+    walk(parts, [column[:5] for column in rows], keys[:5], outputs)
+    again = DeviceBank("Bank", walker, blank(outputs), settings(walker))
+    again.fill(parts.whole())
+    walk(again, [column[5:] for column in rows], keys[5:], outputs)
+    for mine, other in zip(again.whole(), moment, strict=True):
+        assert_array_equal(mine, other)
