@@ -8,10 +8,10 @@ WORKERS ?= $$(( 2 * $$(nproc 2>/dev/null || echo 2) ))  # the tests of Kafka wai
 PIP := $(RUN) pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cuda lint types docs bench coverage soak reproduce results costs clean
+.PHONY: help demo test cuda lint types docs bench bench-peers coverage soak reproduce results clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
 demo: $(VENV)/.core  ## replay real data and a drifting stream: metrics on screen, a report in build/demo.html
 	@sh examples/demo.sh $(VENV)/bin/streamlearn
@@ -40,8 +40,11 @@ docs: $(VENV)/.dev  ## build the documentation, offline, into build/docs/index.h
 	@rm -rf build/docs
 	$(RUN) sphinx -W -n --keep-going -q -d build/doctrees docs build/docs
 
-bench: $(VENV)/.dev  ## measure, and write the table in README.md
+bench: $(VENV)/.dev  ## measure everything: docs/benchmarks.md, docs/costs.md, tables of README.md, plots in build/
 	$(RUN) benchmarks
+
+bench-peers: $(VENV)/.dev .venv-peers/.made  ## other packages beside ours on the same stream, in the same run
+	$(RUN) benchmarks --only peers
 
 reproduce: $(VENV)/.dev  ## run the tables of the papers again, into docs/reproduction.md
 	$(RUN) benchmarks.reproduce
@@ -49,12 +52,17 @@ reproduce: $(VENV)/.dev  ## run the tables of the papers again, into docs/reprod
 results: $(VENV)/.dev  ## every model on every real stream, into docs/results.md
 	$(RUN) benchmarks.every_operator
 
-costs: $(VENV)/.dev  ## what an event costs by size, beside plain numpy, into docs/costs.md
-	$(RUN) benchmarks.costs
-
 clean:  ## remove what was built; the next target starts from nothing
 	rm -rf $(VENV) .venv-* build dist *.egg-info .coverage .*_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
+
+.venv-peers/.made: benchmarks/peers.txt | $(VENV)/.made
+	@$(PYTHON) -m venv --clear .venv-peers
+	@while read -r package; do \
+	    .venv-peers/bin/python -m pip install --quiet --quiet --disable-pip-version-check "$$package" \
+	    || echo "cannot be installed here, and will be skipped: $$package" >&2; done < $<
+	@command -v java >/dev/null || echo "there is no java: CapyMOA will be skipped" >&2
+	@touch $@
 
 $(VENV)/.made:
 	@command -v $(PYTHON) >/dev/null || { \

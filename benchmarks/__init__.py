@@ -1,5 +1,10 @@
-"""Measurements: nanoseconds an event by operator, whole replays beside River, start-up, memory.
+"""The suite of measurements: `python -m benchmarks` runs its parts, `suite.PARTS` lists them.
 
-`python -m benchmarks` prints the tables, writes them as JSON, and puts them into README.md.
-Everything runs on one core, and what is compared runs by turns in one process.
+What is compared runs by turns in one process, on one core, and BLAS has one thread: set here, as it
+is read when numpy is imported.
 """
+
+import os
+
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")

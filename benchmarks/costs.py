@@ -1,95 +1,223 @@
-"""`make costs`: what an event costs, by size, beside plain numpy; into docs/costs.md."""
+"""What an event costs by size, beside plain numpy; how that grows; how near it is to the machine.
+
+`python -m benchmarks.costs FAMILY ...` prints the rows of some families alone.
+"""
 
 import itertools
 import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
-from benchmarks import clock, families, pages, streams, tables
+from benchmarks import clock, families, rates, streams
 from benchmarks.families import Cost
+from benchmarks.figures import Line, Plot
+from benchmarks.tables import markdown, number
+from streamlearn.block import LABELLED, PREDICT, UNSCORED
 from streamlearn.operators._base import Regressor
 
-SECONDS = 0.5  # of a measurement
-ROUNDS = 3
+TITLE = "What an event costs"
 ABOUT = """\
-`make costs` writes this page: processor microseconds of one event, predict and learn, in blocks of
-200 rows on one core, after the first blocks; and of the same equations in plain numpy, row by row,
-in the same run, by turns. Medians. *Width* is that of the widest state matrix.
+Processor microseconds of one labelled event in blocks of 200 rows on one core, after the first
+blocks: the answer alone, what is learnt alone, and both in one walk; and of the same equations in
+plain numpy, row by row, in the same run, by turns. Medians. *Width* is that of the widest state
+matrix. *Flops* and *bytes* are by count of the specification's equations, not of what a kernel
+does: a symmetric matrix counts as one triangle, a number of the state that changes is read and
+written once. *Bound* is the least time in which this machine's own dgemm could do the flops, and
+its own copy, of what the state holds, move the bytes; *of it* is the share of the bound in what was
+measured."""
+SECONDS = 0.03  # of a measurement
+ROUNDS = 3
+MODES = {"predict": PREDICT, "learn": UNSCORED, "both": LABELLED}
+ABOVE = 128  # sizes from here on make an exponent, where a series has two of them
+SERIES = """\
+How costs grow: the exponent is the slope of log cost over log size by least squares, of sizes from
+128 on where a series has at least two of them, else of all; beside it that of the count of the
+specification's equations over the same sizes."""
 
-The second table says how costs grow: between two sizes of a series, by which factor the size, by
-which the microseconds, and the exponent that this makes: 1 is linear, 2 quadratic."""
+
+def measure(quick: bool) -> dict[str, Any]:
+    """Every size of every family; of each family the first where quick."""
+    clock.pin()
+    found = rates.measured(0.001 if quick else 0.15)
+    rows = []
+    for cost in chosen(set(), quick):
+        rows.append(row(cost, found, 0.0 if quick else SECONDS))
+        print(" | ".join(cells(rows[-1])), file=sys.stderr, flush=True)
+    return {"rows": rows, "rates": found.to_json()}
 
 
-def measured(cost: Cost) -> tuple[float, float | None]:
-    """Microseconds of one event: ours, and numpy's where the family has a twin."""
+def chosen(wanted: set[str], quick: bool = False) -> Iterator[Cost]:
+    """Sizes of all families, or of those that are named."""
+    for module in families.modules():
+        name = module.__name__.rpartition(".")[2]
+        if hasattr(module, "costs") and (not wanted or name in wanted):
+            yield from itertools.islice(module.costs(), 1 if quick else None)
+
+
+def row(cost: Cost, found: rates.Rates, seconds: float) -> dict[str, Any]:
+    """Figures of one size: microseconds, counts, and the bound that this machine sets."""
+    us = timed(cost, seconds)
+    bound = None
+    if cost.flops:
+        by_copy = cost.bytes / found.bytes_a_second(cost.bytes)
+        bound = max(cost.flops / found.dgemm, by_copy) / 1e3
+    return {
+        "operator": cost.operator,
+        "size": cost.size,
+        "width": cost.wide,
+        "grows": cost.grows,
+        "at": cost.at,
+        "flops": cost.flops,
+        "bytes": cost.bytes,
+        "spec": cost.spec,
+        "bound": bound,
+        **us,
+    }
+
+
+def timed(cost: Cost, seconds: float) -> dict[str, float | None]:
+    """Microseconds of one event by mode, and numpy's where the family has a twin."""
     operator = cost.make()
     classes = not isinstance(operator, Regressor)
     block = streams.block(200, cost.d, classes=classes, category=False, K=cost.classes)
     for _ in range(3):  # past kernels to load and first events
         operator.run(block)
-    few = max(5, min(200, 40_000 // cost.d))
+    few = max(5, min(200, 20_000 // cost.wide))
     X, y = np.ascontiguousarray(block.X[:few]), np.ascontiguousarray(block.y[:few])
-    contestants: dict[str, Callable[[], float]] = {
-        "ours": lambda: _per_event(lambda: operator.run(block), block.n)
-    }
+    goes = math.ceil(cost.period / block.n)  # blocks of one measurement
+    contestants: dict[str, Callable[[], float]] = {}
+    for name, bits in MODES.items():
+        rows = block.replace(mode=np.full(block.n, bits, np.uint8))
+        contestants[name] = lambda rows=rows: per_event(  # type: ignore[misc]
+            lambda: [operator.run(rows) for _ in range(goes)], goes * rows.n, seconds
+        )
     plain = cost.plain
     if plain is not None:
-        contestants["numpy"] = lambda: _per_event(lambda: plain(X, y), few)
-    found = clock.by_turns(contestants, ROUNDS)
-    return found["ours"][0], found["numpy"][0] if plain is not None else None
+        contestants["numpy"] = lambda: per_event(lambda: plain(X, y), few, seconds)
+    found = clock.by_turns(contestants, ROUNDS if seconds else 1)
+    return {name: found[name][0] if name in found else None for name in (*MODES, "numpy")}
 
 
-def growth(series: Sequence[tuple[Cost, float]]) -> list[tuple[str, ...]]:
-    """Cells of each step of a series: operator, what grows, from and to, both factors, exponent."""
-    rows: list[tuple[str, ...]] = []
-    for (a, was), (b, now) in itertools.pairwise(series):
-        if (a.operator, a.grows) != (b.operator, b.grows) or not a.grows:
-            continue
-        sizes = (a.wide, b.wide) if a.grows == "width" else (a.classes, b.classes)
-        more, dearer = sizes[1] / sizes[0], now / was
-        steps = (f"{sizes[0]} to {sizes[1]}", f"{more:.1f}", f"{dearer:.1f}")
-        rows.append((a.operator, a.grows, *steps, f"{math.log(dearer) / math.log(more):.2f}"))
-    return rows
-
-
-def _per_event(call: Callable[[], object], n: int) -> float:
+def per_event(call: Callable[[], object], n: int, seconds: float) -> float:
     """Microseconds of processor time, the median over calls; what else runs matters less to it."""
     taken: list[int] = []
-    end = time.perf_counter() + SECONDS
-    while len(taken) < 3 or time.perf_counter() < end:
+    end = time.perf_counter() + seconds
+    while not taken or time.perf_counter() < end:
         start = time.process_time_ns()
         call()
         taken.append(time.process_time_ns() - start)
     return statistics.median(taken) / n / 1e3
 
 
-def main() -> None:
-    """Measure what there is, or only the families that are named; write the page."""
-    wanted = set(sys.argv[1:])
-    clock.pin()
-    rows: list[tuple[str, ...]] = []
-    series: list[tuple[Cost, float]] = []
-    for module in families.modules():
-        name = module.__name__.rpartition(".")[2]
-        if not hasattr(module, "costs") or (wanted and name not in wanted):
+# -- what is shown ---------------------------------------------------------------------------------
+
+HEAD = ("operator", "size", "width", "predict", "learn", "both, us", "numpy, us", "times numpy",
+        "flops", "bytes", "bound, us", "of it")  # fmt: skip
+
+
+def main_table(rows: list[dict[str, Any]]) -> str:
+    """The main table."""
+    return markdown(HEAD, [cells(r) for r in rows])
+
+
+def cells(r: dict[str, Any]) -> tuple[str, ...]:
+    """A row of it."""
+    times = r["numpy"] / r["both"] if r["numpy"] else None
+    share = r["bound"] / r["both"] if r["bound"] else None
+    counts = (f"{r['flops']:,.0f}", f"{r['bytes']:,.0f}") if r["flops"] else ("", "")
+    return (
+        r["operator"], r["size"], str(r["width"]),
+        *(number(r[mode], ",.2f") for mode in MODES),
+        number(r["numpy"], ",.1f"), number(times, ",.1f"), *counts,
+        number(r["bound"], ",.3f"), number(share, ".0%"),
+    )  # fmt: skip
+
+
+def series(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Rows of one operator of which one thing grows, by operator and what grows."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for r in rows:
+        kind = "neighbours" if "neighbours" in r["size"] else ""
+        if r["grows"]:
+            name = f"{r['operator']}, {kind}" if kind else r["operator"]
+            found.setdefault((name, r["grows"]), []).append(r)
+    return {key: sorted(them, key=lambda r: float(r["at"])) for key, them in found.items()}
+
+
+def growth(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Cells of each series: sizes, exponent, that of the count, how far apart."""
+    out = []
+    for (name, grows), them in series(rows).items():
+        large = [r for r in them if r["at"] >= ABOVE]
+        used = large if len(large) > 1 else them
+        if len(used) < 2:
             continue
-        for cost in module.costs():
-            ours, plain = measured(cost)
-            series.append((cost, ours))
-            beside = ("", "") if plain is None else (f"{plain:,.1f}", f"{plain / ours:.1f}")
-            row = (cost.operator, cost.size, str(cost.wide), f"{ours:,.2f}", *beside)
-            print(" | ".join(row), flush=True)
-            rows.append(row)
-    head = ("operator", "size", "width", "us an event", "numpy, us", "times numpy")
-    more = ("operator", "what grows", "from, to", "times larger", "times dearer", "exponent")
-    grown = tables.markdown(more, growth(series))
-    print(grown)
-    if not wanted:
-        print(pages.write("costs", "Costs", ABOUT, [tables.markdown(head, rows), grown]))
+        ours = rates.exponent([(r["at"], r["both"]) for r in used])
+        counted = all(r["flops"] for r in used)
+        spec = rates.exponent([(r["at"], r["flops"]) for r in used]) if counted else None
+        sizes = f"{used[0]['at']:,} to {used[-1]['at']:,}"
+        apart = "" if spec is None else f"{round(ours - spec, 2) + 0.0:+.2f}"
+        shown = (f"{ours:.2f}", number(spec, ".2f"), apart)
+        out.append((name, grows, sizes, used[0]["spec"], *shown))
+    return out
+
+
+def tables(measured: dict[str, Any]) -> list[str]:
+    """Every size; then how costs grow."""
+    head = ("operator", "what grows", "from, to", "flops by count", "exponent", "of the count",
+            "apart")  # fmt: skip
+    rows = measured["rows"]
+    return [main_table(rows), SERIES, markdown(head, growth(rows))]
+
+
+def plots(measured: dict[str, Any]) -> list[Plot]:
+    """A figure for each kind of growth, and a roofline."""
+    rows = measured["rows"]
+    by_kind: dict[str, list[Line]] = {}
+    for (name, grows), them in series(rows).items():
+        points = [(float(r["at"]), float(r["both"])) for r in them]
+        by_kind.setdefault(grows, []).append(Line(name, points))
+        if all(r["flops"] for r in them):  # as its count grows, through its largest size
+            scale = them[-1]["both"] / them[-1]["flops"]
+            count = [(float(r["at"]), scale * r["flops"]) for r in them]
+            by_kind[grows].append(Line(f"{name}: as its count", count, dashed=True))
+    drawn = [
+        Plot(f"Cost by {kind}", kind, "us an event", lines, "Answered and learnt; dashed: as the "
+             "count of flops grows, through the largest size.")
+        for kind, lines in by_kind.items()
+    ]  # fmt: skip
+    return [*drawn, _roofline(rows, rates.Rates.from_json(measured["rates"]))]
+
+
+def _roofline(rows: list[dict[str, Any]], found: rates.Rates) -> Plot:
+    """Gflop/s over flops a byte, below what dgemm and copies of two sizes allow."""
+    each: dict[str, list[tuple[float, float]]] = {}
+    for r in rows:
+        if r["flops"]:
+            point = (r["flops"] / r["bytes"], r["flops"] / r["both"] / 1e3)
+            each.setdefault(r["operator"], []).append(point)
+    lines = [Line(name, points, dots=True) for name, points in each.items()]
+    xs = [x for points in each.values() for x, _ in points]
+    ends = np.geomspace(min(xs) / 2.0, max(xs) * 8.0, 30).tolist()
+    for kib in (min(found.copy), max(found.copy)):
+        roof = [(x, min(found.dgemm, x * found.copy[kib])) for x in ends]
+        lines.append(Line(f"dgemm, copies of {kib:,} KiB", roof, dashed=True))
+    about = "Each dot is an operator at one size; dashed: what dgemm and copies would allow."
+    return Plot("Roofline", "flops a byte, by count", "Gflop/s", lines, about)
+
+
+def main() -> None:
+    """Print the rows of the families that are named."""
+    clock.pin()
+    found = rates.measured()
+    rows = [row(cost, found, SECONDS) for cost in chosen(set(sys.argv[1:]))]
+    for text in tables({"rows": rows}):
+        print(text, end="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,7 @@
 """Marginal processor time of an event: a stream many times in a row less half as often.
 
-Start-up, imports, kernels, opening and summing up cancel. Electricity (45,312 rows, 8 features) is
-written 100 times and 50 times into one file each; every contestant runs in processes of its own, by
-turns, and says what processor time it has used at its end, of all its threads and of its main one.
-
-    python -m benchmarks.marginal [--times 100] [--rounds 3] [--vw PYTHON] [--json FILE]
-
-Ours: the command line's replay, with prediction, learning, normalisation and all metrics; once with
-the parts that the peers have too, once with the pipeline that the command line takes by itself (a
-detector of drift included). River's scaler and logistic regression get ready dicts, with accuracy
-and log loss; a tenth of the times is
-enough for it: each event is the same work.
-Vowpal Wabbit runs its own loop over its own text, named by `--vw`, a Python that has it.
+`python -m benchmarks --only marginal`; or with other numbers `python -m benchmarks.marginal
+[--times 100] [--rounds 3] [--vw PYTHON]`, a Python that has Vowpal Wabbit.
 """
 
 import argparse
@@ -28,9 +18,22 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from benchmarks import machine
+from benchmarks import peers
 from benchmarks.real import DATA, ROOT
+from benchmarks.tables import markdown
 
+TITLE = "The marginal event"
+ABOUT = """\
+Processor microseconds of one more event: electricity (45,312 rows, 8 features) written 100 times in
+a row less 50 times, so that start-up, imports, kernels, opening and summing up cancel; of the
+process with all its threads (median, least, most) and of its main thread. Each contestant runs in
+processes of its own, by turns. Ours is a whole replay with prediction, learning, normalisation and
+all metrics: the parts that the peers have too, and the pipeline that the command line takes by
+itself (a detector of drift included). River's scaler and logistic regression get ready dicts, with
+accuracy and log loss, a tenth of the times; Vowpal Wabbit runs its own loop over its own text,
+where `make bench-peers` has made its environment."""
+FULL, QUICK = (100, 1), (2, 1)  # times, rounds
+RIVER = "River, ready dicts: StandardScaler, LogisticRegression"
 TARGET = "class"
 _TOLD = "\nimport json, time\nprint(json.dumps([time.process_time(), time.thread_time()]))\n"
 _PLAIN = """
@@ -84,7 +87,31 @@ class _Contestant(NamedTuple):
     events: int
 
 
-def measure(times: int, rounds: int, vw: str | None, source: Path | None = None) -> list[Marginal]:
+def measure(quick: bool) -> list[dict[str, Any]]:
+    """All contestants; Vowpal Wabbit where there is an environment of the peers."""
+    vw = peers.python()
+    found = marginals(*(QUICK if quick else FULL), vw if Path(vw).exists() else None)
+    return [one._asdict() for one in found]
+
+
+def tables(found: list[dict[str, Any]]) -> list[str]:
+    """One table."""
+    river = next(f["process_us"] for f in found if f["name"] == RIVER)
+    head = ("contestant", "process, us", "least", "most", "main thread, us", "times River")
+    keys = ("process_us", "least", "most", "thread_us")
+    return [markdown(head, [
+        (f["name"], *(f"{f[k]:.3f}" for k in keys), f"{river / f['process_us']:.1f}") for f in found
+    ])]  # fmt: skip
+
+
+def summary(found: list[dict[str, Any]]) -> list[str]:
+    """For README.md."""
+    return [ABOUT, *tables(found)]
+
+
+def marginals(
+    times: int, rounds: int, vw: str | None, source: Path | None = None
+) -> list[Marginal]:
     """All contestants, by turns. times: how often in a row, an even number."""
     data = parquet.read_table(DATA / "electricity.parquet" if source is None else source)
     with tempfile.TemporaryDirectory() as folder:
@@ -147,7 +174,7 @@ def _entered(data: pa.Table, folder: Path, times: int, vw: str | None) -> Iterat
     turns = max(times // 10, 2)
     often = [[*_python(_RIVER), str(single), str(n)] for n in (turns, turns // 2)]
     between = data.num_rows * (turns - turns // 2)
-    yield _Contestant("River, ready dicts: StandardScaler, LogisticRegression", *often, between)
+    yield _Contestant(RIVER, *often, between)
     if vw is not None:
         code = [vw, "-c", _VW + _TOLD]
         yield _Contestant("Vowpal Wabbit, its own text", *pair(code, "vw"), events)
@@ -198,21 +225,14 @@ _NAMES = {"parquet": "Parquet", "csv": "CSV", "jsonl": "JSON Lines"}
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.marginal", description=__doc__)
     parser.add_argument("--times", type=int, default=100, help="how often in a row, even")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--vw", help="a Python that has vowpalwabbit")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
     asked = parser.parse_args()
-    about, found = machine.describe(), measure(asked.times, asked.rounds, asked.vw)
-    print(about["cpu"], about["date"])
-    for one in found:
-        print(f"{one.name:58} {one.process_us:6.3f} ({one.least:.3f} to {one.most:.3f}) us,"
-              f" main thread {one.thread_us:.3f}")  # fmt: skip
-    if asked.json is not None:
-        figures = [one._asdict() for one in found]
-        asked.json.write_text(json.dumps({"machine": about, "figures": figures}, indent=2) + "\n")
+    found = marginals(asked.times, asked.rounds, asked.vw)
+    print(*tables([one._asdict() for one in found]))
 
 
 if __name__ == "__main__":

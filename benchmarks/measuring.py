@@ -1,19 +1,29 @@
 """What measuring costs: evaluation by itself, and whole replays with all that may be asked for."""
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from pyarrow import parquet
 
 from benchmarks import clock, streams
+from benchmarks.tables import markdown
 from benchmarks.whole_replays import pipeline
 from streamlearn import compare, replay
 from streamlearn.block import LEARN, SCORED, Block, Columns
 from streamlearn.evaluation import Evaluation
 
+TITLE = "What measuring costs"
+ABOUT = """\
+On a binary stream with probabilities: CPU nanoseconds an event, median, least and most. Evaluation
+by itself in blocks of 1,000 events; whole calls on a Parquet file (Normalizer, KalmanClassifier,
+ADWIN) by turns, with opening the file, summing up and writing the report, which takes the same time
+however long the stream is."""
+FULL, QUICK = (300_000, 3, 0.2), (600, 1, 0.0)  # rows, rounds, seconds of each case
 ROWS = 1000
 DELAYS = (1, 100, 5000)
 GROUPS = 4
@@ -29,7 +39,26 @@ class Case(NamedTuple):
     most: float
 
 
-def measure(stream: Path, n: int, rounds: int, seconds: float) -> Iterator[Case]:
+def measure(quick: bool) -> list[dict[str, Any]]:
+    """Cases of a run on a stream of its own."""
+    clock.pin()
+    n, rounds, seconds = QUICK if quick else FULL
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "stream.parquet"
+        parquet.write_table(streams.table(n), path)
+        return [case._asdict() for case in cases(path, n, rounds, seconds)]
+
+
+def tables(found: list[dict[str, Any]]) -> list[str]:
+    """One table."""
+    rows = [
+        (c["what"], f"{c['rows']:,}", *(f"{c[k]:,.0f}" for k in ("ns_per_event", "least", "most")))
+        for c in found
+    ]
+    return [markdown(("what", "events", "ns an event", "least", "most"), rows)]
+
+
+def cases(stream: Path, n: int, rounds: int, seconds: float) -> Iterator[Case]:
     """All cases of evaluation, and by turns replays of n rows of a Parquet file."""
     for what, update in _evaluations():
         update()

@@ -7,8 +7,18 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pyarrow import csv, parquet
+
+from benchmarks import clock, streams
+from benchmarks.tables import markdown
+
+TITLE = "Start-up and memory"
+ABOUT = """\
+Wall seconds from starting Python to the end of the process; cold means that no kernel is in the
+cache. *Imports alone* is what the first prediction imports, without predicting."""
+IMPORTS = "from streamlearn import ADWIN, KalmanClassifier, Normalizer, Pipeline"
 FIRST_PREDICTION = """
 from streamlearn import ADWIN, KalmanClassifier, Normalizer, Pipeline
 pipe = Pipeline(Normalizer(), KalmanClassifier(), ADWIN())
@@ -38,11 +48,42 @@ class Start(NamedTuple):
     cold: bool
 
 
+def measure(quick: bool) -> dict[str, Any]:
+    """Starts, and peaks of replays of a stream of its own."""
+    clock.pin()
+    events = (1_000, 2_000) if quick else (100_000, 1_000_000)
+    with tempfile.TemporaryDirectory() as folder:
+        text, columns = Path(folder) / "stream.csv", Path(folder) / "stream.parquet"
+        data = streams.table(max(events))
+        csv.write_csv(data.slice(0, 1_000), text)
+        parquet.write_table(data, columns)
+        found = starts(text, 1 if quick else 5, not quick)
+        peaks = peak_megabytes(columns, events)
+    return {"starts": [start._asdict() for start in found], "peak_megabytes": peaks}
+
+
+def tables(found: dict[str, Any]) -> list[str]:
+    """Starts as a table, memory as a line."""
+    rows = [
+        (f["what"], "cold" if f["cold"] else "warm", f"{f['seconds']:.2f}") for f in found["starts"]
+    ]
+    peaks = found["peak_megabytes"].items()
+    shown = "; ".join(f"{mb:.0f} MB after {int(n):,} events" for n, mb in peaks)
+    memory = f"Peak memory of a Parquet replay, imports included: {shown}."
+    return [markdown(("start-up", "kernels", "seconds"), rows), memory]
+
+
+def summary(found: dict[str, Any]) -> list[str]:
+    """For README.md."""
+    return [ABOUT, *tables(found)]
+
+
 def starts(stream: Path, rounds: int, cold: bool) -> list[Start]:
     """Medians over processes, kernels in the cache; and once with an empty cache where asked."""
     replay = ["-m", "streamlearn", "replay", str(stream), "--target", "y", "--limit", "10"]
     commands = {
         "streamlearn --help": ["-m", "streamlearn", "--help"],
+        "imports alone": ["-c", IMPORTS],
         "first prediction in Python": ["-c", FIRST_PREDICTION],
         "replay of 10 events": replay,
     }
@@ -52,7 +93,7 @@ def starts(stream: Path, rounds: int, cold: bool) -> list[Start]:
         seconds = median(_seconds(command) for _ in range(rounds))
         found.append(Start(what, seconds, cold=False))
     if cold:
-        found += [_cold(what, command) for what, command in list(commands.items())[1:]]
+        found += [_cold(what, command) for what, command in list(commands.items())[2:]]
     return found
 
 

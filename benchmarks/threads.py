@@ -1,20 +1,22 @@
-"""Ten members in threads against the same ten one after the other, by turns: wall clock.
-
-    python -m benchmarks.threads
-
-Needs two free cores: on a busy machine it measures the others.
-"""
+"""Ten members in threads against the same ten one after the other, by turns: wall clock."""
 
 import time
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
-from benchmarks import machine, streams
+from benchmarks import streams
+from benchmarks.tables import markdown
 from streamlearn import KalmanClassifier
 from streamlearn.operators import OnlineBaggingClassifier, _threads
 
+TITLE = "Members in threads"
+ABOUT = """\
+A block through a bag of ten Kalman classifiers, members one after the other and in as many threads
+as there are cores, by turns: milliseconds by the clock, medians, and the median of their ratio
+round by round. The bits are the same. On a busy machine it measures the others."""
 MEMBERS = 10
+CASES = ((8, 256), (8, 1024), (8, 4096), (32, 1024), (100, 1024))  # features, rows of a block
 
 
 class Case(NamedTuple):
@@ -27,7 +29,22 @@ class Case(NamedTuple):
     times_faster: float
 
 
-def measure(d: int, rows: int, rounds: int) -> Case:
+def measure(quick: bool) -> dict[str, Any]:
+    """Cores, and a row a case."""
+    cases = [case(d, rows, 1 if quick else 40) for d, rows in (CASES[:1] if quick else CASES)]
+    return {"cores": _threads.cores(), "cases": [one._asdict() for one in cases]}
+
+
+def tables(found: dict[str, Any]) -> list[str]:
+    """One table."""
+    head = ("features, rows of a block", "one thread, ms", f"{found['cores']} threads, ms", "times")
+    return [markdown(head, [
+        (f"{c['d']}, {c['rows']:,}", f"{c['one_thread_ms']:.2f}", f"{c['threads_ms']:.2f}",
+         f"{c['times_faster']:.2f}") for c in found["cases"]
+    ])]  # fmt: skip
+
+
+def case(d: int, rows: int, rounds: int) -> Case:
     """A bag of Kalman classifiers on blocks of so many rows."""
     block = streams.block(rows, d, classes=True, category=False)
     bags = [OnlineBaggingClassifier(KalmanClassifier(), n=MEMBERS) for _ in range(2)]
@@ -42,17 +59,3 @@ def measure(d: int, rows: int, rounds: int) -> Case:
     alone, together = zip(*taken[3:], strict=True)  # kernels are loaded, costs are known
     ratio = median(a / b for a, b in zip(alone, together, strict=True))
     return Case(d, rows, median(alone), median(together), ratio)
-
-
-def main() -> None:
-    """Measure and print."""
-    about = machine.describe()
-    print(f"{about['cpu']}, {_threads.cores()} cores, {about['date']}: {MEMBERS} members")
-    for d, rows in ((8, 256), (8, 1024), (8, 4096), (32, 1024), (100, 1024)):
-        case = measure(d, rows, 40)
-        print(f"d = {d:3}, {rows:5} rows: {case.one_thread_ms:7.2f} ms in one thread,"
-              f" {case.threads_ms:7.2f} in threads, {case.times_faster:.2f} times")  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()

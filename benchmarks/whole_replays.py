@@ -1,5 +1,6 @@
 """Whole replays, from file to metrics, beside River on the same events in the same run."""
 
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,15 @@ import pyarrow as pa
 from river import drift, linear_model, metrics, preprocessing, tree
 
 from benchmarks import clock, streams
+from benchmarks.tables import markdown
 from streamlearn import ADWIN, KalmanClassifier, Normalizer, Pipeline, Result, replay
-from streamlearn.evaluation import Evaluation
+
+TITLE = "Whole replays"
+ABOUT = """\
+From opening the file to the last metric, 8 numbers and a boolean target: events a second by the
+clock, median, least and most of rounds by turns on one core. River gets its events as ready dicts,
+without decoding; accuracy is on the rows that River saw."""
+FULL, QUICK = (1_000_000, 300_000, 20_000, 5), (4_000, 1_000, 300, 1)  # as of `figures`
 
 REFERENCE = "River: StandardScaler, LogisticRegression"
 
@@ -46,7 +54,36 @@ def pipeline() -> Pipeline:
     return Pipeline(Normalizer(), KalmanClassifier(), ADWIN())
 
 
-def measure(folder: Path, n: int, n_text: int, n_river: int, rounds: int) -> list[Figure]:
+def measure(quick: bool) -> list[dict[str, Any]]:
+    """Figures of a run in a folder of its own."""
+    clock.pin()
+    with tempfile.TemporaryDirectory() as folder:
+        found = figures(Path(folder), *(QUICK if quick else FULL))
+    return [figure._asdict() for figure in found]
+
+
+def tables(found: list[dict[str, Any]]) -> list[str]:
+    """One table."""
+    head = ("replay", "rows", "events/s", "least", "most", "times River", "accuracy (head)")
+    rows = [
+        (
+            f["name"],
+            f"{f['rows']:,}",
+            *(f"{f[k]:,.0f}" for k in ("events_per_second", "least", "most")),
+            f"{f['times_river']:.1f}",
+            f"{f['accuracy']:.3f}",
+        )
+        for f in found
+    ]
+    return [markdown(head, rows)]
+
+
+def summary(found: list[dict[str, Any]]) -> list[str]:
+    """For README.md."""
+    return [ABOUT, *tables(found)]
+
+
+def figures(folder: Path, n: int, n_text: int, n_river: int, rounds: int) -> list[Figure]:
     """n rows of Parquet, n_text of CSV and JSON Lines, n_river as dicts through River, by turns."""
     data = streams.table(n)
     paths = streams.write(data, folder, n_text)
@@ -82,21 +119,6 @@ def _default(path: Path, n: int, head: int) -> Contestant:
 
 def _accuracy(result: Result) -> float:
     return result.metrics["accuracy"] or 0.0
-
-
-def one_event(seconds: float) -> dict[str, float]:
-    """Microseconds of a block of one event, through the pipeline alone and with evaluation."""
-    pipe, block = pipeline(), streams.block(1000, streams.N_FEATURES, classes=True, category=False)
-    measured = Evaluation("classification", block.labels)
-    measured.update(block, pipe.run(block))
-    event = block.rows(0, 1)
-    alone = clock.repeated(lambda: pipe.run(event), seconds, at_least=100)
-    both = clock.repeated(lambda: measured.update(event, pipe.run(event)), seconds, at_least=100)
-    return {
-        f"{name}_us_{label}": clock.percentile(taken, share) / 1e3
-        for name, taken in (("pipeline", alone), ("with_evaluation", both))
-        for label, share in (("p50", 0.5), ("p99", 0.99))
-    }
 
 
 # -- River -----------------------------------------------------------------------------------------

@@ -1,12 +1,32 @@
-"""The benchmarks' own machinery: tables, marks, medians; and one operator measured for real."""
+"""The benchmarks' own machinery: tables, medians, pages; and some parts measured for real."""
 
+import json
+import math
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from benchmarks import clock, costs, marginal, measuring, per_operator, streams, tables
-from benchmarks.families import Cost
+from benchmarks import (
+    allocations,
+    clock,
+    costs,
+    figures,
+    latency,
+    machine,
+    marginal,
+    measuring,
+    pages,
+    peers,
+    per_operator,
+    rates,
+    streams,
+    suite,
+    tables,
+)
+from benchmarks.families import Cost, triangle
 from streamlearn import operators
 from streamlearn.connectors import as_source
 
@@ -75,8 +95,10 @@ def test_every_operator_is_built_and_given_a_block_it_takes() -> None:
 def test_an_operator_is_measured() -> None:
     found = per_operator.figure("MeanRegressor", 8, seconds=0.0)
     assert (found.operator, found.d) == ("MeanRegressor", 8)
-    assert 0 < found.one_event_us_p50 <= found.one_event_us_p99
-    assert found.ns_per_event > 0
+    assert 0 < found.p50_us <= found.p99_us <= found.p999_us
+    assert min(found.predict_ns, found.learn_ns, found.both_ns, found.state_bytes) > 0
+    (table,) = per_operator.tables([found._asdict()])
+    assert table.splitlines()[2].startswith("| MeanRegressor ")
 
 
 @pytest.mark.jit
@@ -84,13 +106,13 @@ def test_an_operator_is_measured() -> None:
 def test_the_evaluation_is_measured(groups: int, name: str) -> None:
     found = per_operator.evaluation_figure(groups, 8, seconds=0.0)
     assert (found.operator, found.d) == (name, 8)
-    assert found.ns_per_event > 0
+    assert found.both_ns > 0
 
 
 @pytest.mark.jit
 def test_what_measuring_costs_is_a_row_per_case(tmp_path: Path) -> None:
     paths = streams.write(streams.table(600), tmp_path, 10)
-    cases = list(measuring.measure(paths["Parquet"], 600, rounds=1, seconds=0.0))
+    cases = list(measuring.cases(paths["Parquet"], 600, rounds=1, seconds=0.0))
     names = [case.what for case in cases]
     assert len(set(names)) == len(cases) == 10
     assert {"replay, report", "comparison of three", "replay, labels 100 rows late"} <= set(names)
@@ -98,20 +120,132 @@ def test_what_measuring_costs_is_a_row_per_case(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").exists()
 
 
-def test_growth_is_told_within_a_series_alone() -> None:
-    made = Cost("A", "", operators.MeanRegressor, None, 8, 10, grows="width")
-    series = [
-        (made, 1.0),
-        (made._replace(wide=100), 100.0),
-        (made._replace(classes=10, grows="classes"), 3.0),
-        (made._replace(classes=50, grows="classes"), 15.0),
-        (made._replace(operator="B", grows=""), 7.0),
-        (made._replace(operator="B", grows=""), 8.0),
+def rows_of(grows: str, exponent: float, *at: int, **more: Any) -> list[dict[str, Any]]:
+    """Figures of a series whose cost and count have a known exponent."""
+    return [
+        {"operator": "A", "size": "", "grows": grows, "at": x, "both": float(x) ** exponent,
+         "flops": 3.0 * x * x, "bytes": 8.0 * x, "spec": "3 D^2", "width": x, "numpy": None,
+         "predict": 1.0, "learn": 1.0, "bound": 1.0} | more for x in at
+    ]  # fmt: skip
+
+
+def test_growth_is_fitted_above_128_and_beside_the_count() -> None:
+    """Small sizes are left out where there are two large ones."""
+    small = rows_of("width", 0.0, 4, 8)
+    rows = [*small, *rows_of("width", 2.0, 128, 256, 1024), *rows_of("classes", 1.0, 2, 10, 50)]
+    assert costs.growth(rows) == [
+        ("A", "width", "128 to 1,024", "3 D^2", "2.00", "2.00", "+0.00"),
+        ("A", "classes", "2 to 50", "3 D^2", "1.00", "2.00", "-1.00"),
     ]
-    assert costs.growth(series) == [
-        ("A", "width", "10 to 100", "10.0", "100.0", "2.00"),
-        ("A", "classes", "10 to 50", "5.0", "5.0", "1.00"),
-    ]
+    assert costs.growth(rows_of("width", 1.0, 256)) == []
+
+
+def test_the_bound_is_the_dearer_of_flops_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "timed", lambda cost, seconds: {"both": 4.0})
+    found = rates.Rates(10.0, {1: 100.0, 1000: 5.0})
+    cost = Cost("A", "", operators.MeanRegressor, None, 8, 10, flops=2e4, bytes=500.0)
+    assert costs.row(cost, found, 0.0)["bound"] == 2.0  # us: 20,000 flops at 10 a nanosecond
+    assert costs.row(cost._replace(bytes=5e4), found, 0.0)["bound"] == 10.0  # beyond the cache
+    assert costs.row(cost._replace(flops=0.0), found, 0.0)["bound"] is None
+    assert rates.Rates.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_counts_of_a_head_are_those_of_its_loops() -> None:
+    """Counted one by one: the product, the triangle with its diagonal, K rows of weights."""
+    D, K = 7, 3
+    product = sum(2 for _ in range(D) for _ in range(D))
+    below = sum(2 for i in range(D) for _ in range(i))
+    weights = sum(4 for _ in range(K) for _ in range(D))
+    counts = triangle(D, K)
+    assert counts["flops"] == product + below + D + weights
+    assert counts["bytes"] == 16 * (D * (D + 1) // 2 + K * D)
+
+
+def test_an_exponent_is_a_slope() -> None:
+    assert rates.exponent([(x, 5.0 * x**1.5) for x in (2, 30, 400)]) == pytest.approx(1.5)
+    assert math.isnan(rates.exponent([(2.0, 1.0), (2.0, 3.0)]))
+
+
+@pytest.mark.jit
+def test_kernels_allocate_nothing_by_the_event() -> None:
+    """In a process of its own; `make bench` looks at all operators."""
+    found = allocations.measure(quick=True)
+    assert {one["operator"]: allocations.by_event(one) for one in found} == {
+        "Normalizer": 0.0, "KalmanRegressor": 0.0, "ADWIN": 0.0
+    }  # fmt: skip
+    assert all(one["twice"][1] > 0 for one in found)  # calls were seen
+
+
+@pytest.mark.soak
+def test_no_kernel_of_any_operator_allocates_by_the_event() -> None:
+    found = allocations.measure(quick=False)
+    assert len(found) == len(per_operator.measurable())
+    assert [one["operator"] for one in found if allocations.by_event(one)] == []
+
+
+def test_an_allocation_by_the_event_is_told() -> None:
+    found = [{"operator": "A", "rows": 400, "once": [400, 1], "twice": [800, 1]},
+             {"operator": "B", "rows": 400, "once": [1, 1], "twice": [1, 2]}]  # fmt: skip
+    assert [allocations.by_event(one) for one in found] == [1.0, 0.0]
+    assert allocations.tables(found)[0] == "Of 2 operators, 1 allocate by the event: A."
+
+
+def test_other_packages_that_are_missing_are_skipped_with_the_reason() -> None:
+    gone = FileNotFoundError(2, "No such file or directory", "python")
+    assert "`make bench-peers`" in peers.reason(gone)
+    no_java = subprocess.CalledProcessError(1, "x", stderr="Traceback ...\nNo JVM shared library.")
+    assert peers.reason(no_java) == "No JVM shared library"
+    shown = peers.tables({"rows": [], "skipped": {"CapyMOA: NaiveBayes": "No JVM"}})
+    assert shown[-1] == "Skipped: CapyMOA: NaiveBayes: No JVM."
+
+
+# -- the pages -------------------------------------------------------------------------------------
+
+
+def a_run() -> dict[str, Any]:
+    """What the suite keeps, of two parts."""
+    about = machine.describe() | {"rates": rates.Rates(10.0, {32: 50.0}).to_json(), "quick": False}
+    lone = {"what": "a pipeline", "p50": 1.0, "p99": 2.0, "p99.9": 3.0, "calls": 20_000}
+    rows = rows_of("width", 2.0, 128, 256)
+    measured = {"rows": rows, "rates": about["rates"]}
+    return {"latency": {"machine": about, "measured": [lone]},
+            "costs": {"machine": about, "measured": measured}}  # fmt: skip
+
+
+def test_pages_are_made_of_what_was_kept(tmp_path: Path) -> None:
+    readme, store = tmp_path / "README.md", tmp_path / "kept.json"
+    readme.write_text(f"{tables.BEGIN}\n{tables.END}\n")
+    suite.keep(a_run(), store)
+    for path in pages.write_all(suite.load(store), tmp_path, readme):
+        assert machine.describe()["cpu"] in path.read_text("utf-8")
+    shown = (tmp_path / "benchmarks.md").read_text("utf-8")
+    assert f"## {latency.TITLE}" in shown
+    assert "| a pipeline " in shown
+    assert "dgemm 10.0 Gflop/s" in shown
+    assert "| a pipeline " in readme.read_text("utf-8")
+
+
+def test_pages_of_the_documentation_are_those_of_the_figures_kept(tmp_path: Path) -> None:
+    """They are generated: `python -m benchmarks --pages` writes them anew."""
+    if not suite.STORE.exists():
+        pytest.skip("nothing has been measured yet")
+    readme = tmp_path / "README.md"
+    readme.write_text((pages.ROOT / "README.md").read_text("utf-8"), "utf-8")
+    for path in pages.write_all(suite.load(), tmp_path, readme):
+        kept = pages.ROOT / "README.md" if path == readme else pages.DOCS / path.name
+        assert path.read_text("utf-8") == kept.read_text("utf-8"), path.name
+
+
+def test_the_page_with_plots_draws_each_series_and_a_roofline() -> None:
+    text = figures.html(a_run())
+    for said in ("Cost by width", "Roofline", "A: as its count", "dgemm, copies of 32 KiB"):
+        assert said in text
+    assert text.count('class="plot"') == 2
+
+
+def test_figures_are_kept_with_few_digits_and_without_nan() -> None:
+    kept = suite.rounded({"a": (1.23456789, math.nan), 3: [True, 5, "x"]})
+    assert kept == {"a": [1.2346, None], "3": [True, 5, "x"]}
 
 
 @pytest.mark.parametrize("K", [2, 5])

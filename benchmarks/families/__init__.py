@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from streamlearn.block import F8
 from streamlearn.operators._base import Operator
@@ -22,6 +22,11 @@ class Cost(NamedTuple):
     plain(X, y): predicts and learns the rows (n, d), (n,) one by one, as `make()` does in `run`.
     wide: rows of the widest state matrix, which says what is asked of the ratio.
     classes: of a classifier. grows: what grows from one size to the next, if they are a series.
+    many: components, experts, hyperplanes, nodes: what grows when neither of the others does.
+    flops, bytes: of one event, answered and learnt, by count of the specification's equations: a
+    symmetric matrix counts as one triangle, each number of the state that changes is read and
+    written once, the others are read once; 0 where nobody has counted. spec: the same in letters.
+    period: rows after which what is done seldom has been done once.
     """
 
     operator: str
@@ -31,7 +36,24 @@ class Cost(NamedTuple):
     d: int
     wide: int
     classes: int = 2
-    grows: str = ""  # "width" or "classes"
+    grows: str = ""  # "width", "classes", or what `many` is
+    many: int = 0
+    flops: float = 0.0
+    bytes: float = 0.0
+    spec: str = ""
+    period: int = 1
+
+    @property
+    def at(self) -> int:
+        """Where it stands in its series."""
+        return {"width": self.wide, "classes": self.classes}.get(self.grows, self.many)
+
+
+def triangle(D: int, K: int, heads: int = 1) -> dict[str, Any]:
+    """Counts of heads that share nothing: P f (2 D^2), a triangle of P - u u' / s (D^2), and for
+    each of K outputs m'f and m + k e (4 D)."""
+    flops = heads * (3.0 * D * D + 4.0 * K * D)
+    return {"flops": flops, "bytes": 8.0 * heads * D * (D + 1) + 16.0 * heads * K * D}
 
 
 class Table(NamedTuple):

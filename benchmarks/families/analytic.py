@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.families import Cost
+from benchmarks.families import Cost, triangle
 from streamlearn.block import F8
 from streamlearn.operators import AnalyticClassifier
 
@@ -56,12 +56,17 @@ class Plain:
 
 
 def costs() -> Iterator[Cost]:
-    """Widths of the issue, and many classes."""
-    for d, K, grows in (
-        (8, 2, "width"), (54, 2, "width"), (120, 2, "width"), (500, 2, "width"),
-        (54, 10, "classes"), (54, 50, "classes"),
-    ):  # fmt: skip
+    """Widths of the issue, and many classes.
+
+    By count, the ridge is given back by two inverses, D^3 each, every `period` rows.
+    """
+    widths = [(d, 2, "width") for d in (8, 54, 128, 256, 500, 1000)]
+    for d, K, grows in (*widths, (54, 10, "classes"), (54, 50, "classes"), (54, 200, "classes")):
         size = f"d = {d}" + (f", {K} classes" if K > 2 else "")
+        D, twin = 1 + d, Plain(d, K).walk
+        period, counts = max(200, D), triangle(D, K)
+        counts["flops"] += 2.0 * D**3 / period
         yield Cost(
-            "AnalyticClassifier", size, AnalyticClassifier, Plain(d, K).walk, d, 1 + d, K, grows
-        )
+            "AnalyticClassifier", size, AnalyticClassifier, twin, d, D, K, grows,
+            spec="3 D^2 + 2 D^3 / max(200, D) + 4 K D", period=period, **counts,
+        )  # fmt: skip

@@ -60,7 +60,7 @@ class Says(Regressor):
 
 def costs() -> Iterator[Cost]:
     """The mixing alone, by experts: members that cost next to nothing."""
-    for J in (2, 8, 32):
+    for J in (2, 8, 32, 128):
         yield Cost(
             operator="ExpertMixtureClassifier",
             size=f"{J} free experts",
@@ -68,6 +68,11 @@ def costs() -> Iterator[Cost]:
             plain=partial(plain, J=J),
             d=J,
             wide=J,
+            grows="experts",
+            many=J,
+            flops=14.0 * J,  # of two classes: mixing 4, losses 3, weights 7
+            bytes=64.0 * J,
+            spec="14 J",
         )
 
 

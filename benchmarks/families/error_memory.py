@@ -136,24 +136,30 @@ class PlainRing(Plain):
 
 def costs() -> Iterator[Cost]:
     """Around a model that costs next to nothing, so that the memory is what is measured."""
-    for d in (8, 54, 500):
-        for K in (10, 70):
-            size = f"d = {d}, K = {K}, L = 8"
-            yield Cost("ErrorMemory", size, _sketch(K), _plain_sketch(d, K), d, d)
-    for C in (3, 10, 50):
+    by_d = [(d, 10, 2, "width") for d in (8, 54, 128, 256, 500, 1000)]
+    by_K = [(54, K, 2, "arrays") for K in (10, 30, 70, 150)]
+    by_classes = [(54, 10, C, "classes") for C in (3, 10, 50, 200)]
+    for d, K, C, grows in (*by_d, *by_K, *by_classes):
         yield Cost(
             operator="ErrorMemory",
-            size=f"d = 54, K = 10, L = 8, {C} classes",
-            make=_sketch(10),
-            plain=_plain_sketch(54, 10, C),
-            d=54,
-            wide=54,
+            size=f"d = {d}, K = {K}, L = 8" + (f", {C} classes" if C > 2 else ""),
+            make=_sketch(K),
+            plain=_plain_sketch(d, K, C),
+            d=d,
+            wide=d,
             classes=C,
-            grows="classes",
+            grows=grows,
+            many=K,
+            flops=2.0 * K * 8 * d + 4.0 * K * C,
+            bytes=8.0 * K * 8 * d + 24.0 * K * C,
+            spec="2 K L d + 4 K C",
         )
-    for d in (8, 54, 500):
+    for d in (8, 54, 128, 256, 500):
         size = f"neighbours, d = {d}, S = 1000"
-        yield Cost("ErrorMemory", size, _ring, _plain_ring(d), d, d)
+        yield Cost(
+            "ErrorMemory", size, _ring, _plain_ring(d), d, d, grows="width",
+            flops=3_000.0 * d, bytes=8_000.0 * d, spec="3 S d",
+        )  # fmt: skip
 
 
 def _sketch(K: int) -> Callable[[], ErrorMemoryClassifier]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.families import Cost, Table
+from benchmarks.families import Cost, Table, triangle
 from streamlearn.block import F8, SCORED
 from streamlearn.forecasting import LAST, MODEL, SEASONAL, Forecast, evaluate, read_series
 from streamlearn.operators.forecaster import NETWORKS, OnlineForecaster
@@ -143,13 +143,13 @@ def _leak(P: F8, B: F8, c: float, i: int) -> None:
 
 def costs() -> Iterator[Cost]:
     """By channels, horizon and look back; `wide` is the larger of both matrices."""
-    for M, H, L, C in (
-        (1, 1, 15, 11),
-        (8, 1, 15, 0),
-        (8, 1, 60, 11),
-        (8, 24, 60, 11),
-        (54, 1, 60, 1),
-    ):
+    for M, H, L, C, grows in (
+        (1, 1, 15, 11, ""), (8, 1, 15, 0, ""), (8, 1, 60, 11, ""), (8, 24, 60, 11, ""),
+        (54, 1, 60, 1, ""), *((8, 1, L, 0, "lags") for L in (30, 60, 127, 255, 500)),
+    ):  # fmt: skip
+        own, cross = triangle(L + 1, M * H, heads=M), triangle(1 + M * (C + 1), M * H)
+        own["flops"] -= 4.0 * (M - 1) * M * H * (L + 1)  # a channel's rows have H outputs alone
+        own["bytes"] = triangle(L + 1, M * H)["bytes"]  # one matrix for all channels
         yield Cost(
             "OnlineForecaster",
             f"{M} channels, {H} ahead, {L} lags, {C} cross lags",
@@ -157,6 +157,11 @@ def costs() -> Iterator[Cost]:
             lambda X, _, M=M, H=H, L=L, C=C: _plainly(X, M, H, L, C),  # type: ignore[misc]
             M,
             max(L + 1, 1 + M * (C + 1)),
+            grows=grows,
+            many=L + 1,
+            flops=own["flops"] + cross["flops"],
+            bytes=own["bytes"] + cross["bytes"],
+            spec="M (3 D1^2 + 4 H D1) + 3 D2^2 + 4 M H D2",
         )
 
 

@@ -21,13 +21,16 @@ CANDIDATES: dict[str, dict[str, list[Any]]] = {
     },
     "HedgeMLPRegressor": {"eta": [0.003, 0.01, 0.03, 0.1], "layers": [2, 3, 6]},
 }
-SIZES = [(8, 1, 8), (8, 6, 8), (8, 6, 32), (54, 6, 32), (500, 6, 32), (54, 6, 100)]
+SIZES = [  # features, layers, units, what grows
+    (8, 1, 8, ""), (8, 6, 8, ""), (8, 6, 32, ""), (54, 6, 32, ""), (500, 6, 32, ""),
+    *((54, 6, h, "units") for h in (50, 100, 200, 400)),
+]  # fmt: skip
 CLASSES = (3, 10, 50)
 
 
 def costs() -> Iterator[Cost]:
     """By features, layers and units, and by classes."""
-    for d, layers, hidden in SIZES:
+    for d, layers, hidden, grows in SIZES:
         yield Cost(
             operator="HedgeMLPClassifier",
             size=f"d = {d}, {layers} x {hidden}",
@@ -35,6 +38,9 @@ def costs() -> Iterator[Cost]:
             plain=partial(plain, layers=layers, hidden=hidden),
             d=d,
             wide=hidden,
+            grows=grows,
+            many=hidden,
+            **_counts(d, layers, hidden, 2),
         )
     for K in CLASSES:
         yield Cost(
@@ -46,7 +52,18 @@ def costs() -> Iterator[Cost]:
             wide=32,
             classes=K,
             grows="classes",
+            **_counts(54, 6, 32, K),
         )
+
+
+def _counts(d: int, layers: int, h: int, K: int) -> dict[str, Any]:
+    """Of each weight: forwards 2, backwards 2, its step 2. A read-out stands on every layer."""
+    weights = (d + 1.0) * h + (layers - 1) * (h + 1.0) * h + K * (d + 1.0 + layers * (h + 1.0))
+    return {
+        "flops": 6.0 * weights,
+        "bytes": 16.0 * weights,
+        "spec": "6 (d h + (L - 1) h^2 + K L h)",
+    }
 
 
 def plain(X: F8, y: F8, layers: int, hidden: int, K: int = 2) -> None:

@@ -28,8 +28,8 @@ CANDIDATES: dict[str, dict[str, list[Any]]] = {
         "memory": [0.0, 100.0, 1000.0],
     },
 }
-WIDTHS = (8, 16, 54, 128, 500)
-D_CLASSES, CLASSES = 54, (3, 10, 50)  # features where classes grow
+WIDTHS = (8, 16, 54, 128, 256, 500, 1000)
+D_CLASSES, CLASSES = 54, (3, 10, 50, 200)  # features where classes grow
 
 
 def costs() -> Iterator[Cost]:
@@ -45,11 +45,23 @@ def costs() -> Iterator[Cost]:
             wide=D_CLASSES,
             classes=K,
             grows="classes",
+            **_counts(D_CLASSES, K + 1),
         )
+    numbers = partial(ImplicitLinearRegressor, scale_targets=False, rho=0.0)
     for d in WIDTHS:
-        yield Cost("ImplicitLinearClassifier", f"d = {d}", classes, plain_logistic, d, d)
-        numbers = partial(ImplicitLinearRegressor, scale_targets=False, rho=0.0)
-        yield Cost("ImplicitLinearRegressor", f"d = {d}", numbers, plain_squared, d, d)
+        by_d: dict[str, Any] = {"grows": "width", **_counts(d, 3)}
+        yield Cost("ImplicitLinearClassifier", f"d = {d}", classes, plain_logistic, d, d, **by_d)
+    for d in WIDTHS:
+        by_d = {"grows": "width", **_counts(d, 1), "spec": "12 d"}
+        yield Cost("ImplicitLinearRegressor", f"d = {d}", numbers, plain_squared, d, d, **by_d)
+
+
+def _counts(d: int, columns: int) -> dict[str, Any]:
+    """Of each weight: 1 / sqrt(1 + G) (3), z and q (5), the step and both sums (4).
+
+    K classes have K + 1 columns: each against the rest, and the one that did not come."""
+    weights = (1.0 + d) * columns
+    return {"flops": 12.0 * weights, "bytes": 32.0 * weights, "spec": "12 (K + 1) d"}
 
 
 def plain_squared(X: F8, y: F8) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.families import Cost, Table
+from benchmarks.families import Cost, Table, triangle
 from streamlearn.block import F8, PREDICT, Block
 from streamlearn.operators import (
     KalmanBankClassifier,
@@ -42,26 +42,41 @@ CANDIDATES: dict[str, dict[str, list[Any]]] = {
 
 
 def costs() -> Iterator[Cost]:
-    """Heads at three widths, many classes, forms, and banks."""
-    for d in (8, 15, 54, 127, 500):
+    """Heads by width and classes, forms, and banks."""
+    for d in (8, 15, 54, 127, 255, 500, 1000):
         made = _cost(f"d = {d}", KalmanClassifier, _plain_heads([0.0], "shared"), d)
         yield made._replace(grows="width")
-    for K in (10, 50):
+    for K in (10, 50, 200):
         twin = _plain_heads([0.0], "shared", K=K)
-        made = _cost(f"d = 54, {K} classes", KalmanClassifier, twin, 54)
-        yield made._replace(classes=K, grows="classes")
-    yield _cost("d = 54, sqrt", lambda: KalmanClassifier(form="sqrt"), None, 54)
-    yield _cost("d = 8, 100 random features", _random, _plain_heads([0.0], "shared", 100), 8)
+        made = _cost(f"d = 54, {K} classes", KalmanClassifier, twin, 54, K=K)
+        yield made._replace(grows="classes")
+    yield _cost("d = 54, sqrt", lambda: KalmanClassifier(form="sqrt"), None, 54, heads=0)
+    random = _cost(
+        "d = 8, 100 random features", _random, _plain_heads([0.0], "shared", 100), 8
+    )  # fmt: skip
+    yield random._replace(flops=random.flops + 1_600.0, bytes=random.bytes + 6_400.0)
     for d in (8, 54):
         apart = _plain_heads([0.0], "each")
-        yield _cost(f"d = {d}, a head a class", lambda: KalmanClassifier(groups="each"), apart, d)
+        made = _cost(
+            f"d = {d}, a head a class",
+            lambda: KalmanClassifier(groups="each"),
+            apart,
+            d,
+            K=1,
+            heads=3,
+        )
+        yield made._replace(classes=2, spec="(K + 1) (3 D^2 + 4 D)")
     drawn = "d = 8, 100 draws"
-    yield _cost(drawn, lambda: KalmanClassifier(evaluator="monte_carlo"), None, 8)
-    for d in (8, 54, 127, 500):
+    yield _cost(
+        drawn, lambda: KalmanClassifier(evaluator="monte_carlo"), None, 8, heads=0
+    )  # fmt: skip
+    for d in (8, 54, 127, 255, 500):
         five = _plain_heads([0.0, 1e-5, 1e-4, 1e-3, 1e-2], "shared")
-        yield _cost(f"d = {d}, 5 memories", KalmanBankClassifier, five, d)
-    yield _cost("d = 8", KalmanRegressor, None, 8)
-    yield _cost("d = 8, 5 memories", KalmanBankRegressor, None, 8)
+        made = _cost(f"d = {d}, 5 memories", KalmanBankClassifier, five, d, heads=5)
+        yield made._replace(grows="width", spec="5 (3 D^2 + 4 K D)")
+    for d in (8, 54, 127, 255, 500, 1000):
+        yield _cost(f"d = {d}", KalmanRegressor, None, d, K=1)._replace(grows="width", classes=2)
+    yield _cost("d = 8, 5 memories", KalmanBankRegressor, None, 8, K=1, heads=5)._replace(classes=2)
 
 
 def _random() -> KalmanClassifier:
@@ -69,11 +84,18 @@ def _random() -> KalmanClassifier:
 
 
 def _cost(
-    size: str, make: Callable[[], Operator], plain: Callable[[F8, F8], None] | None, d: int
+    size: str,
+    make: Callable[[], Operator],
+    plain: Callable[[F8, F8], None] | None,
+    d: int,
+    K: int = 2,
+    heads: int = 1,
 ) -> Cost:
+    """heads: of matrices of their own; 0 where nobody has counted."""
     made = make()
     wide = 1 + d + getattr(made, "random_features", 0)
-    return Cost(type(made).__name__, size, make, plain, d, wide)
+    counts = triangle(wide, K, heads) | {"spec": "3 D^2 + 4 K D" if heads else ""}
+    return Cost(type(made).__name__, size, make, plain, d, wide, K, **counts)
 
 
 class _Head:

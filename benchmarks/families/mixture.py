@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.families import Cost, Table
+from benchmarks.families import Cost, Table, triangle
 from streamlearn.block import F8
 from streamlearn.operators import GaussianMixtureClassifier, GaussianMixtureRegressor
 from streamlearn.testing import labelled
@@ -31,10 +31,10 @@ CANDIDATES: dict[str, dict[str, list[Any]]] = {
         "eps": [0.001, 0.005, 0.02, 0.05, 0.1],
     },
 }
-SIZES = (  # features, components, whether of the series by width
-    (7, 10, True), (15, 10, True), (53, 10, True), (99, 10, True), (399, 10, True),
-    (127, 10, False), (499, 10, False), (53, 50, False),
-)  # fmt: skip
+SIZES = (  # features, components, what grows
+    *((d, 10, "width") for d in (7, 15, 53, 127, 255, 499)),
+    *((53, K, "components") for K in (10, 20, 50, 100)),
+)
 STREAMS = (
     ("sine_0123_abrupto", "lobo_sine_abrupt", (0.559, 0.942, 0.965, 0.964)),
     ("mixed_0101_abrupto", "lobo_mixed_abrupt", (0.536, 0.793, 0.871, 0.874)),
@@ -92,8 +92,11 @@ def made(K: int, d: int) -> GaussianMixtureRegressor:
 
 
 def costs() -> Iterator[Cost]:
-    """Regressors of K components, each of which learns from every row: nothing is skipped."""
-    for d, K, by_width in SIZES:
+    """Regressors of K components, each of which learns from every row: nothing is skipped.
+
+    By count, an answer and what is learnt share the product with what both see of x.
+    """
+    for d, K, grows in SIZES:
 
         def plain(X: F8, y: F8, K: int = K) -> None:
             twin = Plain(K, X.shape[1] + 1, 0.9999)
@@ -112,7 +115,10 @@ def costs() -> Iterator[Cost]:
             plain=plain,
             d=d,
             wide=d + 1,
-            grows="width" if by_width else "",
+            grows=grows,
+            many=K,
+            spec="K (3 D^2 + 4 D)",
+            **triangle(d + 1, 1, heads=K),
         )
 
 
