@@ -25,11 +25,11 @@ ABOUT = """\
 Processor microseconds of one labelled event in blocks of 200 rows on one core, after the first
 blocks: the answer alone, what is learnt alone, and both in one walk; and of the same equations in
 plain numpy, row by row, in the same run, by turns. Medians. *Width* is that of the widest state
-matrix. *Flops* and *bytes* are by count of the specification's equations, not of what a kernel
-does: a symmetric matrix counts as one triangle, a number of the state that changes is read and
-written once. *Bound* is the least time in which this machine's own dgemm could do the flops, and
-its own copy, of what the state holds, move the bytes; *of it* is the share of the bound in what was
-measured."""
+matrix. *Flops* and *bytes* are by count of the specification's equations, event by event, not of
+what a kernel does: a symmetric matrix counts as one triangle, a number of the state that changes is
+read and written once. *Of dgemm* is the share of this machine's own matrix product, on one core,
+that the flops make; *of copies* that of its copy of as much memory that the bytes make: over 100 %
+where a kernel takes events in groups and does not move its matrix for each."""
 SECONDS = 0.03  # of a measurement
 ROUNDS = 3
 MODES = {"predict": PREDICT, "learn": UNSCORED, "both": LABELLED}
@@ -60,12 +60,9 @@ def chosen(wanted: set[str], quick: bool = False) -> Iterator[Cost]:
 
 
 def row(cost: Cost, found: rates.Rates, seconds: float) -> dict[str, Any]:
-    """Figures of one size: microseconds, counts, and the bound that this machine sets."""
+    """Figures of one size: microseconds, counts, and what they are of what the machine can do."""
     us = timed(cost, seconds)
-    bound = None
-    if cost.flops:
-        by_copy = cost.bytes / found.bytes_a_second(cost.bytes)
-        bound = max(cost.flops / found.dgemm, by_copy) / 1e3
+    ns = 1e3 * (us["both"] or math.nan)
     return {
         "operator": cost.operator,
         "size": cost.size,
@@ -75,7 +72,8 @@ def row(cost: Cost, found: rates.Rates, seconds: float) -> dict[str, Any]:
         "flops": cost.flops,
         "bytes": cost.bytes,
         "spec": cost.spec,
-        "bound": bound,
+        "of_dgemm": cost.flops / ns / found.dgemm if cost.flops else None,
+        "of_copy": cost.bytes / ns / found.bytes_a_second(cost.bytes) if cost.bytes else None,
         **us,
     }
 
@@ -117,7 +115,7 @@ def per_event(call: Callable[[], object], n: int, seconds: float) -> float:
 # -- what is shown ---------------------------------------------------------------------------------
 
 HEAD = ("operator", "size", "width", "predict", "learn", "both, us", "numpy, us", "times numpy",
-        "flops", "bytes", "bound, us", "of it")  # fmt: skip
+        "flops", "bytes", "of dgemm", "of copies")  # fmt: skip
 
 
 def main_table(rows: list[dict[str, Any]]) -> str:
@@ -128,13 +126,12 @@ def main_table(rows: list[dict[str, Any]]) -> str:
 def cells(r: dict[str, Any]) -> tuple[str, ...]:
     """A row of it."""
     times = r["numpy"] / r["both"] if r["numpy"] else None
-    share = r["bound"] / r["both"] if r["bound"] else None
     counts = (f"{r['flops']:,.0f}", f"{r['bytes']:,.0f}") if r["flops"] else ("", "")
     return (
         r["operator"], r["size"], str(r["width"]),
         *(number(r[mode], ",.2f") for mode in MODES),
         number(r["numpy"], ",.1f"), number(times, ",.1f"), *counts,
-        number(r["bound"], ",.3f"), number(share, ".0%"),
+        number(r["of_dgemm"], ".0%"), number(r["of_copy"], ".0%"),
     )  # fmt: skip
 
 
@@ -207,7 +204,10 @@ def _roofline(rows: list[dict[str, Any]], found: rates.Rates) -> Plot:
     for kib in (min(found.copy), max(found.copy)):
         roof = [(x, min(found.dgemm, x * found.copy[kib])) for x in ends]
         lines.append(Line(f"dgemm, copies of {kib:,} KiB", roof, dashed=True))
-    about = "Each dot is an operator at one size; dashed: what dgemm and copies would allow."
+    about = (
+        "Each dot is an operator at one size, by count; dashed: what dgemm and copies allow, where "
+        "each event moves its state."
+    )
     return Plot("Roofline", "flops a byte, by count", "Gflop/s", lines, about)
 
 

@@ -27,10 +27,12 @@ DIGITS = 5
 ABOUT = """\
 `make bench` measures everything on this page but what needs an environment of other packages, which
 is `make bench-peers`. What is compared runs by turns in one run, on one core; medians. What an
-event costs by size is on [a page of its own](costs.md)."""
+event costs by size is on [a page of its own](costs.md). Of the site, <a href="plots.html">all plots
+are one page</a>; `make bench` writes it to `build/benchmarks.html`, too."""
 ABOUT_COSTS = """\
 `make bench` writes this page: what an event costs by size, how that grows, and how near it is to
-what the machine can do."""
+what the machine can do. The same <a href="plots.html">as plots</a>, of the site and in
+`build/benchmarks.html`."""
 PAGES = {  # name: title, what it is about, parts in order
     "benchmarks": (
         "Benchmarks",

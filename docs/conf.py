@@ -4,9 +4,12 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "_ext"))
+sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
+
+from sphinx.application import Sphinx  # noqa: E402
 
 import streamlearn  # noqa: E402  # the editable install, as the tests have it
+from benchmarks import figures, suite  # noqa: E402
 
 project = "streamlearn"
 author = "streamlearn contributors"
@@ -44,3 +47,13 @@ nitpick_ignore_regex = [  # no inventory of other projects is fetched: the site 
     ("py:class", _ALIASES),
     ("py:class", _PYDANTIC),
 ]
+
+
+def setup(app: Sphinx) -> None:
+    """The plots of what `make bench` has kept are a page beside the others."""
+    app.connect("build-finished", _draw)
+
+
+def _draw(app: Sphinx, error: Exception | None) -> None:
+    if error is None and app.builder.format == "html":
+        figures.write(suite.load(), Path(app.outdir) / "plots.html")

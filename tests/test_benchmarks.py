@@ -125,7 +125,7 @@ def rows_of(grows: str, exponent: float, *at: int, **more: Any) -> list[dict[str
     return [
         {"operator": "A", "size": "", "grows": grows, "at": x, "both": float(x) ** exponent,
          "flops": 3.0 * x * x, "bytes": 8.0 * x, "spec": "3 D^2", "width": x, "numpy": None,
-         "predict": 1.0, "learn": 1.0, "bound": 1.0} | more for x in at
+         "predict": 1.0, "learn": 1.0, "of_dgemm": 0.5, "of_copy": 0.5} | more for x in at
     ]  # fmt: skip
 
 
@@ -140,13 +140,14 @@ def test_growth_is_fitted_above_128_and_beside_the_count() -> None:
     assert costs.growth(rows_of("width", 1.0, 256)) == []
 
 
-def test_the_bound_is_the_dearer_of_flops_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_are_of_the_rates_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "timed", lambda cost, seconds: {"both": 4.0})
     found = rates.Rates(10.0, {1: 100.0, 1000: 5.0})
-    cost = Cost("A", "", operators.MeanRegressor, None, 8, 10, flops=2e4, bytes=500.0)
-    assert costs.row(cost, found, 0.0)["bound"] == 2.0  # us: 20,000 flops at 10 a nanosecond
-    assert costs.row(cost._replace(bytes=5e4), found, 0.0)["bound"] == 10.0  # beyond the cache
-    assert costs.row(cost._replace(flops=0.0), found, 0.0)["bound"] is None
+    cost = Cost("A", "", operators.MeanRegressor, None, 8, 10, flops=2e4, bytes=1000.0)
+    within, beyond = (costs.row(c, found, 0.0) for c in (cost, cost._replace(bytes=1e4)))
+    assert (within["of_dgemm"], within["of_copy"]) == (0.5, 0.0025)  # of 10 a ns; of 100 a ns
+    assert beyond["of_copy"] == 0.5  # as copies beyond the cache
+    assert costs.row(cost._replace(flops=0.0), found, 0.0)["of_dgemm"] is None
     assert rates.Rates.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
