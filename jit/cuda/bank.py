@@ -1,8 +1,9 @@
 """Banks on the device: a block of events over many keys in one launch, order within a key kept.
 
-A key's record (see `jit.bank`, whose steps these are) stands at its key's place in a hash table. The launch finds each row's place, entering new keys; sorts the rows by place, stably; and
-gives each key's rows, in order, to one thread. Where a record stands depends on which thread came
-first, what it holds does not. Rows without a record, which only ask, share the blank one.
+A key's record (see `jit.bank`, whose steps these are) stands at its key's place in a hash table. A
+launch finds each row's place, entering new keys; sorts the rows by place, stably; and gives each
+key's rows, in order, to one thread. Where a record stands depends on which thread came first, what
+it holds does not. Rows without a record, which only ask, share the blank one.
 
     rows  = X (n, d) | y (n, 1) | weight (n,) | mode (n,) uint8 | keys (n,) int64, none of them FREE
     table = keys (2^i,) int64, FREE where there is none | records (2^i + 1, stride), the last blank
