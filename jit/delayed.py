@@ -10,12 +10,18 @@ Z is kept as (T, m, 8): of each 8 columns all factors, one after the other, D = 
 
 import numpy as np
 
-from streamlearn.jit._compile import F8, part
+from streamlearn.jit import lift
+from streamlearn.jit._compile import F8, I8, part
 from streamlearn.jit.lanes import WIDE, Lanes, Value, emitted
 from streamlearn.jit.symmetric import aligned, n_panels, panel_at, unpacked
 
 _TILE = WIDE * WIDE
 _STRIP = 3  # tiles that are folded at once: 24 registers of sums
+
+DELAYED_FROM = 64  # rows of a matrix from which heads delay; below, `symmetric_product` is as fast
+FACTORS = 24  # m; with 16 as fast, with 64 the products with Z cost more than the folds save
+GROUP = 24  # rows whose products share a panel of B, by three
+LOWEST, HIGHEST = 1e-6, 1e6  # a scale beyond them is folded: z / sqrt(c) is to stay a number
 
 # places in the counters of what is pending
 PENDING, SCALE, SHIFT = range(3)
@@ -139,10 +145,16 @@ def finish_product(Z: F8, s: F8, f: F8, w: F8, u: F8) -> None:
 
     Z (T, m, 8) | s counters | f, u (8 T,) | w (m,) scratch.
     """
+    for k in range(0, int(s[PENDING]), WIDE):
+        _dots(Z, Z.shape[1], Z.shape[0], f, w, k)
+    finish_with(Z, s, f, w, u)
+
+
+@part
+def finish_with(Z: F8, s: F8, f: F8, w: F8, u: F8) -> None:
+    """`finish_product` where w = Z f is known."""
     T, m = Z.shape[0], Z.shape[1]
     p = int(s[PENDING])
-    for k in range(0, p, WIDE):
-        _dots(Z, m, T, f, w, k)
     i = 0
     while i + 7 < T:
         _combine_8(Z, m, i, p, f, w, u, s[SCALE], s[SHIFT])
@@ -183,10 +195,67 @@ def fold(tiles: F8, Z: F8, s: F8, D: int) -> None:
     s[PENDING], s[SCALE], s[SHIFT] = 0.0, 1.0, 0.0
 
 
+@part
+def out_of_bounds(s: F8) -> bool:
+    """Whether the scale has left the range in which factors are well kept."""
+    return not LOWEST <= s[SCALE] <= HIGHEST
+
+
+@part
+def is_lesson(c: int) -> bool:
+    """Whether a row of this code teaches something."""
+    return c >= 0 or c == lift.TARGET
+
+
+@part
+def gather(t: int, F: F8, codes: I8, lessons: int, X: F8, asks: bool) -> tuple[int, int]:
+    """X <- the rows from t on that need a product, until so many lessons or no room.
+
+    These are the lessons and, if each row asks, all but those that are skipped. Returns the row to
+    stop before, and how many were taken.
+    """
+    n = 0
+    while t < F.shape[0] and n < X.shape[0] and lessons > 0:
+        lesson = is_lesson(codes[t])
+        if lesson or (asks and codes[t] != lift.SKIP):
+            for j in range(F.shape[1]):
+                X[n, j] = F[t, j]
+            n += 1
+        lessons -= int(lesson)
+        t += 1
+    return t, n
+
+
+@part
+def diagonal_at(tiles: F8, i: int, T: int) -> float:
+    """Element (i, i) of B."""
+    return float(tiles[panel_at(i // WIDE, T), i % WIDE, i % WIDE])
+
+
+@part
+def add_to_diagonal(tiles: F8, D: int, T: int, value: float) -> None:
+    """B <- B + value I."""
+    for i in range(D):
+        tiles[panel_at(i // WIDE, T), i % WIDE, i % WIDE] += value
+
+
+def factors(Z: F8, p: int, D: int) -> F8:
+    """The first p factors as rows (p, D)."""
+    rows = Z[:, :p].transpose(1, 0, 2).reshape(p, WIDE * Z.shape[0])
+    return np.ascontiguousarray(rows[:, :D])
+
+
+def put_factors(rows: F8, Z: F8) -> None:
+    """Z <- these factors, rows (p, D)."""
+    p, D = rows.shape
+    wide = np.zeros((p, WIDE * Z.shape[0]))
+    wide[:, :D] = rows
+    Z[:, :p] = wide.reshape(p, Z.shape[0], WIDE).transpose(1, 0, 2)
+
+
 def effective(tiles: F8, Z: F8, s: F8, D: int) -> F8:
     """A (D, D) in full, symmetric to the last bit; nothing changes. O(p D^2), in numpy."""
-    p = int(s[PENDING])
-    waiting = np.ascontiguousarray(Z[:, :p].transpose(1, 0, 2)).reshape(p, WIDE * len(Z))[:, :D]
+    waiting = factors(Z, int(s[PENDING]), D)
     A = s[SCALE] * (unpacked(tiles, D) - waiting.T @ waiting)
     A[np.diag_indices(D)] += s[SHIFT]
     return np.asarray(np.tril(A) + np.tril(A, -1).T)

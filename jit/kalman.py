@@ -137,21 +137,33 @@ def settle(
     targets: bool | None, draws: F8 | None,
 ) -> float:  # fmt: skip
     """Answer row t and adapt. Returns the noise variance of its label, 0 if it teaches nothing."""
-    F, codes, y, weight, mode = rows
+    F, codes = rows[0], rows[1]
     m, _, outputs, s = state
     p, work = fixed
-    K = m.shape[0]
-    c = codes[t]
-    if c == _SKIP:
+    if codes[t] == _SKIP:
         blank(t, outputs, targets is None, out[0], out[1])
         return 0.0
     g, loss = drift(s, p)
     v, a_b = latent(F[t], work[U_ROW], p[S_W], loss)
     project(m, F[t], work[NU_ROW])
+    return settle_known(t, rows, (outputs, s), fixed, out, (g, v, a_b), targets, draws)
+
+
+@part
+def settle_known(
+    t: int, rows: Rows, heads: tuple[F8, F8], fixed: Fixed, out: Out,
+    known: tuple[float, float, float], targets: bool | None, draws: F8 | None,
+) -> float:  # fmt: skip
+    """`settle` where g, v and a - b are known, and m f stands in work. heads = outputs, s."""
+    _, codes, y, weight, mode = rows
+    outputs, s = heads
+    p, work = fixed
+    g, v, a_b = known
+    c = codes[t]
     if targets is None:
         settle_class(t, c, mode[t], outputs, s, p, work, out, g, v, a_b, draws)
     else:
-        for k in range(K):
+        for k in range(outputs.shape[1]):
             work[Y_ROW, k] = y[t, k] if c == _TARGET else 0.0
         settle_target(t, c, mode[t], weight[t], outputs, s, p, work, out, g, v, a_b)
     return count(c, mode[t], weight[t], outputs, s, p, targets)

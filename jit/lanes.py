@@ -56,6 +56,10 @@ class Lanes:
         """i - j."""
         return self._builder.sub(i, j)
 
+    def over(self, i: Value, n: int) -> Value:
+        """i / n, rounded down; i >= 0."""
+        return self._builder.udiv(i, self.index(n))
+
     def at(self, pointer: Value, i: Value | int) -> Value:
         """The place of element i from a place on."""
         return self._builder.gep(pointer, [self.index(i) if isinstance(i, int) else i])
@@ -78,6 +82,13 @@ class Lanes:
     def store(self, vector: Value, place: Value) -> None:
         """8 elements to a place."""
         self._builder.store(vector, self._builder.bitcast(place, _VECTOR.as_pointer()), align=8)
+
+    def store_total(self, vector: Value, place: Value) -> None:
+        """The sum of all lanes, by pairs, to a place."""
+        total = self.totals([vector] + [self.zero()] * (WIDE - 1))
+        self._builder.store(
+            self._builder.extract_element(total, ir.Constant(_PLACE, 0)), place, align=8
+        )
 
     def spread(self, number: Value) -> Value:
         """One number in all lanes."""

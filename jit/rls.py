@@ -35,7 +35,7 @@ N_SETTINGS = 9
 
 _PREDICT, _LEARN = 1, 2
 HEAVIEST = 1e12  # a weight beyond it counts as this: it would leave no digit in P
-_LARGEST_P = 1e12  # times 1 / ridge: a diagonal of P beyond it has wound up
+LARGEST_P = 1e12  # times 1 / ridge: a diagonal of P beyond it has wound up
 # rows of work: u = P f, W f, probabilities, targets, z = u / sqrt(S), column of the leak, scratch
 U, NU, PROB, Y, Z, Q, MORE = range(7)
 
@@ -227,7 +227,7 @@ def teach(w: float, h: float, lam: float, state: State, fixed: Fixed) -> None:
     leaky = p[LEAK] > 0.0
     if leaky:
         leak(W, P, order[int(s[SAMPLES]) % D], p[LEAK] * D, lam, z, q)
-    if not condense(P, lam, z, q, leaky, _LARGEST_P / p[RIDGE]):
+    if not condense(P, lam, z, q, leaky, LARGEST_P / p[RIDGE]):
         restart(P, p[RIDGE])
         s[RESETS] += 1.0
         s[SINCE] = 0.0
@@ -253,7 +253,7 @@ def take(
 
     targets is None for classes: what is not needed is not compiled.
     """
-    F, codes, y, weight, mode = rows
+    F, codes = rows[0], rows[1]
     W, P, outputs, s = state
     p, work, _ = fixed
     c = codes[t]
@@ -266,19 +266,36 @@ def take(
         symmetric_product(P, f, u)
         h = leverage(f, u)
     row_products(W, f, work[NU])
-    w = min(weight[t], HEAVIEST)
-    if targets is None:
-        w = min(settle_class(t, c, mode[t], w, outputs, s, p, work, out), HEAVIEST)
-    else:
-        for k in range(W.shape[0]):
-            work[Y, k] = y[t, k] if lesson else 0.0
-        settle_target(t, lesson, mode[t], h, outputs, s, work, out)
+    w = settle(t, h, rows, (outputs, s), (p, work), out, targets)
     if not lesson:
         return 0.0
     teach(w, h, p[LAM], state, fixed)
     if targets is not None:
         follow_targets(W, outputs, s, p[LAM], w, h, work)
     s[SAMPLES] += 1.0
+    return float(w)
+
+
+@part
+def settle(
+    t: int, h: float, rows: Rows, heads: tuple[F8, F8], fixed: tuple[F8, F8], out: Out,
+    targets: bool | None,
+) -> float:  # fmt: skip
+    """Answer row t, W f being in work and h its leverage; returns the weight of a lesson.
+
+    heads = outputs, s | fixed = p, work.
+    """
+    _, codes, y, weight, mode = rows
+    outputs, s = heads
+    p, work = fixed
+    c = codes[t]
+    w = min(weight[t], HEAVIEST)
+    if targets is None:
+        return float(min(settle_class(t, c, mode[t], w, outputs, s, p, work, out), HEAVIEST))
+    lesson = c == lift.TARGET
+    for k in range(outputs.shape[1]):
+        work[Y, k] = y[t, k] if lesson else 0.0
+    settle_target(t, lesson, mode[t], h, outputs, s, work, out)
     return float(w)
 
 

@@ -83,6 +83,11 @@ class Operator(base.Base):
                 shown.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
+    @property
+    def _names_of_state(self) -> tuple[str, ...]:
+        """Names of the arrays that are state as things stand: `_arrays`, unless it depends."""
+        return self._arrays
+
     # -- the block interface -----------------------------------------------------------------------
 
     def run(self, block: Block) -> Columns:
@@ -155,7 +160,7 @@ class Operator(base.Base):
 
     def snapshot(self) -> dict[str, Any]:
         """A cheap copy of all that learning changes, for `restore` within this process."""
-        taken: dict[str, Any] = {name: getattr(self, name).copy() for name in self._arrays}
+        taken: dict[str, Any] = {name: getattr(self, name).copy() for name in self._names_of_state}
         for name in self._counters:
             taken[name] = copy.copy(getattr(self, name))
         taken["_features"], taken["_labels"] = self._features, self._labels
@@ -177,7 +182,7 @@ class Operator(base.Base):
         table["parameters"] = self._plain_parameters()
         table["features"] = self._features.to_json()
         table["labels"] = None if self._labels is None else list(self._labels.values)
-        return State({name: getattr(self, name).copy() for name in self._arrays}, table)
+        return State({name: getattr(self, name).copy() for name in self._names_of_state}, table)
 
     def load(self, state: State) -> None:
         """Take over a state that `state` gave; refused if the parameters were others."""
@@ -187,7 +192,7 @@ class Operator(base.Base):
         labels = state.table["labels"]
         self._labels = None if labels is None else Vocabulary(labels)
         self.grow(self._features)
-        for name in self._arrays:
+        for name in self._names_of_state:
             setattr(self, name, np.array(state.arrays[name]))
         for name in self._counters:
             setattr(self, name, copy.deepcopy(state.table[name]))
@@ -205,13 +210,13 @@ class Operator(base.Base):
         """Forget everything learnt; the names of features and classes stay."""
         fresh = self.clone()
         fresh.meet(self._features)
-        for name in (*self._arrays, *self._counters):
+        for name in (*self._names_of_state, *self._counters):
             setattr(self, name, getattr(fresh, name))
 
     @property
     def state_bytes(self) -> int:
         """Bytes of the arrays that make up the state."""
-        return sum(getattr(self, name).nbytes for name in self._arrays)
+        return sum(getattr(self, name).nbytes for name in self._names_of_state)
 
     # -- dicts, as blocks of one row ---------------------------------------------------------------
 

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from streamlearn.block import F8, I8, U1, Features
-from streamlearn.jit import lift, rls
+from streamlearn.jit import lift, rls, rls_delayed
 from streamlearn.operators import _checks
+from streamlearn.operators._delayed import Delayed
 from streamlearn.operators._supervised import Supervised, cut
 
 _log = logging.getLogger(__name__)
@@ -16,7 +17,7 @@ _PROBABILITIES = ("scaled", "clip")
 _REFUSED = 1e12  # |f|^2 / ridge beyond it leaves no correct digit in the inverse
 
 
-class LeastSquares(Supervised):
+class LeastSquares(Delayed, Supervised):
     """The state of a head, its growth, and the call of the walker.
 
     Weights and outputs have room for classes that may come; what their properties give is cut to
@@ -26,6 +27,7 @@ class LeastSquares(Supervised):
     _arrays: ClassVar[tuple[str, ...]] = (
         "weights_", "inverse_", "outputs_", "scalars_", "inputs_",
     )  # fmt: skip
+    _matrix = "inverse_"
     _inputs_rows: ClassVar[int] = 2  # rows of inputs_
     exact = True
     _refresh_every = 0  # lessons; 0 is never
@@ -74,7 +76,7 @@ class LeastSquares(Supervised):
         self.scalars_[rls.FISHER] = 1.0
         if self._classify:
             self.scalars_[rls.LOG_ALPHA] = math.log(self.alpha0)
-        self.inverse_: F8 = np.eye(D) * self._first_variance
+        self.inverse_ = np.eye(D) * self._first_variance
         self._weights, self._outputs = np.zeros((0, D)), np.zeros((3, 0))
         self._widen(0 if self._classify else 1)
 
@@ -91,6 +93,23 @@ class LeastSquares(Supervised):
         if self._classify:
             return int(self.scalars_[rls.CLASSES])
         return self._weights.shape[0]
+
+    @property
+    def inverse_(self) -> F8:
+        """(D, D) of the weighted second moments of the features with the ridge."""
+        return self._whole_matrix()
+
+    @inverse_.setter
+    def inverse_(self, value: F8) -> None:
+        self._keep_matrix(value)
+
+    @property
+    def _plain_matrix(self) -> F8:
+        return self._inverse
+
+    @_plain_matrix.setter
+    def _plain_matrix(self, value: F8) -> None:
+        self._inverse = value
 
     weights_ = cut("_weights", 0, "(K, D) the read-out: a row a class or target.")
     outputs_ = cut("_outputs", 1, "(3, K): weight learnt, running mean, residual variance.")
@@ -131,12 +150,12 @@ class LeastSquares(Supervised):
         self.inputs_ = _checks.padded(self.inputs_, (self._inputs_rows, d))
         self._weights = _checks.padded(self._weights, (self._weights.shape[0], D))
         fresh = self._first_variance if self.n_samples_ == 0 else 1.0 / self.ridge
-        self.inverse_ = _checks.padded(self.inverse_, (D, D), diagonal=fresh)
+        self._widen_matrix(D, fresh)
         self._fit(features)
 
     def _fit(self, features: Features) -> None:
         """Order of the coordinates and scratch, for these features."""
-        d, D = len(features), self.inverse_.shape[0]
+        d, D = len(features), self._width
         self._order = np.arange(D)
         by_name = sorted(range(d), key=lambda j: str(features.names[j]))
         self._order[D - d :] = D - d + np.array(by_name, dtype=np.int64)
@@ -164,19 +183,20 @@ class LeastSquares(Supervised):
 
     def _widen(self, K: int) -> None:
         """Room for K classes or targets, and scratch to fit."""
-        D, room = self.inverse_.shape[0], self._weights.shape[0]
+        room, D = self._weights.shape
         if room >= K and self._work.shape[1] >= max(D, room):
             return
         if room < K:
             self._weights = _checks.padded(self._weights, (K, D))
             self._outputs = _checks.padded(self._outputs, (3, K))
             self._outputs[2, room:] = 1.0  # a variance
-        self._work = np.zeros((rls.work_rows(D, self._refresh_every > 0), max(D, K, room)))
+        refreshed = self._refresh_every > 0 and self._waiting is None
+        self._work = np.zeros((rls.work_rows(D, refreshed), max(D, K, room)))
 
     # -- the walk ----------------------------------------------------------------------------------
 
     def _state_of_head(self) -> tuple[F8, F8, F8, F8]:
-        return self._weights, self.inverse_, self._outputs, self.scalars_
+        return self._weights, self._inverse, self._outputs, self.scalars_
 
     def _teach(self, F: F8, codes: I8, y: F8, weight: F8, mode: U1) -> tuple[F8, F8]:
         """Walk these rows, whose features are ready; answers (n, K) and (n, 1 or K)."""
@@ -184,7 +204,13 @@ class LeastSquares(Supervised):
         answer, side = np.empty((n, K)), np.empty((n, 1 if self._classify else K))
         rows, fixed = (F, codes, y, weight, mode), (self._settings, self._work, self._order)
         targets = None if self._classify else True
-        self._walker(rows, self._state_of_head(), fixed, (answer, side), targets)
+        kept = self._waiting
+        if kept is None:
+            self._walker(rows, self._state_of_head(), fixed, (answer, side), targets)
+        else:
+            W, _, outputs, s = self._state_of_head()
+            state = (W, kept.tiles, outputs, s, kept.Z, kept.counters)
+            rls_delayed.walk_delayed(rows, state, (*fixed, *kept.scratch), (answer, side), targets)
         return answer, side
 
     def _warn(self) -> None:

@@ -60,6 +60,9 @@ class _Analytic(LeastSquares, Lifting):
         super().grow(features)
         self.ring_ = _checks.padded(self.ring_, (self.ring_.shape[0], 1 + len(features)))
 
+    def _delays(self, D: int) -> bool:
+        return self.window is None and super()._delays(D)
+
     def _widen(self, K: int) -> None:
         super()._widen(K)
         if not self._classify and self.window and self.ring_labels_.shape[1] != K:
@@ -106,9 +109,10 @@ class _Analytic(LeastSquares, Lifting):
         block = block.replace(mode=np.full(block.n, LEARN, dtype=np.uint8))
         F, codes, y, weight, _ = self._lift(block, self._n_wanted(block))
         fixed = (self._settings, self._work, self._order)
-        bad = analytic.forget_rows(
-            F, codes, y, weight, self._state_of_head(), fixed, self._classify
-        )
+        with self._as_whole():
+            bad = analytic.forget_rows(
+                F, codes, y, weight, self._state_of_head(), fixed, self._classify
+            )
         if bad >= 0:
             self.restore(before)
             raise ValueError(

@@ -7,10 +7,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from streamlearn.block import F8, I8, Block, Features
-from streamlearn.jit import kalman, kalman_chunk, kalman_each, lift, monte_carlo
+from streamlearn.jit import (
+    kalman,
+    kalman_chunk,
+    kalman_delayed,
+    kalman_each,
+    lift,
+    monte_carlo,
+)
 from streamlearn.jit.counter import key_of
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Classifier, Regressor
+from streamlearn.operators._delayed import Delayed
 from streamlearn.operators._lifted import Lifted, Out, Rows
 from streamlearn.operators._on_device import OnDevice
 from streamlearn.operators._supervised import cut
@@ -26,7 +34,7 @@ _GROUPS = ("shared", "each")
 _CHUNK = 128  # rows that are learnt at once: their matrix, B wide, is to cost less than the rows
 
 
-class _KalmanHead(OnDevice, Lifted):
+class _KalmanHead(OnDevice, Delayed, Lifted):
     """What both heads share: the drifting Gaussian model, its state, and the call of the kernel.
 
     The state is six arrays. Some of them have room for classes that may come; what their properties
@@ -36,6 +44,7 @@ class _KalmanHead(OnDevice, Lifted):
     _arrays: ClassVar[tuple[str, ...]] = (
         "means_", "covariance_", "inputs_", "outputs_", "scalars_", "heads_",
     )  # fmt: skip
+    _matrix = "covariance_"
     _draws: F8 | None = None  # scratch of the Monte Carlo evaluator
     _head_names: ClassVar[tuple[str, str]] = ("_means", "_covariance")
     _walker_names: ClassVar[tuple[str, str]] = ("walk_kalman_classes", "walk_kalman_targets")
@@ -96,7 +105,8 @@ class _KalmanHead(OnDevice, Lifted):
         self.scalars_[kalman.DELTA] = self.delta0
         self._means, self._outputs = np.zeros((0, 0)), np.zeros((3, 0))
         self._heads = np.zeros((0, kalman.N_SCALARS))
-        self._covariance = np.zeros((0, 0, 0) if self._apart else (0, 0))
+        self._covariance: F8 = np.zeros((0, 0, 0) if self._apart else (0, 0))
+        self._waiting = None
         self.grow(Features(()))
         self._add_heads(self._first)
         self._widen(0 if self._classify else 1)
@@ -138,11 +148,23 @@ class _KalmanHead(OnDevice, Lifted):
     def covariance_(self) -> F8:
         """(D, D) covariance of the weights of an output; (H, D, D) with groups="each"."""
         self._refresh()
-        return self._covariance[: self._n_heads] if self._apart else self._covariance
+        return self._covariance[: self._n_heads] if self._apart else self._whole_matrix()
 
     @covariance_.setter
     def covariance_(self, value: F8) -> None:
-        self._covariance = np.ascontiguousarray(value)
+        self._keep_matrix(value)
+
+    def _delays(self, D: int) -> bool:
+        shared = self.form == "standard" and not self._apart and self.device == "cpu"
+        return shared and super()._delays(D)
+
+    @property
+    def _plain_matrix(self) -> F8:
+        return self._covariance
+
+    @_plain_matrix.setter
+    def _plain_matrix(self, value: F8) -> None:
+        self._covariance = value
 
     @property
     def deltas_(self) -> F8:
@@ -172,7 +194,7 @@ class _KalmanHead(OnDevice, Lifted):
                 new[k] = _checks.padded(self._covariance[k], (D, D), diagonal=prior)
             self._covariance = new
         else:
-            self._covariance = _checks.padded(self._covariance, (D, D), diagonal=prior)
+            self._widen_matrix(D, prior)
         self._draw(features)
 
     @property
@@ -231,8 +253,9 @@ class _KalmanHead(OnDevice, Lifted):
             raise ValueError(f"{owner}: factor must be >= 1, got {factor!r}")
         self._come_home()
         widen = kalman.inflate_root if self.form == "sqrt" else kalman.inflate_covariance
-        for A in self._covariances():
-            widen(A, float(factor), self.sigma_w2)
+        with self._as_whole():
+            for A in self._covariances():
+                widen(A, float(factor), self.sigma_w2)
 
     def hasten(self, memory: float | None) -> None:
         """From here on forget as if delta were 1 / memory at least; None: as delta says, again.
@@ -272,6 +295,17 @@ class _KalmanHead(OnDevice, Lifted):
                 self._draws,
             )
             return
+        if self._waiting is not None:
+            kept = self._waiting
+            kalman_delayed.walk_delayed(
+                rows,
+                (self._means, kept.tiles, self._outputs, self.scalars_, kept.Z, kept.counters),
+                (self._settings, self._work, *kept.scratch),
+                out,
+                targets,
+                self._draws,
+            )
+            return
         _FORMS[self.form](
             rows,
             (self._means, self._covariance, self._outputs, self.scalars_),
@@ -298,11 +332,12 @@ class _KalmanHead(OnDevice, Lifted):
         F = F[taught]
         Y, w = self._chunk_targets(codes[taught], y[taught], weight[taught])
         noise = self.sigma2 / np.minimum(w, kalman.HEAVIEST)
-        self._drift_chunk()
         squares = np.zeros(self._means.shape[0])
-        for at in range(0, len(Y), _CHUNK):
-            piece = slice(at, at + _CHUNK)
-            squares += self._condition_chunk(F[piece], Y[piece], noise[piece])
+        with self._as_whole():
+            self._drift_chunk()
+            for at in range(0, len(Y), _CHUNK):
+                piece = slice(at, at + _CHUNK)
+                squares += self._condition_chunk(F[piece], Y[piece], noise[piece])
         self._count_chunk(squares, len(Y))
         for h in self._alive() if self._apart else ():
             self._heads[h, [kalman.GAP, kalman.SAMPLES]] = self.scalars_[

@@ -213,7 +213,7 @@ class _LiteRVFL(_Nodes, LeastSquares):
         n = self.n_samples_
         X, lessons = self._buffer[:n], self._lessons[:n]
         self.width_ = X.shape[1]
-        F = np.empty((n, self.inverse_.shape[0]))
+        F = np.empty((n, self._width))
         rvfl.lift_again(X, self._nodes(self.inputs_, self._features), self._shape, F)
         self._untaught(F.shape[1])
         self._widen(K)
