@@ -432,7 +432,7 @@ def home(key: int, size: int) -> int:
     z = np.uint64(key)
     z = (z ^ (z >> _30)) * _FIRST
     z = (z ^ (z >> _27)) * _SECOND
-    return int((z ^ (z >> _31)) & np.uint64(size - 1))
+    return int(np.int64((z ^ (z >> _31)) & np.uint64(size - 1)))
 
 
 @part
@@ -499,10 +499,10 @@ def assign(table: I8, keys: I8, mode: U1, free: I8, counts: I8, slots: I8, fresh
 
 # -- the walk ------------------------------------------------------------------------------------
 
-# places in the counters s of a bank: rows that touched a record, rows refused, lessons; then, for
-# the undo log, the count when it was begun (-1: there is none) and the records in it
-COUNT, REFUSED, LESSONS, MARK, UNDONE = range(5)
-N_COUNTERS = 5
+# places in the counters s of a bank: events, rows refused, lessons, classes; for the undo log the
+# count when it was begun (-1: there is none), and the records in it
+COUNT, REFUSED, LESSONS, CLASSES, MARK, UNDONE = range(6)
+N_COUNTERS = 6
 
 Rows = tuple[F8, F8, F8, U1, I8]
 Fixed = tuple[F8, F8, F8]
@@ -511,9 +511,13 @@ Undo = tuple[I8, F8]
 
 
 @part
-def touch(record: F8, slot: int, s: F8, undo: Undo) -> None:
-    """Count a row that changes this record; before the first change since the mark, keep a copy."""
-    s[COUNT] += 1.0
+def touch(record: F8, slot: int, bits: int, s: F8, undo: Undo) -> None:
+    """Count an event; of a record that was not seen since the mark keep a copy: it will change.
+
+    A late label counts as no event, so that it does what one that comes with its event does. So a
+    record may be kept twice: the first copy counts.
+    """
+    s[COUNT] += 1.0 if bits & _OBSERVE else 0.0
     if record[SEEN] <= s[MARK]:
         k = int(s[UNDONE])
         undo[0][k] = slot
@@ -549,7 +553,7 @@ def begin(
     record, bits = records[slots[t]], mode[t]
     label = read_label(t, y, 0 if K == 0 else K) if bits & _LEARN else EMPTY
     if bits & _ACTIVE:
-        touch(record, slots[t], s, undo)
+        touch(record, slots[t], bits, s, undo)
     show_seen(t, X, record, max(K, 1), seen)
     code = lift_row(record, X[t], f, label, weight[t], bits, max(K, 1), p)
     if bits & _LEARN:
@@ -628,4 +632,5 @@ def walk_classes(rows: Rows, records: F8, fixed: Fixed, s: F8, out: Out, undo: U
         if code == EMPTY and bits & _LEARN:
             record[GAP] += 1.0
         if code >= 0:
+            s[CLASSES] = max(s[CLASSES], code + 1.0)
             teach_class(record, f, code, weight[t], K, p, work, best)

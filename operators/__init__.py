@@ -59,6 +59,8 @@ from streamlearn.operators.kalman import KalmanClassifier as KalmanClassifier
 from streamlearn.operators.kalman import KalmanRegressor as KalmanRegressor
 from streamlearn.operators.kalman_bank import KalmanBankClassifier as KalmanBankClassifier
 from streamlearn.operators.kalman_bank import KalmanBankRegressor as KalmanBankRegressor
+from streamlearn.operators.keyed import KeyedClassifier as KeyedClassifier
+from streamlearn.operators.keyed import KeyedRegressor as KeyedRegressor
 from streamlearn.operators.kswin import KSWIN as KSWIN
 from streamlearn.operators.logit_bias import LogitBias as LogitBias
 from streamlearn.operators.mixture import (

@@ -65,6 +65,7 @@ class Operator(base.Base):
     takes_nan: bool = True
     takes_categories: bool = False
     takes_sparse: bool = False
+    takes_keys: bool = False  # looks at `Block.keys`; streams of the conformance suite have some
     cheap_snapshot: bool = True
     recalls_input: bool = False  # then a block is not cut where a label meets its event
     needs_pickle: bool = False

@@ -43,6 +43,27 @@ those that moved, most first, `{"name", "statistic", "from", "to"}` each (more m
 """
 
 
+@runtime_checkable
+class Shelf(Protocol):
+    """Where a stage keeps columns that memory and checkpoints have no room for: immutable files.
+
+    A file is named by its content and held by whoever wrote or opened it, until it is released. It
+    then stays for as long as a checkpoint that is kept may name it. private: it does not outlive
+    the process, so a state must hold the columns themselves.
+    """
+
+    private: bool
+
+    def write(self, columns: Columns) -> tuple[str, Columns]:
+        """Write columns of plain values; the name of the file, and the columns, read-only."""
+
+    def open(self, name: str) -> tuple[str, Columns]:
+        """The same of a file that a state names. Raises: DamagedError, a UserError."""
+
+    def release(self, name: str) -> None:
+        """Hold a file no longer."""
+
+
 class Reject(NamedTuple):
     """A record that did not fit the schema, for the dead-letter sink."""
 

@@ -126,6 +126,7 @@ class Plan(NamedTuple):
     sparse: bool = False  # three sparse columns beside the dense ones
     n_classes: int = 3
     seed: int = 0
+    keys: int = 0  # how many; 0: rows have none
 
 
 class Stream:
@@ -135,11 +136,13 @@ class Stream:
     looks ahead into a table is found out.
 
     X: (n, d). y, weight, mode: (n,). ids: (n,) or None. first: (d,), the row a column appears at.
-    sparse: None or (n, w), handed out as CSR. events: None or (n,), the number of the event.
+    sparse: None or (n, w), handed out as CSR. events: None or (n,), the number of the event. keys:
+    None or (n,).
     """
 
     sparse: F8 | None = None
     events: I8 | None = None
+    keys: NDArray[Any] | None = None
 
     def __init__(
         self, X: F8, y: F8, weight: F8, mode: U1, kinds: Sequence[str], first: I8, task: str,
@@ -175,6 +178,8 @@ class Stream:
         for j in [j for j, kind in enumerate(kinds) if kind == CATEGORY]:
             X[:, j] = _in_order_of_appearance(X[:, j])
         made = cls(X, y, weight, mode, kinds, first, plan.task, ids)
+        if plan.keys:
+            made.keys = np.random.default_rng([plan.seed, 1]).integers(-1, plan.keys - 1, n)
         if plan.sparse:
             made.sparse = np.where(rng.random((n, 3)) < 0.4, rng.normal(size=(n, 3)), 0.0)
         if plan.modes == "late":
@@ -224,6 +229,8 @@ class Stream:
         )
         if self.sparse is not None:
             new.sparse = np.where(brings[:, None], 0.0, self.sparse[rows])
+        if self.keys is not None:
+            new.keys = self.keys[rows]
         return new
 
     def blocks(self, cuts: Iterable[int] = (), skip: int = 0) -> Iterator[Block]:
@@ -258,6 +265,7 @@ class Stream:
             ids=None if self.ids is None else self.ids[rows].copy(),
             sparse=None if self.sparse is None else _csr(self.sparse[rows]),
             events=None if self.events is None else self.events[rows].copy(),
+            keys=None if self.keys is None else self.keys[rows].copy(),
         )  # fmt: skip
 
 
@@ -1022,6 +1030,7 @@ def plan_for(operator: Operator, streams: str, rng: np.random.Generator) -> Plan
         sparse=operator.takes_sparse and bool(rng.integers(2)),
         n_classes=int(rng.integers(1, classes_of(operator) + 1)),
         seed=int(rng.integers(2**32)),
+        keys=int(rng.integers(8)) if operator.takes_keys else 0,
     )
 
 

@@ -28,6 +28,7 @@ def hard_plans(draw: st.DrawFn, operator: Operator, modes: tuple[str, ...] = MOD
         sparse=operator.takes_sparse and draw(st.booleans()),
         n_classes=draw(st.sampled_from([min(3, most), most, *range(1, most)])),
         seed=draw(st.integers(0, 2**32 - 1)),
+        keys=draw(st.sampled_from([4, 30, 0])) if operator.takes_keys else 0,
     )
 
 

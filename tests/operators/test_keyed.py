@@ -1,0 +1,230 @@
+"""Banks: one model a key does what an operator of its own would do, whatever is evicted."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamlearn.block import F8, PREDICT, Block
+from streamlearn.jit import bank
+from streamlearn.operators import (
+    AnalyticRegressor,
+    KalmanClassifier,
+    KalmanRegressor,
+    KeyedClassifier,
+    KeyedRegressor,
+    _records,
+)
+from streamlearn.operators._base import Operator
+from streamlearn.testing import (
+    Plan,
+    Stream,
+    assert_same_bits,
+    assert_same_state,
+    check_block_law,
+    check_late_labels,
+    check_resume,
+    check_snapshot,
+    labelled,
+    run_in_cuts,
+)
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "kalman": KalmanRegressor,
+    "rescaled": lambda: KalmanRegressor(feature_norm2=10.0, delta0=0.01, decay_mean=False),
+    "least squares": lambda: AnalyticRegressor(lam=0.8, ridge=1.0),
+    "classes": KalmanClassifier,
+    "balanced": lambda: KalmanClassifier(delta_objective="gaussian", balance=True, delta0=0.01),
+}
+
+
+def _plan(model: Operator, **more: Any) -> Plan:
+    kinds = (("normal", "missing"), ("offset",))
+    plan = Plan(str(model.task), (60, 60), kinds, "mixed", True, True, True, seed=3, keys=5)
+    return plan._replace(**more)
+
+
+def _bank(model: Any, **more: Any) -> Any:
+    return (KeyedClassifier if model.task == "classification" else KeyedRegressor)(model, **more)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_key_is_an_operator_of_its_own_after_every_row(name: str) -> None:
+    """Missing values, weights, rows that only ask, features and classes that come: the same bits.
+
+    Least squares give the ridge back by other operations: the same but for rounding.
+    """
+    stream = Stream.from_plan(_plan(MODELS[name]()))
+    own: dict[int, Operator] = {}
+    got = _bank(MODELS[name]())
+    for block in stream.blocks(range(stream.n)):
+        assert block.keys is not None
+        twin = own.setdefault(block.keys[0], MODELS[name]())
+        said, expected = got.run(block), twin.run(block)
+        if name == "least squares":
+            for column, values in expected.items():
+                np.testing.assert_allclose(said[column], values, rtol=1e-9)
+        else:
+            assert_same_bits(expected, said, name)
+    assert got.n_keys_ == len(own)
+
+
+KEPT: dict[str, dict[str, Any]] = {
+    "few": {"max_keys": 3},
+    "old": {"max_keys": None, "max_age": 6},
+    "both": {"max_keys": 4, "max_age": 20},
+}
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at what is to be evicted every eight events."""
+    monkeypatch.setattr(_records, "EVERY", 8)
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("evicted", ["keep", "forget"])
+@pytest.mark.parametrize("kept", KEPT)
+def test_eviction_holds_the_laws(kept: str, evicted: str) -> None:
+    for seed, modes in enumerate(("mixed", "labelled", "late")):
+        plan = _plan(KalmanClassifier(), keys=12, modes=modes, seed=seed)
+        stream = Stream.from_plan(plan)
+
+        def make() -> Any:
+            return KeyedClassifier(None, evicted=evicted, **KEPT[kept])
+
+        check_block_law(make, stream, [17, 40, 41, 90])
+        check_resume(make, stream, 70)
+        check_snapshot(make, stream, 50)
+        check_late_labels(make, stream, [33, 80])
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("kept", KEPT)
+def test_a_key_that_comes_back_finds_its_model_as_it_was(kept: str) -> None:
+    """Also where it only asks, and where the records got wider meanwhile."""
+    stream = Stream.from_plan(_plan(KalmanClassifier(), keys=12))
+    bounded, free = KeyedClassifier(None, **KEPT[kept]), KeyedClassifier(max_keys=None)
+    assert_same_bits(
+        run_in_cuts(free, stream.blocks([30, 77])), run_in_cuts(bounded, stream.blocks())
+    )
+    assert bounded.n_evicted_ >= 3
+    assert bounded.n_keys_ + bounded.n_evicted_ == free.n_keys_
+    for key in range(-1, 11):
+        assert repr(bounded.metrics(key)) == repr(free.metrics(key))
+
+
+@pytest.mark.usefixtures("often")
+def test_those_not_seen_for_the_longest_go_and_forgotten_ones_begin_anew() -> None:
+    """Eight events bring the keys 1 to 8; five are over the three, and of an eighth none more."""
+    model = KeyedRegressor(max_keys=3, evicted="forget")
+    X, y = np.ones((8, 1)), np.arange(8.0)
+    model.run(labelled(X, y).replace(keys=np.array([8, 7, 1, 2, 3, 4, 5, 6])))
+    assert [key in model for key in (6, 5, 4, 3, 8)] == [True, True, True, False, False]
+    assert (model.n_keys_, model.n_evicted_) == (3, 0)
+    assert model.metrics(8) is None
+    assert model.predict_one({"x0": 1.0}, key=8) == 0.0
+
+
+def test_metrics_of_a_key_are_those_of_its_answers() -> None:
+    rng = np.random.default_rng(0)
+    X, keys = rng.normal(size=(200, 2)), rng.integers(0, 3, 200)
+    y = X @ [1.0, -1.0] + keys
+    block = labelled(X, y).replace(keys=keys)
+    model = KeyedRegressor()
+    said = model.run(block)["prediction"]
+    wrong = np.abs(said - y)[keys == 1]
+    found = model.metrics(1)
+    assert found is not None
+    assert found["lessons"] == wrong.size
+    assert found["mae"] == pytest.approx(wrong.mean(), rel=1e-12)
+    assert found["rmse"] == pytest.approx(np.sqrt((wrong**2).mean()), rel=1e-12)
+    assert found["last_seen"] == 1 + np.flatnonzero(keys == 1)[-1]
+    weights = model.weights(1)
+    assert weights is not None
+    assert np.abs(weights[0, 1:] - [1.0, -1.0]).max() < 0.05
+
+
+def test_keys_are_integers_and_text_and_rows_without_one_share_a_model() -> None:
+    X, y = np.ones((6, 1)), np.arange(6.0)
+    keys = np.array(["a", None, "b", float("nan"), "", "a"], dtype=object)
+    coded = np.array([7, bank.NO_KEY, -3, bank.NO_KEY, bank.NO_KEY, 7])
+    told, counted = KeyedRegressor(), KeyedRegressor()
+    expected = counted.run(labelled(X, y).replace(keys=coded))
+    assert_same_bits(expected, told.run(labelled(X, y).replace(keys=keys)))
+    twice = told.run(labelled(X[:2], y[:2]).replace(keys=np.array(["a", "b"])))
+    assert_same_bits(counted.run(labelled(X[:2], y[:2]).replace(keys=coded[[0, 2]])), twice)
+    assert told.n_keys_ == 3
+    assert 2**70 not in told
+    with pytest.raises(TypeError, match=r"a key must be an integer, text or None, got 1\.5"):
+        told.run(labelled(X[:1], y[:1]).replace(keys=np.array([1.5])))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (KalmanRegressor(form="sqrt"), "model.form must be 'standard', got 'sqrt'"),
+        (KalmanRegressor(random_features=3), "model.random_features must be 0, got 3"),
+        (AnalyticRegressor(window=9), "model.window must be None, got 9"),
+        (KalmanClassifier(), "model must be a KalmanRegressor or AnalyticRegressor, got Kalman"),
+    ],
+)
+def test_a_model_that_no_record_holds_is_refused(model: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^KeyedRegressor: {message}"):
+        KeyedRegressor(model)
+
+
+def _walked(model: KeyedRegressor, seed: int, n: int = 30) -> None:
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 1 + seed % 2))
+    block = labelled(X, X[:, 0] * seed).replace(keys=rng.integers(0, 40, n))
+    block = block.replace(mode=rng.choice(np.array([7, 7, 5, 2, 1], np.uint8), n))
+    if len(block.features) >= len(model._features):
+        model.run(block)
+
+
+@pytest.mark.usefixtures("often")
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.sampled_from(["walk", "take", "back", "drop"]), st.integers(0, 9))))
+def test_versions_are_restored_in_any_order(steps: list[tuple[str, int]]) -> None:
+    """Snapshots held, dropped, gone back to and forth from, while keys come and are evicted."""
+    model = KeyedRegressor(max_keys=10)
+    held: list[tuple[dict[str, Any], Any]] = []
+    for what, k in [("walk", 1), ("take", 0), *steps]:
+        if what == "walk":
+            _walked(model, k)
+        elif what == "take":
+            held.append((model.snapshot(), model.state()))
+        elif held and what == "drop":
+            del held[k % len(held)]
+        elif held:
+            taken, state = held[k % len(held)]
+            model.restore(taken)
+            assert_same_state(state, model.state())
+    for taken, state in held:
+        model.restore(taken)
+        assert_same_state(state, model.state())
+
+
+@pytest.mark.jit
+def test_a_snapshot_copies_what_is_touched_and_growth_what_is_new() -> None:
+    """10,000 keys: the table and the room grow on the way; a walk of 64 keys keeps 64 records."""
+    model, n = KeyedRegressor(), 10_000
+    X = np.ones((n, 2))
+    model.run(labelled(X, np.arange(n) * 1.0).replace(keys=np.arange(n) * 7919))
+    assert model.n_keys_ == n
+    taken = model.snapshot()
+    block: Block = labelled(X[:640], np.full(640, -5.0)).replace(keys=np.arange(640) % 64 * 7919)
+    model.run(block)
+    ((what, (slots, records)),) = taken["_records"].entries
+    assert (what, len(slots), len(records)) == ("rows", 64, 64)
+    asked = block.replace(mode=np.full(640, PREDICT, np.uint8))
+    later = model.run(asked)["prediction"]
+    model.restore(taken)
+    now: F8 = model.run(asked)["prediction"]
+    assert (now != later).all()
+    assert now[7] == copy.deepcopy(model).run(asked)["prediction"][7]
