@@ -1,4 +1,4 @@
-"""CSV: RFC 4180 with a header; pyarrow decodes whole pieces, Python those with a bad line.
+"""CSV: RFC 4180 with a header; kernels read plain pieces, pyarrow others, Python bad lines.
 
 A comma, semicolon, tab or bar may delimit, whichever the header has most of. Blank lines are
 skipped, a line end may be CRLF, a quoted field may span lines (Python reads such pieces, at about
@@ -22,6 +22,7 @@ from streamlearn.errors import UserError
 from streamlearn.schema import Schema
 from streamlearn.schema_cells import BOOLEANS, Misfit
 from streamlearn.schema_columns import Decoded, decode_columns
+from streamlearn.schema_text import TextColumns
 
 BOM = b"\xef\xbb\xbf"
 DELIMITERS = (",", ";", "\t", "|")
@@ -80,6 +81,7 @@ class CsvDecoder:
         wanted = schema.wanted() if wanted is None else list(wanted)
         types = {name: _arrow_type(schema, name) for name in wanted}
         self._places = {name: self.names.index(name) for name in wanted}
+        self._kernels = TextColumns(schema, wanted)
         self._parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=False)
         self._convert = csv.ConvertOptions(
             column_types=types, include_columns=wanted, null_values=list(schema.missing),
@@ -92,6 +94,9 @@ class CsvDecoder:
 
     def whole(self, data: bytes) -> Decoded | None:
         """All records at once; None for unusual quotes or line ends and for any misfit."""
+        plain = self._kernels.csv(data, self.names, self.delimiter)
+        if plain is not None:
+            return plain
         table = self.table(data)
         if table is None:
             return None

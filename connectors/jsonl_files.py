@@ -1,4 +1,4 @@
-"""JSON Lines: one object a line; msgspec reads declared fields, Python's json what it refuses.
+"""JSON Lines: one object a line; kernels read plain pieces, msgspec others, Python's json the rest.
 
 An absent key and null are missing; NaN and Infinity, which are no JSON, are read all the same.
 Blank lines are skipped; of a key named twice the last counts. A line that is no object is rejected
@@ -17,6 +17,7 @@ from streamlearn.errors import UserError
 from streamlearn.schema import Schema
 from streamlearn.schema_cells import Misfit
 from streamlearn.schema_columns import Decoded, decode_columns
+from streamlearn.schema_text import TextColumns
 
 BOM = b"\xef\xbb\xbf"
 
@@ -28,9 +29,13 @@ class JsonDecoder:
         self.schema = schema
         self._columns = JsonColumns(schema, schema.wanted())
         self.names = self._columns.numbers + self._columns.others
+        self._kernels = TextColumns(schema, schema.wanted())
 
     def whole(self, data: bytes) -> Decoded | None:
         """All records at once; None when a line is no object or a value has another type."""
+        plain = self._kernels.json(data)
+        if plain is not None:
+            return plain
         lines = [line for line in data.split(b"\n") if line and line != b"\r"]
         columns = self._columns.whole(lines)
         if columns is None:

@@ -1,8 +1,8 @@
 """Columns of records to the columns of blocks: whole where their type allows, else cell by cell.
 
-A column is a list of Python values, an Arrow array, or a float64 array (numbers only); None stands
-for a column that is not there. The fast ways must agree with `streamlearn.schema_cells` on every
-value; what they do not know goes there.
+A column is a list of Python values, an Arrow array, a float64 array (numbers only), or `Tokens`;
+None stands for a column that is not there. The fast ways must agree with `streamlearn.schema_cells`
+on every value; what they do not know goes there.
 """
 
 import json
@@ -23,10 +23,17 @@ from streamlearn.schema_cells import Misfit
 if TYPE_CHECKING:
     from streamlearn.schema import Feature, Schema
 
-Column = Any  # list of values, pyarrow.Array, or None
+Column = Any  # list of values, pyarrow.Array, Tokens, or None
 Misfits = dict[int, str]  # row of the columns -> the first reason against it
 _PLAIN = {float, int, bool, type(None)}
 _FLOAT64 = pa.float64()
+
+
+class Tokens(NamedTuple):
+    """A column of categories or classes by codes (n,), -1: missing, and what they stand for."""
+
+    codes: I8
+    values: list[Any]
 
 
 def raw_record(record: Mapping[str, Any]) -> bytes:
@@ -268,7 +275,10 @@ def _mixed_codes(column: list[Any]) -> tuple[I8, list[Any]]:
 
 def coded(column: Column, convert: Callable[[Any], Any], misfits: Misfits, owner: str) -> Coded:
     """A column by codes; each distinct value is converted once."""
-    codes, raw = _listed_codes(column) if isinstance(column, list) else _arrow_codes(column)
+    if isinstance(column, Tokens):
+        codes, raw = column
+    else:
+        codes, raw = _listed_codes(column) if isinstance(column, list) else _arrow_codes(column)
     vocabulary = Vocabulary()
     renumber = np.full(len(raw) + 1, -1, dtype=np.int64)  # [-1] is missing
     for i, value in enumerate(raw):

@@ -18,6 +18,7 @@ MAY_IMPORT = {  # beside the standard library; a name stands for all below it
         *("numpy", "pyarrow", "msgspec", "river"),
         *("streamlearn.connectors", "streamlearn.durable"),
         *("streamlearn.schema", "streamlearn.schema_cells", "streamlearn.schema_columns"),
+        "streamlearn.schema_text",
     ),
 }
 ELSEWHERE = {  # the only files that may import more, and what
