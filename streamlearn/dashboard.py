@@ -324,12 +324,9 @@ class Dashboard:
                 follows = feed.number == last + 1 and feed.shown(wanted) == name
                 body = feed.step(wanted) if follows else feed.whole(wanted)
                 last, name = feed.number, feed.shown(wanted)
-                text = b"event: %b\ndata: %b\n\n" % (b"step" if follows else b"whole", body)
-                await _in_time(
-                    send({"type": "http.response.body", "body": text, "more_body": True})
-                )
+                await _in_time(send(_event("step" if follows else "whole", body)))
             await following.wait()
-        await _in_time(send({"type": "http.response.body", "body": b"event: end\ndata: {}\n\n"}))
+        await _in_time(send(_event("end", b"{}", more=False)))
 
 
 class _Stream:
