@@ -84,7 +84,8 @@ class Alerts:
             topic, partition = origins.partitions[int(origins.partition[event])]
             record |= {"topic": topic, "partition": partition}
             record["offset"] = int(origins.offset[event])
-            record["time"] = int(origins.times[event]) // 1_000_000
+            if int(origins.times[event]) != NO_TIME:
+                record["time"] = int(origins.times[event]) // 1_000_000
         return record | {"findings": findings}
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from streamlearn.block import NO_TIME
 from streamlearn.connectors.alerts import Alert, Alerts, alert_json
 from streamlearn.contracts import Answers, Json, Origins, Reject
 from streamlearn.logs import tell
@@ -110,7 +111,7 @@ class Vitals:
         """One block went through all parts, in so many seconds."""
         self.blocks.add(seconds)
         if origins is not None and origins.times.shape[0]:
-            age = self._wall() - origins.times * 1e-9
+            age = self._wall() - origins.times[origins.times != NO_TIME] * 1e-9
             self.latency.add_all(np.maximum(age, 0.0))
             names = origins.partitions
             for at, n in enumerate(np.bincount(origins.partition).tolist()):

@@ -11,7 +11,7 @@ import pytest
 import streamlearn
 from streamlearn import engine as engines
 from streamlearn import health, logs
-from streamlearn.block import OBSERVE, PREDICT, Block, Features
+from streamlearn.block import NO_TIME, OBSERVE, PREDICT, Block, Features
 from streamlearn.contracts import Answers, Origins, Reject
 from streamlearn.vitals import MAX_ALARMS, MAX_KINDS, Histogram, Vitals, reason_class
 
@@ -64,6 +64,17 @@ def test_the_latency_of_records_is_from_their_time_to_now_and_never_below_zero()
     told = vitals.told()
     assert told["latency"]["sum"] == pytest.approx(10.5)
     assert told["events_by_partition"] == {"t/0": 2, "t/1": 1}
+
+
+def test_a_record_without_a_time_has_no_latency_and_its_alarm_no_time() -> None:
+    vitals, lane = Vitals(wall=lambda: 1000.0), np.zeros(2, np.intp)
+    times = np.array([NO_TIME, 999 * 10**9])
+    origins = Origins([("t", 0)], lane, np.arange(2), times, None)
+    vitals.ran(0.01, origins)
+    assert vitals.told()["latency"]["sum"] == pytest.approx(1.0)
+    assert vitals.told()["events_by_partition"] == {"t/0": 2}
+    vitals.alarmed(answers([1, 1], {"detector": "ADWIN"})._replace(origins=origins), 0)
+    assert [one.get("time") for one in vitals.told()["last_alarms"]] == [None, 999_000]
 
 
 def test_alarms_are_kept_with_their_findings_as_json_and_only_the_last() -> None:
