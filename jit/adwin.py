@@ -13,7 +13,7 @@ from streamlearn.jit._compile import F8, I8, kernel, part
 
 TOTAL, SPREAD = 0, 1  # planes of `buckets`, and places in `window`
 LEVELS, TICK, WIDTH, ALARMED, SIZES = 0, 1, 2, 3, 4  # places in `counts`
-ROSE, FELL = 1, 2  # ALARMED: what the mean did at the alarm; 0 before one
+ROSE, FELL = 1, 2  # ALARMED: what the mean did at the newest cut; 0: no alarm
 CALM = 1e100  # a value beyond is refused: its square would swamp the window for ever
 
 
@@ -83,14 +83,15 @@ def drop_oldest(buckets: F8, counts: I8, window: F8) -> None:
 
 
 @part
-def has_cut(buckets: F8, counts: I8, window: F8, delta: float, least: float) -> bool:
+def cut(buckets: F8, counts: I8, window: F8, delta: float, least: float) -> int:
     """Whether the means of the two sides of some cut between buckets differ significantly.
 
-    Both sides hold at least `least` values. O(number of buckets) = O(log width).
+    Both sides hold at least `least` values. ROSE or FELL, by the first such cut; 0 for none.
+    O(number of buckets) = O(log width).
     """
     width = float(counts[WIDTH])
     if width < 2.0 * least:
-        return False
+        return 0
     dp = math.log(2.0 * math.log(width) / delta)
     variance = window[SPREAD] / width
     n0, n1, u0, u1 = 0.0, width, 0.0, window[TOTAL]
@@ -100,39 +101,40 @@ def has_cut(buckets: F8, counts: I8, window: F8, delta: float, least: float) -> 
             u = buckets[TOTAL, level, i]
             n0, n1, u0, u1 = n0 + n, n1 - n, u0 + u, u1 - u
             if n1 < least:
-                return False
+                return 0
             if n0 >= least:
                 r = 1.0 / (n0 - least + 1.0) + 1.0 / (n1 - least + 1.0)
                 eps = math.sqrt(2.0 * r * variance * dp) + 2.0 / 3.0 * dp * r
                 if abs(u0 / n0 - u1 / n1) > eps:
-                    return True
-    return False
+                    return ROSE if u1 / n1 > u0 / n0 else FELL
+    return 0
 
 
 @part
-def strongest_cut(buckets: F8, counts: I8, window: F8, least: float) -> float:
-    """The largest dp at which some cut between buckets is one (`has_cut`); 0.0 where none is.
+def strongest_cut(buckets: F8, counts: I8, window: F8, least: float) -> tuple[float, int]:
+    """The largest dp at which some cut between buckets is one (`cut`), and ROSE or FELL there.
 
-    A gap g is a cut up to the dp of g = sqrt(2 r variance dp) + 2/3 r dp.
+    A gap g is a cut up to the dp of g = sqrt(2 r variance dp) + 2/3 r dp. 0.0 where there is none.
     """
     width = float(counts[WIDTH])
     variance = window[SPREAD] / width
     n0, n1, u0, u1 = 0.0, width, 0.0, window[TOTAL]
-    root = 0.0  # of the largest dp so far
+    root, way = 0.0, FELL  # of the largest dp so far
     for level in range(counts[LEVELS] - 1, -1, -1):
         n = float(1 << level)
         for i in range(counts[SIZES + level]):
             u = buckets[TOTAL, level, i]
             n0, n1, u0, u1 = n0 + n, n1 - n, u0 + u, u1 - u
             if n1 < least:
-                return root * root
+                return root * root, way
             if n0 >= least:
                 r = 1.0 / (n0 - least + 1.0) + 1.0 / (n1 - least + 1.0)
                 b = math.sqrt(2.0 * r * variance)
                 gap = abs(u0 / n0 - u1 / n1)
                 if gap > (b + 2.0 / 3.0 * r * root) * root:
                     root = (math.sqrt(b * b + 8.0 / 3.0 * r * gap) - b) / (4.0 / 3.0 * r)
-    return root * root
+                    way = ROSE if u1 / n1 > u0 / n0 else FELL
+    return root * root, way
 
 
 @kernel
@@ -152,20 +154,19 @@ def adwin_statistics(
         counts[TICK] += 1
         width = counts[WIDTH]
         if counts[TICK] % clock == 0 and width > grace and float(width) >= 2.0 * least:
-            out[t] = strongest_cut(buckets, counts, window, least)
+            out[t] = strongest_cut(buckets, counts, window, least)[0]
 
 
 @kernel
 def adwin_drop(buckets: F8, counts: I8, window: F8, limit: float, least: float) -> None:
     """After an alarm: drop the oldest buckets for as long as some cut is beyond the limit."""
-    mean = window[TOTAL] / counts[WIDTH]
-    while True:
+    said, way = strongest_cut(buckets, counts, window, least)
+    while counts[ALARMED] == 0 or said > limit:
+        counts[ALARMED] = way
         drop_oldest(buckets, counts, window)
         if counts[WIDTH] < 2.0 * least:
             break
-        if not strongest_cut(buckets, counts, window, least) > limit:
-            break
-    counts[ALARMED] = ROSE if window[TOTAL] / counts[WIDTH] > mean else FELL
+        said, way = strongest_cut(buckets, counts, window, least)
 
 
 @kernel
@@ -199,10 +200,11 @@ def adwin_first_alarm(
         insert(values[t], buckets, counts, window)
         counts[TICK] += 1
         if counts[TICK] % clock == 0 and counts[WIDTH] > grace:
-            mean = window[TOTAL] / counts[WIDTH]
-            while has_cut(buckets, counts, window, delta, least):
+            way = cut(buckets, counts, window, delta, least)
+            while way != 0:
+                counts[ALARMED] = way
                 drop_oldest(buckets, counts, window)
-                counts[ALARMED] = ROSE if window[TOTAL] / counts[WIDTH] > mean else FELL
+                way = cut(buckets, counts, window, delta, least)
             if counts[ALARMED] != 0:
                 return t, refused
     return -1, refused

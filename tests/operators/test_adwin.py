@@ -172,6 +172,17 @@ def test_the_first_test_is_in_the_first_window_longer_than_the_grace_period(
 
 
 @pytest.mark.jit
+@pytest.mark.parametrize("ups", [True, False])
+def test_which_way_it_went_is_said_by_the_newest_cut(ups: bool) -> None:
+    """Its window's mean goes the other way: what was dropped begins with the highest values."""
+    values = np.repeat([1.0, 0.0, 1.0] if ups else [0.0, 1.0, 0.0], [100, 90, 10])
+    detector = ADWIN(delta=0.3, clock=200)
+    assert detector.first_alarm(values) == 199
+    assert detector.rose is ups
+    assert bool(detector.estimation < values.mean()) is ups
+
+
+@pytest.mark.jit
 def test_values_that_say_nothing_are_skipped() -> None:
     """NaN in silence; what is infinite or would swamp the window, counted."""
     values = stream("jumps", 900, 5)
