@@ -150,10 +150,15 @@ def seconds(duration: float | None) -> str:
 
 def model_name(text: str) -> str:
     """The predictor of a pipeline as text: its last stage but for drift detectors."""
+    from streamlearn import operators  # compiled kernels: a report of numbers alone needs none
+    from streamlearn.operators._base import Detector
+
     inner = re.sub(r"^Pipeline\((.*)\)$", r"\1", text.strip(), flags=re.DOTALL)
     while (flat := re.sub(r"\([^()]*\)", "", inner)) != inner:  # arguments, from within
         inner = flat
-    names = [name for name in re.findall(r"\w+", inner) if name != "ADWIN"]
+    known = operators.exported()
+    names = re.findall(r"\w+", inner)
+    names = [name for name in names if not issubclass(known.get(name, object), Detector)]
     return names[-1] if names else text
 
 

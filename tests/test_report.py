@@ -224,8 +224,9 @@ def test_numbers_read_well() -> None:
     assert wording.size(6554) == "6.4 KiB"
     assert [wording.seconds(s) for s in (0.0123, 90.0, 7200.0)] == ["12.3 ms", "1.5 min", "2.0 h"]
     assert [wording.counted(n, "alarm") for n in (0, 1, 2)] == ["no alarms", "1 alarm", "2 alarms"]
-    name = wording.model_name("Pipeline(Normalizer(), KalmanClassifier(r=1.0), ADWIN())")
-    assert name == "KalmanClassifier"
+    for detector in ("ADWIN()", "KSWIN(alpha=0.005)", "HDDM_W(), PageHinkley()"):
+        text = f"Pipeline(Normalizer(), KalmanClassifier(r=1.0), {detector})"
+        assert wording.model_name(text) == "KalmanClassifier"
 
 
 def test_rolled_means_hold_at_least_so_many_events() -> None:
