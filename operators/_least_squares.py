@@ -10,6 +10,7 @@ from streamlearn.block import F8, I8, U1, Features
 from streamlearn.jit import lift, rls, rls_delayed
 from streamlearn.operators import _checks
 from streamlearn.operators._delayed import Delayed
+from streamlearn.operators._on_device import OnDevice
 from streamlearn.operators._supervised import Supervised, cut
 
 _log = logging.getLogger(__name__)
@@ -17,7 +18,7 @@ _PROBABILITIES = ("scaled", "clip")
 _REFUSED = 1e12  # |f|^2 / ridge beyond it leaves no correct digit in the inverse
 
 
-class LeastSquares(Delayed, Supervised):
+class LeastSquares(OnDevice, Delayed, Supervised):
     """The state of a head, its growth, and the call of the walker.
 
     Weights and outputs have room for classes that may come; what their properties give is cut to
@@ -32,6 +33,8 @@ class LeastSquares(Delayed, Supervised):
     exact = True
     _refresh_every = 0  # lessons; 0 is never
     _walker: ClassVar[Any] = staticmethod(rls.walk)
+    _head_names: ClassVar[tuple[str, str]] = ("_weights", "_inverse")
+    _walker_names: ClassVar[tuple[str, str]] = ("walk_rls_classes", "walk_rls_targets")
 
     ridge: float
 
@@ -72,6 +75,7 @@ class LeastSquares(Delayed, Supervised):
 
     def _untaught(self, D: int) -> None:
         """The head as before its first lesson."""
+        self._stay_home()
         self.scalars_[[rls.LOG_ALPHA, rls.SAMPLES, rls.CLASSES, rls.SINCE]] = 0.0
         self.scalars_[rls.FISHER] = 1.0
         if self._classify:
@@ -97,11 +101,15 @@ class LeastSquares(Delayed, Supervised):
     @property
     def inverse_(self) -> F8:
         """(D, D) of the weighted second moments of the features with the ridge."""
+        self._refresh()
         return self._whole_matrix()
 
     @inverse_.setter
     def inverse_(self, value: F8) -> None:
         self._keep_matrix(value)
+
+    def _delays(self, D: int) -> bool:
+        return self.device == "cpu" and super()._delays(D)
 
     @property
     def _plain_matrix(self) -> F8:
@@ -111,7 +119,7 @@ class LeastSquares(Delayed, Supervised):
     def _plain_matrix(self, value: F8) -> None:
         self._inverse = value
 
-    weights_ = cut("_weights", 0, "(K, D) the read-out: a row a class or target.")
+    weights_ = cut("_weights", 0, "(K, D) the read-out: a row a class or target.", away=True)
     outputs_ = cut("_outputs", 1, "(3, K): weight learnt, running mean, residual variance.")
 
     @property
@@ -145,6 +153,7 @@ class LeastSquares(Delayed, Supervised):
 
     def grow(self, features: Features) -> None:
         """Make room for features: weight 0, ridge as it is; exact for one that was always 0."""
+        self._come_home()
         d = len(features)
         D = self._n_columns(d)
         self.inputs_ = _checks.padded(self.inputs_, (self._inputs_rows, d))
@@ -187,6 +196,7 @@ class LeastSquares(Delayed, Supervised):
         if room >= K and self._work.shape[1] >= max(D, room):
             return
         if room < K:
+            self._open_outputs(K)
             self._weights = _checks.padded(self._weights, (K, D))
             self._outputs = _checks.padded(self._outputs, (3, K))
             self._outputs[2, room:] = 1.0  # a variance
@@ -198,11 +208,28 @@ class LeastSquares(Delayed, Supervised):
     def _state_of_head(self) -> tuple[F8, F8, F8, F8]:
         return self._weights, self._inverse, self._outputs, self.scalars_
 
+    def _host(self) -> tuple[F8, F8, F8, F8]:
+        return self._state_of_head()
+
+    def _health(self) -> F8:
+        return np.array([rls.LARGEST_P / self.ridge, 1.0 / self.ridge, 0.0, rls.RESETS])
+
+    def _teach_there(self, rows: Any, out: Any) -> None:
+        """Walk these rows on the device; with a leak each lesson is one of a coordinate as well."""
+        taught, units = (rows[1] >= 0) | (rows[1] == lift.TARGET), None
+        if self._settings[rls.LEAK] > 0.0:
+            lessons = self.n_samples_ + np.arange(np.count_nonzero(taught))
+            units = self._order[lessons % self._order.size]
+        self._walk_there(rows, taught, units, out)
+
     def _teach(self, F: F8, codes: I8, y: F8, weight: F8, mode: U1) -> tuple[F8, F8]:
         """Walk these rows, whose features are ready; answers (n, K) and (n, 1 or K)."""
         n, K = F.shape[0], self._weights.shape[0]
         answer, side = np.empty((n, K)), np.empty((n, 1 if self._classify else K))
         rows, fixed = (F, codes, y, weight, mode), (self._settings, self._work, self._order)
+        if self._there is not None:
+            self._teach_there(rows, (answer, side))
+            return answer, side
         targets = None if self._classify else True
         kept = self._waiting
         if kept is None:

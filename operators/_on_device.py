@@ -227,6 +227,12 @@ class OnDevice(Operator):
         self._refresh()
         there.clear()
 
+    def _stay_home(self) -> None:
+        """Drop what stands on the device: the host begins anew."""
+        if self._there is not None:
+            self._there.clear()
+        self._fresh = True
+
     # -- state -------------------------------------------------------------------------------------
 
     def _raw(self) -> tuple[F8, ...]:

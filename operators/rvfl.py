@@ -101,6 +101,7 @@ class _LiteRVFL(_Nodes, LeastSquares):
 
     def _set_head(self, given: dict[str, Any]) -> None:
         owner = type(self).__name__
+        self._choose_device(given["device"])
         self._set_nodes(owner, given)
         memory = given["memory"]
         self.memory = None if memory is None else _checks.number(owner, "memory", memory)
@@ -253,6 +254,8 @@ class LiteRVFLClassifier(_LiteRVFL, Classifier):
         eps_std: added to standard deviations, in units of the feature, >= 0.
         clip: bound of standardised inputs, > 0.
         seed: of the random features, which are drawn by feature name.
+        device: "cpu", or "cuda" for an NVIDIA GPU: for a thousand nodes and more; an error where
+            there is none.
     State:
         weights_: (K, D) float64, D = 1 + hidden + d; K = 1 + largest class code learnt.
         inverse_: (D, D) float64, of the weighted second moments of f with the ridge.
@@ -295,6 +298,7 @@ class LiteRVFLClassifier(_LiteRVFL, Classifier):
         eps_std: float = 0.01,
         clip: float = 10.0,
         seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         given = locals()
         self._set_answers(given)
@@ -332,6 +336,7 @@ class LiteRVFLRegressor(_LiteRVFL, Regressor):
         eps_std: float = 0.01,
         clip: float = 10.0,
         seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         self._set_head(locals())
 

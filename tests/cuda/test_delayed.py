@@ -10,7 +10,12 @@ from streamlearn.block import F8, Block, Features
 from streamlearn.contracts import State
 from streamlearn.jit.cuda import _compile
 from streamlearn.jit.cuda.delayed import SLOTS, plan
-from streamlearn.operators import KalmanClassifier, KalmanRegressor
+from streamlearn.operators import (
+    KalmanClassifier,
+    KalmanRegressor,
+    LiteRVFLClassifier,
+    LiteRVFLRegressor,
+)
 
 CLOSE: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-13}
 
@@ -50,6 +55,25 @@ def test_the_device_says_what_the_cpu_says(kind: Any) -> None:
         part = block.rows(start, stop)
         agree(host, there, host.run(part), there.run(part))
     assert host.n_samples_ > SLOTS
+
+
+@pytest.mark.parametrize("kind", [LiteRVFLClassifier, LiteRVFLRegressor])
+def test_a_ridge_that_stays_costs_a_lesson_of_its_own(kind: Any) -> None:
+    """Recursive least squares: through the warm-up, then folds with leaks."""
+    settings = {"hidden": 1, "warm_up": 3, "memory": 10.0, "lr_alpha": 0.1}
+    if kind is LiteRVFLRegressor:
+        del settings["lr_alpha"]
+    host, there = (kind(**settings, device=at) for at in ("cpu", "cuda"))
+    block = stream(2, 14, d=2, numbers=kind is LiteRVFLRegressor)
+    for start, stop in ((0, 9), (9, 10), (10, 14)):
+        part = block.rows(start, stop)
+        said, same = host.run(part), there.run(part)
+        for name, column in said.items():
+            assert_allclose(same[name], column, **CLOSE, err_msg=name)
+    assert host.n_samples_ > SLOTS
+    assert_allclose(there.weights_, host.weights_, **CLOSE)
+    assert_allclose(there.inverse_, host.inverse_, **CLOSE)
+    assert_allclose(there.scalars_, host.scalars_, **CLOSE)
 
 
 def same_state(one: State, other: State) -> None:
