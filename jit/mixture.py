@@ -7,18 +7,42 @@ or a column for every class but the first that came. K components, of Kmax there
 The walker takes tuples of arrays, float64 and C-contiguous unless said:
     rows  = X (n, d) | y (n, q) | weight (n,) | mode (n,) uint8
     state = mu (Kmax, D) | Lam (Kmax, D, D) | comp (4, Kmax) | moments (4, D) | classes (2, C) |
-            buffer (W, D + 2) rows of the warm-up, their weight and class | s (N_SCALARS,)
+            buffer (w, D + 2) rows of the warm-up, their weight and class | s (N_SCALARS,) |
+            delayed, arrays of `mixture_delayed`
     fixed = settings p (N_SETTINGS,) | chi (D + 1,) the gate by degrees of freedom |
             vec (N_VEC, max(D, C, Kmax)) | per (N_PER, Kmax, D) | G (D, D), the last three scratch
     out   = answer (n, *) | side (n, *)
 comp: log |C_j|, sp, v, owner (its class where components are of one class, else -1). moments: mass,
 running mean and variance, whether a coordinate is in use. classes: rows learnt, column (0 is the
-one without). A coordinate that is not in use has a unit row in Lam and takes part in nothing.
+one without). A coordinate that is not in use has a unit row in Lam and takes part in nothing. Where
+D is large, Lam is empty and `delayed` holds the precisions; where it is not, `delayed` is empty.
 """
 
 import math
 
-from streamlearn.jit._compile import F8, U1, kernel, part
+from streamlearn.jit._compile import F8, U1, kernel, part, section
+from streamlearn.jit.delayed import PENDING, SCALE
+from streamlearn.jit.mixture_delayed import (
+    DIAGONAL,
+    MEAN0,
+    MOVED,
+    SINCE,
+    Delayed,
+    append,
+    definite,
+    distance_far,
+    element_far,
+    fold,
+    forget_ahead,
+    gradient,
+    is_full,
+    move,
+    project_far,
+    reveal_far,
+    row_far,
+    set_diagonal,
+    set_element,
+)
 from streamlearn.jit.open_classes import balanced, softmax, step_log_alpha
 from streamlearn.jit.products import symmetric_product
 
@@ -53,7 +77,7 @@ _LEAST_SHARE, _LEAST_DENSITY = 1e-2, 1e-300  # of a class, before its log is tak
 _LOG_2PI = math.log(2.0 * math.pi)
 
 Rows = tuple[F8, F8, F8, U1]
-State = tuple[F8, F8, F8, F8, F8, F8, F8]
+State = tuple[F8, F8, F8, F8, F8, F8, F8, Delayed]
 Fixed = tuple[F8, F8, F8, F8, F8]
 Out = tuple[F8, F8]
 
@@ -62,16 +86,42 @@ Out = tuple[F8, F8]
 
 
 @part
-def factor(L: F8, u: F8, m: int, G: F8) -> float:
-    """G <- the lower factor of rows and columns u[:m] of L. O(m^3).
+def far(state: State) -> bool:
+    """Whether D is large: updates are kept as factors, rows multiplied ahead."""
+    return bool(state[7][0].shape[1] > 0)
+
+
+@part
+def gather(j: int, u: F8, m: int, state: State, G: F8) -> None:
+    """G <- rows and columns u[:m] of the precision of component j, its lower half. O(m^2)."""
+    Lam = state[1]
+    for r in range(m):
+        for c in range(r + 1):
+            i, k = int(u[r]), int(u[c])
+            G[r, c] = element_far(j, i, k, state[7]) if far(state) else Lam[j, i, k]
+
+
+@part
+def distance(j: int, state: State, per: F8) -> float:
+    """d2 of component j, from e and s. O(D)."""
+    if far(state):
+        return distance_far(per[_E, j], per[_S, j], state[7])
+    d2 = 0.0
+    for i in range(per.shape[2]):
+        d2 += per[_E, j, i] * per[_S, j, i]
+    return d2
+
+
+@section
+def factor(m: int, G: F8) -> float:
+    """The lower half of G (m, m) <- its lower factor. O(m^3).
 
     Returns its log-determinant, NaN if it is not positive definite.
     """
     total = 0.0
     for r in range(m):
-        at = int(u[r])
         for c in range(r + 1):
-            value = L[at, int(u[c])]
+            value = G[r, c]
             for k in range(c):
                 value -= G[r, k] * G[c, k]
             if r > c:
@@ -92,13 +142,12 @@ def condition(j: int, u: F8, m: int, state: State, fixed: Fixed, wide: bool) -> 
     mean_u = mu_u - G'^-1 b, d2 = e's - b'b. Variances, the diagonal of T^-1, if wide. O(D + m^3).
     Returns log sp - (log |C_known| + d2) / 2.
     """
-    mu, Lam, comp = state[0], state[1], state[2]
+    mu, comp = state[0], state[2]
     _, _, vec, per, G = fixed
-    e, s, b = per[_E, j], per[_S, j], vec[_B]
-    d2 = 0.0
-    for i in range(e.shape[0]):
-        d2 += e[i] * s[i]
-    log_T = factor(Lam[j], u, m, G)
+    s, b = per[_S, j], vec[_B]
+    d2 = distance(j, state, per)
+    gather(j, u, m, state, G)
+    log_T = factor(m, G)
     if log_T != log_T:  # repaired at the next check; till then it answers with its mean
         for r in range(m):
             per[_M, j, r], per[_V, j, r] = mu[j, int(u[r])], vec[_SIG2, int(u[r])]
@@ -134,28 +183,49 @@ def spread(G: F8, m: int, b: F8, out: F8) -> None:
             out[r] += b[k] * b[k]
 
 
-@part
-def project(state: State, fixed: Fixed) -> None:
-    """e <- z - mu where z is known, else 0; s <- Lam e, for every component. O(K D^2)."""
-    mu, Lam, s = state[0], state[1], state[6]
+@section
+def project(t: int, X: F8, state: State, fixed: Fixed) -> None:
+    """e <- z - mu where z is known, else 0; s <- Lam e, for every component. O(K D^2).
+
+    t: the row of X that z is, or -1.
+    """
+    mu, Lam, moments, s = state[0], state[1], state[3], state[6]
     vec, per = fixed[2], fixed[3]
     for j in range(int(s[COMPONENTS])):
+        if far(state):
+            row = (X, vec[_Z], vec[_KNOWN], moments[USED])
+            project_far(j, t, row, mu, per[_E, j], state[7])
+            gradient(j, per[_E, j], per[_S, j], state[7])
+            continue
         for i in range(mu.shape[1]):
             per[_E, j, i] = vec[_Z, i] - mu[j, i] if vec[_KNOWN, i] > 0.0 else 0.0
         symmetric_product(Lam[j], per[_E, j], per[_S, j])
 
 
-@part
+@section
 def reveal(i: int, state: State, fixed: Fixed) -> None:
-    """Coordinate i of z becomes known: e_i and s follow, for every component. O(K D)."""
+    """Coordinate i of z becomes known: e_i and s follow, for every component. O(K D).
+
+    Where D is large, s waits for `settle`.
+    """
     mu, Lam, s = state[0], state[1], state[6]
     vec, per = fixed[2], fixed[3]
     vec[_KNOWN, i] = 1.0
     for j in range(int(s[COMPONENTS])):
         e = vec[_Z, i] - mu[j, i]
         per[_E, j, i] = e
+        if far(state):
+            reveal_far(j, i, e, state[7])
+            continue
         for k in range(mu.shape[1]):
             per[_S, j, k] += Lam[j, i, k] * e
+
+
+@part
+def settle(state: State, per: F8) -> None:
+    """s <- Lam e, after coordinates were revealed, where it did not follow at once. O(K D)."""
+    for j in range(int(state[6][COMPONENTS]) if far(state) else 0):
+        gradient(j, per[_E, j], per[_S, j], state[7])
 
 
 # -- recall ----------------------------------------------------------------------------------------
@@ -352,17 +422,35 @@ def initial_variances(d: int, moments: F8, fixed: Fixed) -> None:
             vec[_SIG2, i] = (1e-3 * max(1.0, size)) ** 2
 
 
-@part
+@section
 def enter(i: int, d: int, state: State, fixed: Fixed) -> None:
     """Coordinate i is in use from now on: its running mean and variance in every component."""
-    mu, Lam, comp, moments, _, _, s = state
+    mu, Lam, comp, moments, _, _, s, delayed = state
     p, vec = fixed[0], fixed[2]
-    moments[USED, i] = 1.0
     var = vec[_SIG2, i] / (p[DELTA] * p[DELTA])
+    if far(state):
+        stand(state, fixed[3])
+    moments[USED, i] = 1.0
     for j in range(int(s[COMPONENTS])):
         mu[j, i] = moments[MEAN, i] if i < d or p[TASK] == TARGETS else 0.0  # no row was of it
-        Lam[j, i, i] = 1.0 / var
         comp[LOGDET, j] += math.log(var)
+        if far(state):
+            delayed[3][j, MEAN0, i] = mu[j, i]
+            set_element(j, i, 1.0 / var, delayed)
+        else:
+            Lam[j, i, i] = 1.0 / var
+
+
+@part
+def stand(state: State, per: F8) -> None:
+    """Every component folds what waits, before a coordinate enters: no product ahead holds then."""
+    mu, moments, s, delayed = state[0], state[3], state[6], state[7]
+    for j in range(int(s[COMPONENTS])):
+        if delayed[2][j, PENDING] > 0.0:
+            fold(j, mu, moments[USED], delayed)
+            for i in range(per.shape[2]):
+                delayed[4][j, i] = per[_S, j, i]
+    forget_ahead(delayed)
 
 
 @part
@@ -377,24 +465,37 @@ def admit(d: int, need: float, state: State, fixed: Fixed) -> None:
 @part
 def create(c: int, weight: float, state: State, fixed: Fixed) -> None:
     """A component at z, with the initial variances. O(D^2)."""
-    mu, Lam, comp, moments, _, _, s = state
+    mu, comp, moments, s = state[0], state[2], state[3], state[6]
     vec = fixed[2]
     j = int(s[COMPONENTS])
-    comp[LOGDET, j], comp[SP, j], comp[AGE, j], comp[OWN, j] = 0.0, weight, 1.0, float(c)
+    comp[SP, j], comp[AGE, j], comp[OWN, j] = weight, 1.0, float(c)
     for i in range(mu.shape[1]):
-        used = moments[USED, i] > 0.0
-        mu[j, i] = vec[_Z, i] if used else 0.0
-        for k in range(mu.shape[1]):
-            Lam[j, i, k] = 0.0
-        Lam[j, i, i] = 1.0 / vec[_SIG2, i] if used else 1.0
-        comp[LOGDET, j] += math.log(vec[_SIG2, i]) if used else 0.0
+        mu[j, i] = vec[_Z, i] if moments[USED, i] > 0.0 else 0.0
+    start_precision(j, state, vec)
     s[COMPONENTS] += 1.0
 
 
-@part
+@section
+def start_precision(j: int, state: State, vec: F8) -> None:
+    """Component j has the initial variances. O(D^2)."""
+    mu, Lam, comp, moments = state[:4]
+    comp[LOGDET, j] = 0.0
+    for i in range(mu.shape[1]):
+        used = moments[USED, i] > 0.0
+        for k in range(Lam.shape[2]):
+            Lam[j, i, k] = 0.0
+        vec[_H, i] = 1.0 / vec[_SIG2, i] if used else 1.0
+        if not far(state):
+            Lam[j, i, i] = vec[_H, i]
+        comp[LOGDET, j] += math.log(vec[_SIG2, i]) if used else 0.0
+    if far(state):
+        set_diagonal(j, vec[_H], mu, state[7])
+
+
+@section
 def delete(j: int, state: State) -> None:
     """The last component takes the place of component j. O(D^2)."""
-    mu, Lam, comp, _, _, _, s = state
+    mu, Lam, comp, _, _, _, s, delayed = state
     s[COMPONENTS] -= 1.0
     last = int(s[COMPONENTS])
     if j == last:
@@ -403,8 +504,10 @@ def delete(j: int, state: State) -> None:
         comp[k, j] = comp[k, last]
     for i in range(mu.shape[1]):
         mu[j, i] = mu[last, i]
-        for k in range(mu.shape[1]):
+        for k in range(Lam.shape[2]):
             Lam[j, i, k] = Lam[last, i, k]
+    if far(state):
+        move(last, j, delayed)
 
 
 @part
@@ -426,7 +529,7 @@ def prune(due: bool, state: State, p: F8) -> None:
             j += 1
 
 
-@part
+@section
 def update(j: int, d2: float, gain: float, state: State, fixed: Fixed) -> None:
     """(5) to (8) and (10) of component j by w = gain, in one pass over Lam. O(D^2).
 
@@ -434,7 +537,7 @@ def update(j: int, d2: float, gain: float, state: State, fixed: Fixed) -> None:
     eps sig2_i. The spec's ridge goes around the coordinates: then their order would matter. So it
     would where two are tied, as yes/no features are: then the values of the row decide.
     """
-    mu, Lam, comp, moments, _, _, s = state
+    mu, Lam, comp, moments, _, _, s, _ = state
     p, _, vec, per, _ = fixed
     L, e, z, h = Lam[j], per[_E, j], per[_S, j], vec[_H]
     D = mu.shape[1]
@@ -476,27 +579,75 @@ def update(j: int, d2: float, gain: float, state: State, fixed: Fixed) -> None:
             L[i, i] = 1.0
 
 
+@section
+def update_far(j: int, d2: float, gain: float, state: State, fixed: Fixed) -> None:
+    """`update` where D is large: (8) and (10) wait as factors. O(D), and a fold when room is short.
+
+    Every thousand updates a fold is followed by the health check.
+    """
+    mu, comp, moments, delayed = state[0], state[2], state[3], state[7]
+    p, _, vec, per, _ = fixed
+    e, z, counters, anchor = per[_E, j], per[_S, j], delayed[2], delayed[3]
+    base = delayed[4][j]
+    if is_full(j, delayed):
+        fold(j, mu, moments[USED], delayed)
+        if counters[j, SINCE] >= _CHECK_EVERY and not sound(j, state, fixed):
+            return
+        for i in range(z.shape[0]):
+            base[i] = z[i]
+    for i in range(z.shape[0]):
+        anchor[j, MOVED, i] += gain * base[i]
+    keep, dims = 1.0 - gain, 0.0
+    q = 1.0 + gain * d2
+    counters[j, SCALE] /= keep
+    counters[j, SINCE] += 1.0
+    append(j, z, math.sqrt(gain / (q * keep)), delayed)
+    at, worst, first = 0, 0.0, 0.0
+    for i in range(mu.shape[1]):
+        mu[j, i] += gain * e[i]
+        dims += moments[USED, i]
+        tight = counters[j, SCALE] * anchor[j, DIAGONAL, i] * vec[_SIG2, i] * moments[USED, i]
+        apart = mu[j, i] + 0.6 * e[i]
+        rank = tight * (1.0 + _TIE * apart / (1.0 + abs(apart)))
+        at, worst, first = (i, tight, rank) if rank > first else (at, worst, first)
+    comp[LOGDET, j] += dims * math.log1p(-gain) + math.log(q)
+    if p[EPS] * worst > 1.0:
+        more = p[EPS] - 1.0 / worst  # of sig2, added to the variance: 1 + r Lam_ii = eps worst
+        comp[LOGDET, j] += math.log(p[EPS] * worst)
+        row_far(j, at, z, delayed)
+        append(j, z, math.sqrt(more * vec[_SIG2, at] / (p[EPS] * worst)), delayed)
+
+
+@section
+def sound(j: int, state: State, fixed: Fixed) -> bool:
+    """The health check of a component: its log-determinant anew; begins again if not definite.
+
+    Where D is large, nothing may wait. Returns whether it was definite. O(D^3).
+    """
+    comp, s, delayed = state[2], state[6], state[7]
+    vec, G = fixed[2], fixed[4]
+    if far(state):
+        delayed[2][j, SINCE] = 0.0
+        found = definite(j, G, delayed)
+    else:
+        gather(j, vec[_U], G.shape[0], state, G)
+        found = factor(G.shape[0], G)
+    comp[LOGDET, j] = -found
+    if found == found:
+        return True
+    s[REPAIRED] += 1.0
+    start_precision(j, state, vec)
+    return False
+
+
 @part
 def check(state: State, fixed: Fixed) -> None:
-    """Factor every precision: log-determinants anew, and what is not definite begins again."""
-    mu, Lam, comp, moments, _, _, s = state
-    vec, G = fixed[2], fixed[4]
-    D = mu.shape[1]
-    for i in range(D):
+    """The health check of all components. O(K D^3)."""
+    vec = fixed[2]
+    for i in range(state[0].shape[1]):
         vec[_U, i] = float(i)
-    for j in range(int(s[COMPONENTS])):
-        found = factor(Lam[j], vec[_U], D, G)
-        comp[LOGDET, j] = -found
-        if found == found:
-            continue
-        s[REPAIRED] += 1.0
-        comp[LOGDET, j] = 0.0
-        for i in range(D):
-            used = moments[USED, i] > 0.0
-            for k in range(D):
-                Lam[j, i, k] = 0.0
-            Lam[j, i, i] = 1.0 / vec[_SIG2, i] if used else 1.0
-            comp[LOGDET, j] += math.log(vec[_SIG2, i]) if used else 0.0
+    for j in range(int(state[6][COMPONENTS])):
+        sound(j, state, fixed)
 
 
 @part
@@ -508,9 +659,7 @@ def nearest(c: int, state: State, fixed: Fixed) -> tuple[int, float]:
     for j in range(int(s[COMPONENTS])):
         d2 = math.inf
         if comp[OWN, j] == c:
-            d2 = 0.0
-            for i in range(per.shape[2]):
-                d2 += per[_E, j, i] * per[_S, j, i]
+            d2 = distance(j, state, per)
             d2 = max(d2, 0.0) if d2 < _FAR else _FAR
         vec[_F, j] = d2
         if d2 < least:
@@ -553,7 +702,11 @@ def learn(c: int, known: int, weight: float, state: State, fixed: Fixed) -> None
         comp[AGE, j] += 1.0
         if logp[j] >= 1e-12:
             comp[SP, j] += weight * logp[j]
-            update(j, d2[j], weight * logp[j] / comp[SP, j], state, fixed)
+            gain = weight * logp[j] / comp[SP, j]
+            if far(state):
+                update_far(j, d2[j], gain, state, fixed)
+            else:
+                update(j, d2[j], gain, state, fixed)
 
 
 # -- one row ---------------------------------------------------------------------------------------
@@ -709,6 +862,7 @@ def expose(state: State, fixed: Fixed) -> int:
         if vec[_KNOWN, i] == 0.0 and moments[USED, i] > 0.0 and vec[_Z, i] == vec[_Z, i]:
             reveal(i, state, fixed)
         known += 1 if vec[_KNOWN, i] > 0.0 else 0
+    settle(state, fixed[3])
     return known
 
 
@@ -723,6 +877,8 @@ def complete(m: int, state: State, fixed: Fixed) -> None:
         vec[_Z, i] = vec[_HAT, r] if good else moments[MEAN, i]
     for r in range(m):
         reveal(int(vec[_U, r]), state, fixed)
+    if m > 0:
+        settle(state, fixed[3])
 
 
 @part
@@ -745,7 +901,7 @@ def tend(state: State, fixed: Fixed) -> None:
     """What is due after a row was learnt: pruning, the health check."""
     s = state[6]
     prune(s[STEPS] % _PRUNE_EVERY == 0.0, state, fixed[0])
-    if s[STEPS] % _CHECK_EVERY == 0.0:
+    if s[STEPS] % _CHECK_EVERY == 0.0 and not far(state):
         check(state, fixed)
 
 
@@ -777,7 +933,7 @@ def step(t: int, r: int, c: int, w: float, rows: Rows, state: State, fixed: Fixe
     d, D = X.shape[1], state[0].shape[1]
     asked, last = (mode[t] & _PREDICT) != 0, 0
     if r >= 0 or asked or w > 0.0:
-        project(state, fixed)
+        project(-1 if r >= 0 else t, X, state, fixed)
     for phase in range(2):
         if phase == 0 and (r >= 0 or not (asked or w > 0.0)):
             continue
@@ -809,6 +965,7 @@ def walk(rows: Rows, state: State, fixed: Fixed, out: Out, start: int) -> tuple[
     again from that row, after its class was given a column or one more component room.
     """
     X, s, p = rows[0], state[6], fixed[0]
+    forget_ahead(state[7])
     for t in range(start, X.shape[0]):
         r, last, c, w = int(s[REPLAY]), int(s[REPLAYS]), _EMPTY, 0.0
         if last == 0:
@@ -853,7 +1010,7 @@ def fill(Z: F8, state: State, fixed: Fixed, variance: F8) -> None:
         if s[COMPONENTS] == 0.0:
             continue
         m = unknown(D, D, moments, vec)
-        project(state, fixed)
+        project(-1, Z, state, fixed)
         recall(m, -1, state, fixed, True)
         for r in range(m):
             i = int(vec[_U, r])

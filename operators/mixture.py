@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from streamlearn.block import F8, Block, Columns, Features
+from streamlearn.block import F8, I8, Block, Columns, Features
 from streamlearn.contracts import State
-from streamlearn.jit import mixture
+from streamlearn.jit import mixture, mixture_delayed
+from streamlearn.jit.delayed import effective
+from streamlearn.jit.symmetric import packed, unpacked
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Classifier, Operator, Regressor, Row, Scorer, Transformer
 from streamlearn.operators._supervised import (
@@ -35,8 +37,10 @@ class _Mixture(Operator):
 
     exact = True
     _arrays: ClassVar[tuple[str, ...]] = (
-        "mu_", "Lam_", "components_", "moments_", "classes_", "buffer_", "scalars_",
+        "mu_", "dense_", "components_", "moments_", "classes_", "buffer_", "scalars_",
+        "tiles_", "factors_", "waiting_", "anchor_",
     )  # fmt: skip
+    _large: ClassVar[int] = 128  # coordinates from which updates wait: `jit.mixture_delayed`
     _task: int = mixture.DENSITY
 
     beta: float
@@ -90,10 +94,12 @@ class _Mixture(Operator):
         self.scalars_ = np.zeros(mixture.N_SCALARS)
         self.moments_ = np.zeros((4, D))
         self._mu, self._Lam = np.zeros((0, D)), np.zeros((0, D, D))
+        self._set_far(*mixture_delayed.none_delayed(0, 0))
         self._components, self._classes = np.zeros((4, 0)), np.zeros((2, 0))
         self._buffer = np.zeros((0, D + 2))
         self._chi = np.zeros(1)
         self._work = np.zeros((mixture.N_VEC, 0)), np.zeros((0, 0, 0)), np.zeros((0, 0))
+        self._ahead = mixture_delayed.scratch(0, 0)
         self._warned = False
 
     # -- state -------------------------------------------------------------------------------------
@@ -104,10 +110,35 @@ class _Mixture(Operator):
         return int(self.scalars_[mixture.COMPONENTS])
 
     mu_ = cut("_mu", 0, "(K, D) means of the components.", "n_components_")
-    Lam_ = cut("_Lam", 0, "(K, D, D) their precisions, positive definite.", "n_components_")
+    dense_ = cut("_Lam", 0, "(K, D, D) their precisions, where D is not large.", "n_components_")
+    tiles_ = cut("_tiles", 0, "(K, T (T + 1) / 2, 8, 8) those of the anchors.", "n_components_")
+    factors_ = cut("_factors", 0, "(K, T, 24, 8) updates since then.", "n_components_")
+    waiting_ = cut("_waiting", 0, "(K, 4) how many; scale; updates.", "n_components_")
+    anchor_ = cut("_anchor", 0, "(K, 3, 8 T) means of the anchors, shifts.", "n_components_")
     components_ = cut(
         "_components", 1, "(4, K): log |C|, posteriors so far, age, class or -1.", "n_components_"
     )
+
+    @property
+    def Lam_(self) -> F8:
+        """(K, D, D) precisions of the components, symmetric positive definite."""
+        if not self._is_far:
+            dense: F8 = self.dense_
+            return dense
+        D, unused = self.moments_.shape[1], np.flatnonzero(self.moments_[mixture.USED] == 0.0)
+        Lam = np.empty((self.n_components_, D, D))
+        for j, now in enumerate(Lam):
+            now[:] = effective(self._tiles[j], self._factors[j], self._waiting[j], D)
+            now[unused, unused] = 1.0
+        return Lam
+
+    @property
+    def _is_far(self) -> bool:
+        """Whether D is large: `streamlearn.jit.mixture_delayed`."""
+        return bool(self._tiles.shape[1] > 0)
+
+    def _set_far(self, tiles: F8, factors: F8, counters: F8, anchor: F8) -> None:
+        self._tiles, self._factors, self._waiting, self._anchor = tiles, factors, counters, anchor
 
     @property
     def classes_(self) -> F8:
@@ -192,13 +223,39 @@ class _Mixture(Operator):
         D = old + count
         kept = np.concatenate([np.arange(at), np.arange(at + count, D)])
         K = self._mu.shape[0]
-        mu, Lam, moments = np.zeros((K, D)), np.zeros((K, D, D)), np.zeros((4, D))
+        mu, moments = np.zeros((K, D)), np.zeros((4, D))
         mu[:, kept], moments[:, kept] = self._mu, self.moments_
-        Lam[:, np.arange(D), np.arange(D)] = 1.0
-        Lam[:, kept[:, None], kept] = self._Lam
         buffer = np.full((self._buffer.shape[0], D + 2), np.nan)
         buffer[:, np.append(kept, [D, D + 1])] = self._buffer
-        self._mu, self._Lam, self.moments_, self._buffer = mu, Lam, moments, buffer
+        self._mu, self.moments_, self._buffer = mu, moments, buffer
+        if self.mode == "exact" and self._large <= D:
+            self._insert_far(kept, D)
+            return
+        Lam = np.zeros((K, D, D))
+        Lam[:, np.arange(D), np.arange(D)] = 1.0
+        Lam[:, kept[:, None], kept] = self._Lam
+        self._Lam = Lam
+
+    def _insert_far(self, kept: I8, D: int) -> None:
+        """New coordinates where D is large, or becomes so: then nothing has waited yet."""
+        (K, _), was, old = self._mu.shape, self._is_far, kept.size
+        tiles, factors, counters, anchor = mixture_delayed.none_delayed(K, D)
+        for j in range(K):
+            full = np.eye(D)
+            full[kept[:, None], kept] = unpacked(self._tiles[j], old) if was else self._Lam[j]
+            tiles[j] = packed(full)
+            anchor[j, mixture_delayed.DIAGONAL, :D] = np.diagonal(full)
+        anchor[:, mixture_delayed.MEAN0, :D] = self._mu
+        if was:
+            anchor[:, :, kept] = self._anchor[:, :, :old]
+            counters[:] = self._waiting
+            T, m = self._factors.shape[1:3]
+            flat = self._factors.transpose(0, 2, 1, 3).reshape(K, m, 8 * T)
+            wide = np.zeros((K, m, anchor.shape[2]))
+            wide[:, :, kept] = flat[:, :, :old]
+            factors[:] = wide.reshape(K, m, -1, 8).transpose(0, 2, 1, 3)
+        self._set_far(tiles, factors, counters, anchor)
+        self._Lam = np.zeros((K, 0, 0))
 
     def load(self, state: State) -> None:
         """Take over a state that `state` gave; refused if the parameters were others."""
@@ -216,7 +273,11 @@ class _Mixture(Operator):
         K, D = self._mu.shape
         room = min(self.k_max, K + max(8, K // 4))
         self._mu = _checks.padded(self._mu, (room, D))
-        self._Lam = _checks.padded(self._Lam, (room, D, D))
+        self._Lam = _checks.padded(self._Lam, (room, *self._Lam.shape[1:]))
+        D = D if self._is_far else 0
+        more = mixture_delayed.none_delayed(room - K, D)
+        old = (self._tiles, self._factors, self._waiting, self._anchor)
+        self._set_far(*(mixture_delayed.joined(a, b) for a, b in zip(old, more, strict=True)))
         self._components = _checks.padded(self._components, (4, room))
 
     def _open_class(self, code: int) -> None:
@@ -247,10 +308,12 @@ class _Mixture(Operator):
         self._settings[mixture.EPS] = min(_FLOOR, self.eps / (delta * delta))
         vec, per, G = self._work
         width = max(K, D, C, 1)
-        if vec.shape[1] < width or per.shape[1:] != (K, D) or G.shape[0] != D:
+        W = self._anchor.shape[2] or D
+        if vec.shape[1] < width or per.shape[1:] != (K, W) or G.shape[0] != D:
             longer = np.zeros((mixture.N_VEC, max(width, vec.shape[1])))
             longer[:, : vec.shape[1]] = vec  # a walk that asked for room goes on with it
-            self._work = longer, np.zeros((mixture.N_PER, K, D)), np.zeros((D, D))
+            self._work = longer, np.zeros((mixture.N_PER, K, W)), np.zeros((D, D))
+            self._ahead = mixture_delayed.scratch(K, D if self._is_far else 0)
         if self._chi.shape[0] != D + 1:
             self._chi = np.full(D + 1, math.inf)
             if self.beta > 0.0:
@@ -265,6 +328,7 @@ class _Mixture(Operator):
         return (
             self._mu, self._Lam, self._components, self.moments_, self._classes, self._buffer,
             self.scalars_,
+            (self._tiles, self._factors, self._waiting, self._anchor, *self._ahead),
         )  # fmt: skip
 
     # -- the walk ----------------------------------------------------------------------------------
@@ -351,7 +415,10 @@ class GaussianMixtureClassifier(_Mixture, Classifier):
         balance: weigh a row of class c by N / (C n_c), so that all classes count alike.
     State (K components, D = d + classes - 1 coordinates, C = 1 + largest class code learnt):
         mu_: (K, D) float64, means.
-        Lam_: (K, D, D) float64, precisions, symmetric positive definite.
+        dense_: (K, D, D) float64, precisions, symmetric positive definite; `Lam_`. From D = 128 on,
+            where a row of the block costs a third so, it is empty, and instead stand there:
+            tiles_, factors_, waiting_, anchor_: upper halves of the precisions, the last updates
+            of each, their counts and scales, and the means when they were last folded.
         components_: (4, K) float64, log-determinant of the covariance, accumulated posterior, age,
             class of the component or -1.
         moments_: (4, D) float64, mass, running mean and variance, 1 where a coordinate is in use.

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.families import Cost, Table, triangle
 from streamlearn.block import F8
+from streamlearn.jit.mixture_delayed import MEAN0
 from streamlearn.operators import GaussianMixtureClassifier, GaussianMixtureRegressor
 from streamlearn.testing import labelled
 
@@ -87,7 +88,11 @@ def made(K: int, d: int) -> GaussianMixtureRegressor:
     model = GaussianMixtureRegressor(beta=1e-9, delta=1.0, std=1.0, rho=0.9999, k_max=K, v_min=1e12)
     X = 1e3 * np.arange(1.0, K + 1.0)[:, None] * np.ones(d)
     model.run(labelled(X, np.zeros(K)))
-    model.mu_[:] = 0.1 * np.random.default_rng(K).normal(size=model.mu_.shape)
+    state = model.state()
+    state.arrays["mu_"][:] = 0.1 * np.random.default_rng(K).normal(size=model.mu_.shape)
+    if state.arrays["anchor_"].shape[2] > 0:
+        state.arrays["anchor_"][:, MEAN0, : d + 1] = state.arrays["mu_"]
+    model.load(state)
     return model
 
 
