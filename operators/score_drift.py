@@ -19,22 +19,32 @@ from streamlearn.operators.mixture import GaussianMixtureAnomalyScorer
 
 _FAR = 8.0  # a standardised value is cut there
 _SHOWN = 5  # features of a finding
+_FOREVER = 1 << 62
 
 
 class _ScoreDrift(Windowed):
-    """Rows teach a model of X, which then stays as it is; its scores of later rows are compared.
+    """Rows teach a model of X; its scores of later rows are compared.
 
-    A subclass gives `_learn` and `_score`, of standardised rows without gaps.
+    The model stays as it is, or is taught on in groups of rows anchored to its own count. A
+    subclass gives `_learn`, `_learn_on` and `_score`, of standardised rows without gaps.
     """
 
     _arrays: ClassVar[tuple[str, ...]] = ("pool_", "ring_", "moments_")
-    _counters = ("n_rows", "n_filled", "n_detections")
+    _counters = ("n_rows", "n_filled", "n_detections", "n_since_")
     _SCORE: ClassVar[str]
 
     def _set(self, given: dict[str, Any]) -> None:
         """The parameters that all have."""
         self._set_window(given)
-        self.train = _checks.whole(type(self).__name__, "train", given["train"], 10)
+        owner, refresh = type(self).__name__, given["refresh"]
+        self.train = _checks.whole(owner, "train", given["train"], 10)
+        self.refresh = _checks.whole(owner, "refresh", refresh, 0)
+        least = self.train + self.reference + self.window
+        if 0 < refresh < least:
+            raise ValueError(
+                f"{owner}: refresh must be 0 or >= train + reference + window = {least}, or no "
+                f"window would be compared, got {refresh}"
+            )
         self._warn_of(self.reference)
         names = ("reference", "window", "every", "average_run_length", "alpha", "block", "seed")
         with warnings.catch_warnings(action="ignore"):  # it would say the same
@@ -46,6 +56,7 @@ class _ScoreDrift(Windowed):
         self.ring_: F8 = np.zeros((self._test.window, 0))
         self.moments_: F8 = np.zeros((2, 0))
         self.n_rows = self.n_filled = self.n_detections = 0
+        self.n_since_ = -1  # rows since the model has learnt; -1 before it has
         self._test.reset()
 
     def grow(self, features: Features) -> None:
@@ -61,10 +72,10 @@ class _ScoreDrift(Windowed):
         out: Columns = {"X": block.X, "alarm": np.zeros(block.n, np.uint8)}
         at = 0
         while at < X.shape[0]:
-            if self.pool_.shape[0]:
+            if self.n_since_ < 0:
                 at += self._collect(X[at:])
                 continue
-            taken, found = self._compare(X[at:])
+            taken, found = self._compare(X[at : at + self._rows_ahead()])
             at += taken
             if found is not None:
                 out = _findings.added(out, _findings.at(block.n, int(rows[at - 1]), found))
@@ -73,13 +84,45 @@ class _ScoreDrift(Windowed):
     def _collect(self, X: F8) -> int:
         """Rows that teach the model, which learns when there are enough; how many were taken."""
         n: int = min(X.shape[0], self.train - self.n_filled)
-        self.pool_[self.n_filled : self.n_filled + n] = X[:n]
-        self.n_filled += n
+        self._keep(X[:n])
         if self.n_filled == self.train:
             self.moments_ = moments_of(self.pool_)
             self._learn(self._standardised(self.pool_))
-            self.pool_ = np.zeros((0, self.pool_.shape[1]))
+            self._learnt()
         return n
+
+    def _keep(self, X: F8) -> None:
+        """Rows for the next lesson."""
+        self.pool_[self.n_filled : self.n_filled + X.shape[0]] = X
+        self.n_filled += X.shape[0]
+
+    def _learnt(self) -> None:
+        """The model is another: its scores are compared with a new reference."""
+        self.pool_ = np.zeros((0, self.pool_.shape[1]))
+        self.n_since_ = 0
+        self._test.reset()
+
+    def _rows_ahead(self) -> int:
+        """Rows until they are kept for the next lesson, or until that."""
+        if self.refresh == 0:
+            return _FOREVER
+        kept_from = self.refresh - self.train
+        return (kept_from if self.n_since_ < kept_from else self.refresh) - self.n_since_
+
+    def _count(self, X: F8) -> None:
+        """Rows were compared; after enough of them the last ones teach."""
+        self.n_since_ += X.shape[0]
+        if self.pool_.shape[0]:
+            self._keep(X)
+        if self.refresh and self.n_since_ == self.refresh:
+            self._learn_on(self._standardised(self.pool_))
+            self._learnt()
+        elif self.refresh and self.n_since_ == self.refresh - self.train:
+            self._empty_pool()
+
+    def _empty_pool(self) -> None:
+        self.pool_ = np.full((self.train, self.ring_.shape[1]), math.nan)
+        self.n_filled = 0
 
     def _compare(self, X: F8) -> tuple[int, Finding | None]:
         """Score rows up to the first alarm: how many, and what was found."""
@@ -93,6 +136,7 @@ class _ScoreDrift(Windowed):
         self.ring_[places] = X[taken - last : taken]
         self.n_rows += taken
         if found is None:
+            self._count(X[:taken])
             return taken, None
         self.n_detections += 1
         (score,) = found["features"]
@@ -105,9 +149,10 @@ class _ScoreDrift(Windowed):
             "features": self._moved(),
         }
         if self.sliding:
-            self.pool_ = np.full((self.train, self.ring_.shape[1]), math.nan)
-            self.n_filled = 0
-            self._test.reset()
+            self._empty_pool()
+            self.n_since_ = -1
+        else:
+            self._count(X[:taken])
         return taken, told
 
     def _standardised(self, X: F8) -> F8:
@@ -118,6 +163,10 @@ class _ScoreDrift(Windowed):
     def _learn(self, Z: F8) -> None:
         """Make the model of these rows (train, d)."""
         raise NotImplementedError(f"{type(self).__name__} has no _learn")
+
+    def _learn_on(self, Z: F8) -> None:
+        """Teach the model these rows (train, d), too."""
+        raise NotImplementedError(f"{type(self).__name__} has no _learn_on")
 
     def _score(self, Z: F8) -> F8:
         """How strange each of these rows is, (n,); changes nothing."""
@@ -191,6 +240,8 @@ class NoveltyDrift(_ScoreDrift, base.Transformer):
         components: singular vectors, >= 1; no more than features are taken.
         train: rows that give the subspace, >= 10.
         sliding: after an alarm a new subspace and a new reference are taken; else both stay.
+        refresh: every so many rows the last `train` of them teach the model what it lacks, and a
+            new reference is taken; 0: never. Not less than train, reference and window together.
         reference, window, every, average_run_length, alpha, block, seed: as in `FeatureDrift`.
     State:
         V_: (d, k) float64, right singular vectors. sv_: (k,) singular values.
@@ -217,7 +268,7 @@ class NoveltyDrift(_ScoreDrift, base.Transformer):
     def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
         """What River's checks and the conformance suite build: quick to be full."""
         short = {"average_run_length": None, "reference": 12, "window": 8, "every": 4}
-        yield short | {"train": 12, "components": 2}
+        yield short | {"train": 12, "components": 2, "refresh": 40}
         yield short | {"train": 10, "components": 1, "sliding": True, "alpha": 0.5}
 
     def __init__(
@@ -228,6 +279,7 @@ class NoveltyDrift(_ScoreDrift, base.Transformer):
         window: int = 200,
         every: int = 50,
         sliding: bool = False,
+        refresh: int = 0,
         average_run_length: int | None = 10_000,
         alpha: float = 0.001,
         block: int = 0,
@@ -245,7 +297,14 @@ class NoveltyDrift(_ScoreDrift, base.Transformer):
     def _learn(self, Z: F8) -> None:
         k = min(self.components, Z.shape[1])
         self.V_, self.sv_ = np.zeros((Z.shape[1], k)), np.zeros(k)
-        svd_walk(Z, self.V_, self.sv_, 1.0)
+        self._follow(Z, 1.0)
+
+    def _learn_on(self, Z: F8) -> None:
+        self._follow(Z, 0.5 ** (1.0 / self.train))
+
+    def _follow(self, Z: F8, gam: float) -> None:
+        """Take rows into the subspace; an older row fades by gam a row."""
+        svd_walk(Z, self.V_, self.sv_, gam)
         self.parts_ = np.zeros(Z.shape[1])
         novelties(Z, self.V_, self.parts_, np.empty(Z.shape[0]))
         self.parts_ /= Z.shape[0]
@@ -287,6 +346,8 @@ class DensityDrift(_ScoreDrift, base.Transformer):
         beta: chance that a row of a component is taken for new, in [0, 1).
         train: rows that teach the mixture, >= 10.
         sliding: after an alarm a new mixture and a new reference are taken; else both stay.
+        refresh: every so many rows the last `train` of them teach the model what it lacks, and a
+            new reference is taken; 0: never. Not less than train, reference and window together.
         reference, window, every, average_run_length, alpha, block, seed: as in `FeatureDrift`.
     State:
         moments_: (2, d), centre and scale. pool_: (train, d) while they come, else (0, d).
@@ -308,7 +369,7 @@ class DensityDrift(_ScoreDrift, base.Transformer):
     def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
         """What River's checks and the conformance suite build: quick to be full."""
         short = {"average_run_length": None, "reference": 12, "window": 8, "every": 4}
-        yield short | {"train": 12}
+        yield short | {"train": 12, "refresh": 40}
         yield short | {"train": 10, "k_max": 2, "sliding": True, "alpha": 0.5}
 
     def __init__(
@@ -320,6 +381,7 @@ class DensityDrift(_ScoreDrift, base.Transformer):
         window: int = 200,
         every: int = 50,
         sliding: bool = False,
+        refresh: int = 0,
         average_run_length: int | None = 10_000,
         alpha: float = 0.001,
         block: int = 0,
@@ -341,6 +403,9 @@ class DensityDrift(_ScoreDrift, base.Transformer):
 
     def _learn(self, Z: F8) -> None:
         self._scorer.reset()
+        self._learn_on(Z)
+
+    def _learn_on(self, Z: F8) -> None:
         self._scorer.run(self._rows(Z, OBSERVE))
 
     def _score(self, Z: F8) -> F8:

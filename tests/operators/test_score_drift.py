@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from streamlearn.block import F8, LABELLED, Block, Features
+from streamlearn.block import F8, LABELLED, OBSERVE, PREDICT, Block, Features
+from streamlearn.jit.stream_svd import svd_walk
 from streamlearn.operators import (
     DensityDrift,
     FeatureDrift,
@@ -112,6 +113,49 @@ def test_a_sliding_one_begins_anew_after_an_alarm(kind: Any) -> None:
     (at,) = np.flatnonzero(alarm)
     assert 1_000 <= at < 1_060
     assert watch.standing["statistic"] < watch.standing["limit"]
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("cut", [1700, 211])
+def test_a_model_is_taught_on_by_the_last_rows_of_its_own_count(cut: int) -> None:
+    """Rows 700 to 1,000, whatever the blocks; then the reference is that of the new scores."""
+    rng = np.random.default_rng(4)
+    X = bound(rng, 1_700)
+    X[400:, 3] *= -1.0
+    watches = NoveltyDrift(2, **QUICK, refresh=700), DensityDrift(**QUICK, refresh=700)
+    for watch in watches:
+        for start in range(0, 1_700, cut):
+            watch.run(block(X[start : start + cut]))
+        assert (watch.n_rows, watch.n_since_) == (1_400, 0)
+    novelty, density = watches
+    Z = np.clip((X - novelty.moments_[0]) / novelty.moments_[1], -8.0, 8.0)
+    V, sv = np.zeros((4, 2)), np.zeros(2)
+    svd_walk(Z[:300], V, sv, 1.0)
+    svd_walk(Z[700:1000], V, sv, 0.5 ** (1 / 300))
+    svd_walk(Z[1400:], V, sv, 0.5 ** (1 / 300))
+    assert_allclose(novelty.V_, V, atol=1e-12)
+    scorer = GaussianMixtureAnomalyScorer(beta=0.1, k_max=4, warm_start=100, rho=1.0, sp_min=3.0)
+    for rows in (slice(0, 300), slice(700, 1000), slice(1400, 1700)):
+        scorer.run(density._rows(Z[rows], OBSERVE))
+    assert_allclose(
+        density._score(Z[:50]), scorer.run(density._rows(Z[:50], PREDICT))["score"], rtol=1e-9
+    )
+
+
+def test_what_a_model_was_taught_on_is_drift_no_longer() -> None:
+    rng = np.random.default_rng(5)
+    X = bound(rng, 3_000)
+    X[900:, 3] *= -1.0
+    X[2_600:, 2] *= -1.0
+    watch = NoveltyDrift(2, **QUICK, refresh=1_200)
+    first, second = np.flatnonzero(watch.run(block(X))["alarm"])
+    assert 900 <= first < 960
+    assert 2_600 <= second < 2_660
+
+
+def test_a_refresh_that_leaves_nothing_to_compare_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^NoveltyDrift: refresh must be 0 or >= .* = 660, or no"):
+        NoveltyDrift(**QUICK, refresh=659)
 
 
 @pytest.mark.parametrize("kind", [NoveltyDrift, DensityDrift])
