@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import clock, families, rates, streams
 from benchmarks.families import Cost
-from benchmarks.figures import Line, Plot
+from benchmarks.figures import COLOURS, Line, Plot
 from benchmarks.tables import markdown, number
 from streamlearn.block import LABELLED, PREDICT, UNSCORED
 from streamlearn.operators._base import Regressor
@@ -175,19 +175,24 @@ def tables(measured: dict[str, Any]) -> list[str]:
 def plots(measured: dict[str, Any]) -> list[Plot]:
     """A figure for each kind of growth, and a roofline."""
     rows = measured["rows"]
-    by_kind: dict[str, list[Line]] = {}
+    by_kind: dict[str, list[tuple[float, list[Line]]]] = {}
     for (name, grows), them in series(rows).items():
         points = [(float(r["at"]), float(r["both"])) for r in them]
-        by_kind.setdefault(grows, []).append(Line(name, points))
+        lines, steep = [Line(name, points)], 0.0
         if all(r["flops"] for r in them):  # as its count grows, through its largest size
             scale = them[-1]["both"] / them[-1]["flops"]
             count = [(float(r["at"]), scale * r["flops"]) for r in them]
-            by_kind[grows].append(Line(f"{name}: as its count", count, dashed=True))
-    drawn = [
-        Plot(f"Cost by {kind}", kind, "us an event", lines, "Answered and learnt; dashed: as the "
-             "count of flops grows, through the largest size.")
-        for kind, lines in by_kind.items()
-    ]  # fmt: skip
+            lines.append(Line(f"{name}: as its count", count, dashed=True))
+            steep = rates.exponent(count)
+        by_kind.setdefault(grows, []).append((steep, lines))
+    drawn = []
+    about = "Answered and learnt; dashed: as the count of flops grows, through the largest size."
+    for kind, each in by_kind.items():
+        ordered = [lines for _, lines in sorted(each, key=lambda one: -one[0])]
+        for first in range(0, len(ordered), COLOURS):
+            lines = [line for pair in ordered[first : first + COLOURS] for line in pair]
+            more = "" if first == 0 else ", the less steep"
+            drawn.append(Plot(f"Cost by {kind}{more}", kind, "us an event", lines, about))
     return [*drawn, _roofline(rows, rates.Rates.from_json(measured["rates"]))]
 
 

@@ -1,5 +1,6 @@
 """The page with plots: one HTML file, drawn by bokeh from what the suite has kept."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 from benchmarks import machine, suite
 
 COLOURS = 6  # of lines; those after them start again with another shape of dot
+OTHERS = ("River", "scikit-learn", "Vowpal Wabbit", "CapyMOA")  # the names of peers begin so
 SHAPES = ("circle", "square", "triangle", "diamond", "inverted_triangle")
 
 
@@ -29,6 +31,14 @@ class Plot(NamedTuple):
     about: str
 
 
+class Bars(NamedTuple):
+    """Who took how long, in microseconds an event, on a logarithmic scale."""
+
+    title: str
+    rows: Sequence[tuple[str, float]]
+    about: str
+
+
 def write(found: dict[str, Any], path: Path = suite.ROOT / "build" / "benchmarks.html") -> Path:
     """The page as a file."""
     path.parent.mkdir(exist_ok=True)
@@ -48,13 +58,28 @@ def html(found: dict[str, Any]) -> str:
         module = suite.module(part)
         if not hasattr(module, "plots"):
             continue
-        drawn = [_figure(page, plot) for plot in module.plots(one["measured"])]
+        drawn = [
+            _bars(plot) if isinstance(plot, Bars) else _figure(page, plot)
+            for plot in module.plots(one["measured"])
+        ]
         about = paragraph(machine.line(one["machine"]))
         page.section(part, module.TITLE, about, *drawn)
     return page.html("streamlearn: benchmarks", "<h1>Benchmarks</h1>").replace(
         "Every event was scored before it was learnt, and every number is about that answer.",
         "Figures of <code>python -m benchmarks</code>.",
     )
+
+
+def _bars(plot: Bars) -> str:
+    from streamlearn.report_page import bars, heading, paragraph
+
+    logs = [math.log(us) for _, us in plot.rows]
+    low, high = min(logs) - 0.5, max(logs)
+    rows = [
+        (who, f"{us:,.2f} us", (log - low) / (high - low), not who.startswith(OTHERS))
+        for (who, us), log in zip(plot.rows, logs, strict=True)
+    ]
+    return heading(plot.title) + bars(rows) + paragraph(f"{plot.about} The scale is logarithmic.")
 
 
 def _figure(page: Any, plot: Plot) -> str:

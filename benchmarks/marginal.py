@@ -19,6 +19,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from benchmarks import peers
+from benchmarks.figures import Bars
 from benchmarks.real import DATA, ROOT
 from benchmarks.tables import markdown
 
@@ -102,6 +103,12 @@ def tables(found: list[dict[str, Any]]) -> list[str]:
     return [markdown(head, [
         (f["name"], *(f"{f[k]:.3f}" for k in keys), f"{river / f['process_us']:.1f}") for f in found
     ])]  # fmt: skip
+
+
+def plots(found: list[dict[str, Any]]) -> list[Bars]:
+    """Who took how long."""
+    rows = [(f["name"], f["process_us"]) for f in found if f["process_us"] > 0.0]
+    return [Bars("Processor time of one more event", rows, "All threads of the process.")]
 
 
 def summary(found: list[dict[str, Any]]) -> list[str]:

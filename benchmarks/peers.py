@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import clock, streams
+from benchmarks.figures import Bars
 from benchmarks.peers_worker import CONTESTANTS
 from benchmarks.tables import markdown, number
 from benchmarks.whole_replays import REFERENCE, pipeline
@@ -85,6 +86,12 @@ def tables(measured: dict[str, Any]) -> list[str]:
     ]
     missing = [f"Skipped: {name}: {why}." for name, why in measured["skipped"].items()]
     return [markdown(head, cells), *missing]
+
+
+def plots(measured: dict[str, Any]) -> list[Bars]:
+    """Who took how long."""
+    rows = [(r["name"], r["seconds"]) for r in measured["rows"] if r["seconds"] > 0.0]
+    return [Bars("Microseconds an event, by the clock", rows, "On the same stream.")]
 
 
 def summary(measured: dict[str, Any]) -> list[str]:
