@@ -537,22 +537,24 @@ def bag_weights(key: np.uint64, events: I8, cumulative: F8, weight: F8, out: F8)
 
 
 @kernel
-def vote_classes(P: F8, mode: U1, prob: F8, best: F8) -> None:
-    """Mean of the probabilities of the members that answer. P (n, J, K), NaN: no answer.
+def vote_classes(said: F8, P: F8, mode: U1, prob: F8, best: F8) -> None:
+    """Mean of the probabilities of the members that answer.
 
-    prob (n, K), best (n,) written, NaN where none answers or none asked. O(J K) an event.
+    said (J, n) classes, NaN: no answer. P (J, n, K), as each gives it. prob (n, K), best (n,)
+    written, NaN where none answers or none asked. O(J K) an event.
     """
-    n, J, K = P.shape
+    J, n, K = P.shape
     for t in range(n):
         best[t], count, top = np.nan, 0.0, -1.0
         asked = (mode[t] & _PREDICT) != 0
-        for j in range(J):
-            count += 1.0 if K > 0 and P[t, j, 0] == P[t, j, 0] else 0.0
         for k in range(K):
             prob[t, k] = 0.0
-            for j in range(J):
-                if P[t, j, 0] == P[t, j, 0]:
-                    prob[t, k] += P[t, j, k]
+        for j in range(J):
+            if K > 0 and said[j, t] == said[j, t] and P[j, t, 0] == P[j, t, 0]:
+                count += 1.0
+                for k in range(K):
+                    prob[t, k] += P[j, t, k]
+        for k in range(K):
             prob[t, k] = prob[t, k] / count if count > 0.0 and asked else np.nan
             if prob[t, k] > top:
                 best[t], top = float(k), prob[t, k]

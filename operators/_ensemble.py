@@ -12,7 +12,7 @@ import numpy as np
 
 from streamlearn.block import F8, Block, Columns, Features
 from streamlearn.contracts import State, merged
-from streamlearn.operators import _prequential
+from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import Operator
 from streamlearn.operators._members import ask
 from streamlearn.operators._threads import Crew
@@ -168,24 +168,28 @@ def _patched(now: Any, then: Any, rows: Any, name: str) -> Any:
     return out
 
 
-def probabilities(said: Sequence[Columns], n: int) -> F8:
-    """P (n, J, K), what J classifiers answered; NaN where one did not; a class alone is sure."""
+def side_by_side(said: Sequence[Columns], n: int) -> tuple[F8, F8]:
+    """What J classifiers answered: classes (J, n), NaN where one did not, and P (J, n, K).
+
+    A class alone is sure; a class that a member does not know has 0. J >= 1.
+    """
     given = [answers.get("proba", None) for answers in said]
     found = [
         _one_hot(answers["prediction"]) if proba is None else proba
         for answers, proba in zip(said, given, strict=True)
     ]
-    wide = max((proba.shape[1] for proba in found), default=0)
-    if all(proba.shape[1] == wide for proba in found) and found:
-        P = np.stack(found, axis=1)
-    else:
-        P = np.zeros((n, len(said), wide))
-        for j, proba in enumerate(found):
-            P[:, j, : proba.shape[1]] = proba
-    silent = np.isnan(np.stack([answers["prediction"] for answers in said], axis=1))
-    if silent.any():
-        P[silent] = np.nan
-    return P
+    wide = max(proba.shape[1] for proba in found)
+    if any(proba.shape[1] < wide for proba in found):
+        found = [_checks.padded(proba, (n, wide)) for proba in found]
+    classes = np.concatenate([answers["prediction"] for answers in said])
+    return classes.reshape(len(said), n), np.concatenate(found).reshape(len(said), n, wide)
+
+
+def probabilities(said: Sequence[Columns], n: int) -> F8:
+    """P (n, J, K), what J classifiers answered; NaN where one did not."""
+    classes, P = side_by_side(said, n)
+    P[np.isnan(classes)] = np.nan
+    return np.ascontiguousarray(P.transpose(1, 0, 2))
 
 
 def _one_hot(codes: F8) -> F8:

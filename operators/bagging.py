@@ -12,7 +12,7 @@ from streamlearn.jit import ensemble
 from streamlearn.jit.counter import key_of
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import CLASSIFICATION, Classifier, Operator, Regressor
-from streamlearn.operators._ensemble import Ensemble, numbers, probabilities
+from streamlearn.operators._ensemble import Ensemble, numbers, side_by_side
 from streamlearn.operators._members import Listener, first_rise
 from streamlearn.operators.adwin import ADWIN
 from streamlearn.operators.baselines import MajorityClassifier, MeanRegressor
@@ -107,9 +107,9 @@ class _Bagging(Ensemble):
     def _voted(self, said: list[Columns], block: Block) -> Columns:
         """The mean of what the members answer."""
         if self.task == CLASSIFICATION:
-            P = probabilities(said, block.n)
+            classes, P = side_by_side(said, block.n)
             proba, best = np.empty((block.n, P.shape[2])), np.empty(block.n)
-            ensemble.vote_classes(P, block.mode, proba, best)
+            ensemble.vote_classes(classes, P, block.mode, proba, best)
             return {"prediction": best, "proba": proba}
         M = 1 if block.y.ndim == 1 else block.y.shape[1]
         F, V = numbers(said, (block.n, M))
