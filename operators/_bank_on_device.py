@@ -1,11 +1,15 @@
 """The records of a bank on an NVIDIA GPU, in place of those in memory; not exported."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from streamlearn.block import F8, I8
+from streamlearn.errors import UserError
 from streamlearn.jit import bank
+from streamlearn.operators._cold import Cold
+from streamlearn.operators._layout import Layout, relaid
 
 _PIECE = 1 << 17  # rows that are copied to the device while those before are walked
 _FULL = 0.6  # share of the table that may be taken
@@ -137,4 +141,95 @@ class DeviceBank:
         """Hold these records and no others."""
         keys, records = self._device.send(self._owner, moment.keys, moment.records)
         self._enter(keys, records, 2 * moment.keys.shape[0])
+        entered = self.n_keys
         self.counters[:] = moment.counters
+        self.counters[self._kernels.ENTERED] = entered
+
+    def record(self, key: int) -> F8 | None:
+        """A copy of a key's record, None without one; reads the table of keys."""
+        places = np.flatnonzero(self._device.fetch(self._keys) == key)
+        if not places.size or key == self._kernels.FREE:
+            return None
+        return np.asarray(self._device.fetch(self._records[int(places[0])]))
+
+
+class DeviceRecords:
+    """In the place of `_records.Records` in a bank: evicts nothing, a snapshot is a copy."""
+
+    def __init__(
+        self, owner: str, walker: str, layout: Layout, blank: Callable[[Layout], F8], settings: F8
+    ) -> None:
+        self._given = owner, walker, blank, settings
+        self.cold = Cold()
+        self.layout, self._bank = layout, self._empty(layout)
+
+    def _empty(self, layout: Layout) -> DeviceBank:
+        """A bank of this width. Raises UserError beyond what a thread has room for."""
+        from streamlearn.jit.cuda.bank import MAX_D, MAX_K
+
+        owner, walker, blank, settings = self._given
+        if layout.d >= MAX_D or layout.K > MAX_K:
+            raise UserError(
+                f"{owner}: device must be cpu beyond {MAX_D - 1} features or {MAX_K} classes, "
+                f"got 'cuda' with {layout.d} and {layout.K}"
+            )
+        return DeviceBank(owner, walker, blank(layout), settings)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "DeviceRecords":
+        owner, walker, blank, settings = self._given
+        new = DeviceRecords(owner, walker, self.layout, blank, settings)
+        new.restore(self.snapshot())
+        return new
+
+    @property
+    def counters(self) -> F8:
+        """As of `_records.Records`, but for COUNT, which is of rows."""
+        counters = self._bank.counters[: bank.N_COUNTERS]
+        counters[bank.CLASSES] = max(counters[bank.CLASSES], self._bank.counters[-1])
+        return counters
+
+    @property
+    def n_keys(self) -> int:
+        """Keys with a record."""
+        return self._bank.n_keys
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of records and keys, without room for more."""
+        return self.n_keys * (8 * self.layout.stride + 8)
+
+    def walk(self, rows: Any, keys: I8, out: Any) -> None:
+        """Walk a block on the device."""
+        self._bank.walk(rows, keys, out)
+
+    def record(self, key: int) -> F8 | None:
+        """A copy of a key's record, None without one."""
+        return self._bank.record(key)
+
+    def widen(self, layout: Layout) -> None:
+        """Another width for every record: through the host."""
+        if layout[:2] != self.layout[:2]:
+            keys, records, counters = self._bank.whole()
+            self.fill(layout, keys, relaid(records, self.layout, layout), counters)
+
+    def whole(self, layout: Layout) -> tuple[I8, F8]:
+        """Keys, ascending, and their records in this layout."""
+        keys, records, _ = self._bank.whole()
+        return keys, relaid(records, self.layout, layout)
+
+    def fill(self, layout: Layout, keys: I8, rows: F8, counters: F8) -> None:
+        """Hold these records and no others."""
+        new = self._empty(layout)
+        all_counters = np.zeros(new.counters.shape)
+        all_counters[: counters.shape[0]] = counters
+        new.fill(Moment(keys, rows, all_counters))
+        self.layout, self._bank = layout, new
+
+    def snapshot(self) -> tuple[Layout, Moment]:
+        """This moment: a copy of all records, on the host."""
+        return self.layout, self._bank.whole()
+
+    def restore(self, snapshot: tuple[Layout, Moment]) -> None:
+        """Go back to a moment."""
+        layout, (keys, records, counters) = snapshot
+        self.fill(layout, keys, records, counters)

@@ -14,9 +14,11 @@ from streamlearn.block import F8, I8, OBSERVE, Block, Columns, Features
 from streamlearn.contracts import Json, State
 from streamlearn.jit import bank
 from streamlearn.operators import _checks, _records
+from streamlearn.operators._bank_on_device import DeviceRecords
 from streamlearn.operators._base import Classifier, Operator, Regressor, Row
 from streamlearn.operators._keys import Codes
 from streamlearn.operators._layout import Layout, relaid
+from streamlearn.operators._on_device import DEVICES
 from streamlearn.operators._records import Records
 from streamlearn.operators._supervised import Supervised, refuse_bad_weights, rows_of
 from streamlearn.operators.analytic import AnalyticRegressor
@@ -54,8 +56,29 @@ class _Keyed(Supervised):
             log_alpha=math.log(getattr(self.model, "alpha0", 1.0)),
         )
         self._codes = Codes()
-        self._records = Records(self._layout(0, 1), blank)
+        self._records: Records | DeviceRecords = (
+            Records(self._layout(0, 1), blank)
+            if self._choose_device(given["device"]) == "cpu"
+            else DeviceRecords(owner, self._walker_there, self._layout(0, 1), blank, self._settings)
+        )
         self._warned = False
+
+    def _choose_device(self, device: str) -> str:
+        """Check and keep `device`; a device evicts nothing."""
+        owner = type(self).__name__
+        self.device = _checks.choice(owner, "device", device, DEVICES)
+        if device == "cuda" and not self.max_keys is self.max_age is None:
+            raise ValueError(
+                f"{owner}: max_keys and max_age must be None with device='cuda', which evicts "
+                f"nothing, got {self.max_keys} and {self.max_age}"
+            )
+        return self.device
+
+    @property
+    def _walker_there(self) -> str:
+        if self._classify:
+            return "walk_classes"
+        return "walk_rls" if self._least else "walk_kalman"
 
     def _layout(self, d: int, K: int) -> Layout:
         fresh = getattr(self.model, "sigma_w2", None)
@@ -151,6 +174,7 @@ class _Keyed(Supervised):
             self._walk(some, keys[part], (answer[part], side[part], seen[part]))
             if due:
                 keep = self.evicted == "keep"
+                assert isinstance(self._records, Records)  # a device evicts nothing
                 self._records.evict(self.max_keys, self._age_due(), keep)
         if not self._warned and self.n_rejected:
             self._warned = True
@@ -160,6 +184,9 @@ class _Keyed(Supervised):
 
     def _walk(self, rows: list[Any], keys: I8, out: tuple[F8, F8, F8]) -> None:
         records = self._records
+        if isinstance(records, DeviceRecords):
+            records.walk(rows, keys, out)
+            return
         slots, undo = records.slots_of(keys, rows[3]), records.undo(keys.shape[0])
         d, K, _ = records.layout
         fixed = self._settings, np.empty(bank.work_size(1 + d, K)), np.empty(1 + d)
@@ -206,7 +233,8 @@ class _Keyed(Supervised):
 
     def _plain_parameters(self) -> dict[str, Json]:
         model = [type(self.model).__name__, self.model._plain_parameters()]
-        return super()._plain_parameters() | {"model": model}
+        own = {n: v for n, v in super()._plain_parameters().items() if n != "device" or v != "cpu"}
+        return own | {"model": model}
 
     def snapshot(self) -> dict[str, Any]:
         """This moment, for `restore`: while it is held, a copy of each record that changes."""
@@ -285,6 +313,9 @@ class KeyedClassifier(_Keyed, Classifier):
             looked at eight times meanwhile, and not more often than every 4,096 events.
         evicted: "keep", and a key that comes back finds its model as it was, or "forget". A
             pipeline that runs with checkpoints keeps them in files, otherwise they are in memory.
+        device: "cpu", or "cuda" for an NVIDIA GPU, with at most 32 features, max_keys and max_age
+            None: for blocks of 100,000 events and more. An error where there is none. A snapshot
+            copies all records, and `last_seen` counts rows.
     Outputs: `prediction` and `proba`, (n, K).
     State: keys_ (n,) int64, ascending, and records_ (n, stride) float64, in the order of
         `streamlearn.jit.bank`: about 8 (45 + K D + D^2 / 2 + 2 d) bytes a key, D = 1 + d.
@@ -311,6 +342,7 @@ class KeyedClassifier(_Keyed, Classifier):
         max_keys: int | None = 1_000_000,
         max_age: int | None = None,
         evicted: str = "keep",
+        device: str = "cpu",
     ) -> None:
         self.model = KalmanClassifier() if model is None else model
         _check_model(type(self).__name__, self.model, KalmanClassifier)
@@ -339,6 +371,7 @@ class KeyedRegressor(_Keyed, Regressor):
         max_keys: keys in memory, >= 1, or None.
         max_age: events of the bank after which a key that was not seen is evicted, or None.
         evicted: "keep" or "forget".
+        device: "cpu" or "cuda".
     Outputs: `prediction` and `variance`, (n,).
     Raises: ValueError for a parameter out of range, another model, a negative weight, and more than
         one target; TypeError for a key that is no integer, text or None.
@@ -359,6 +392,7 @@ class KeyedRegressor(_Keyed, Regressor):
         max_keys: int | None = 1_000_000,
         max_age: int | None = None,
         evicted: str = "keep",
+        device: str = "cpu",
     ) -> None:
         self.model = KalmanRegressor() if model is None else model
         _check_model(type(self).__name__, self.model, KalmanRegressor, AnalyticRegressor)

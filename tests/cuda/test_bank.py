@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from streamlearn.block import F8
+from streamlearn.block import F8, Block, Features, Vocabulary
 from streamlearn.jit import bank, kalman, lift, rls
-from streamlearn.operators import _bank_on_device
+from streamlearn.operators import KeyedClassifier, _bank_on_device
 from streamlearn.operators._bank_on_device import DeviceBank
 
 CLOSE: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-13}
@@ -99,3 +99,38 @@ def test_the_device_walks_every_key_as_the_cpu_does(
     walk(again, [column[5:] for column in rows], keys[5:], outputs)
     for mine, other in zip(again.whole(), moment, strict=True):
         assert_array_equal(mine, other)
+
+
+def rows_of(model: KeyedClassifier) -> F8:
+    weights = model.weights(7)
+    assert weights is not None
+    return weights
+
+
+def test_a_keyed_model_is_the_same_on_the_device() -> None:
+    """New classes on the way, late labels, a snapshot, keys of text; state and back."""
+    rows, keys = stream(12, K)
+    X, y, weight, mode = rows
+    names = Features(["a", "b"])
+    block = Block(X, y[:, 0], weight, mode, names, Vocabulary(range(K)), keys=keys)
+    host, there = (KeyedClassifier(max_keys=None, device=at) for at in ("cpu", "cuda"))
+    for part in (block.rows(0, 7), block.rows(7, 12)):
+        said, same = host.run(part), there.run(part)
+        for name, column in said.items():
+            assert_allclose(same[name], column, **CLOSE, err_msg=name)
+    taken, before = there.snapshot(), there.state()
+    there.run(block)
+    there.restore(taken)
+    again = KeyedClassifier(max_keys=None, device="cuda")
+    again.load(before)
+    assert again.state().table == there.state().table
+    for name, array in there.state().arrays.items():
+        assert_array_equal(again.state().arrays[name], array)
+    for mine, other in zip(rows_of(there), rows_of(host), strict=True):
+        assert_allclose(mine, other, **CLOSE)
+    assert there.n_keys_ == host.n_keys_
+    assert there.n_samples_ == host.n_samples_
+    with pytest.raises(
+        ValueError, match=r"^KeyedClassifier: max_keys and max_age must be None with"
+    ):
+        KeyedClassifier(device="cuda")
