@@ -254,8 +254,10 @@ def put_factors(rows: F8, Z: F8) -> None:
 
 
 def effective(tiles: F8, Z: F8, s: F8, D: int) -> F8:
-    """A (D, D) in full, symmetric to the last bit; nothing changes. O(p D^2), in numpy."""
-    waiting = factors(Z, int(s[PENDING]), D)
-    A = s[SCALE] * (unpacked(tiles, D) - waiting.T @ waiting)
+    """A (D, D) in full, symmetric to the last bit; nothing changes. O(p D^2), without BLAS."""
+    A = unpacked(tiles, D)
+    for z in factors(Z, int(s[PENDING]), D):
+        A -= np.outer(z, z)
+    A *= s[SCALE]
     A[np.diag_indices(D)] += s[SHIFT]
-    return np.asarray(np.tril(A) + np.tril(A, -1).T)
+    return A

@@ -5,7 +5,7 @@ Which of the two is decided by its width alone, so the block law holds. Not expo
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,11 @@ class Waiting:
             symmetric.aligned((delayed.GROUP, wide)), symmetric.aligned((delayed.GROUP, wide)),
             symmetric.aligned((2, wide)), np.zeros(delayed.FACTORS),
         )  # fmt: skip
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Waiting":
+        made = Waiting(self.D)  # on cache lines, where a copy of an array need not begin
+        made.tiles[:], made.Z[:], made.counters[:] = self.tiles, self.Z, self.counters
+        return made
 
     @property
     def n_waiting(self) -> int:

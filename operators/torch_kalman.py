@@ -369,10 +369,11 @@ class _TorchKalman(Operator):
         """d log p(y | past) / d phi of these rows, with the head as it stands."""
         head = self.head_
         outputs = np.ascontiguousarray(head.outputs_)
-        wide = max(head.covariance_.shape[0], outputs.shape[1])
+        covariance = head.covariance_
+        wide = max(covariance.shape[0], outputs.shape[1])
         if self._work.shape[1] < wide:
             self._work = np.zeros((WORK_ROWS, wide))
-        state = (head.means_, head.covariance_, outputs, head.scalars_)
+        state = (head.means_, covariance, outputs, head.scalars_)
         density_slopes(phi, labels, state, head._settings, head.form == "sqrt", self._work, out)
 
     def _step(self) -> None:
