@@ -287,7 +287,18 @@ def sample_csv(path: Path, rows: int) -> dict[str, list[Any]]:
     finally:
         stream.close()
     everything = Schema.from_config({"features": dict.fromkeys(names, "category")})
-    if not final:
-        data = data[: data.rfind(b"\n") + 1]
-    split = CsvDecoder(everything, names, delimiter).split(data, 2, final)
-    return {name: values[:rows] for name, values in split.columns.items()}
+    decoder = CsvDecoder(everything, names, delimiter)
+    for most in (rows + rows // 4, data.count(b"\n") + 1):  # a sample of lines, and if it is thin, all
+        cut = _first_lines(data, most)
+        whole = final and cut == len(data)
+        cut = cut if whole else data.rfind(b"\n", 0, cut) + 1
+        columns = decoder.split(data[:cut], 2, whole).columns
+        if cut == len(data) or len(columns[names[0]]) >= rows:
+            break
+    return {name: values[:rows] for name, values in columns.items()}
+
+
+def _first_lines(data: bytes, most: int) -> int:
+    """Where the first lines end."""
+    ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == 10)
+    return int(ends[most - 1]) + 1 if len(ends) > most else len(data)

@@ -18,6 +18,7 @@ import pytest
 
 from streamlearn.connectors import as_source, open_source
 from streamlearn.connectors.compressed import GzipBytes
+from streamlearn.connectors.csv_files import sample_csv
 from streamlearn.connectors.jsonl_files import open_pipe
 from streamlearn.connectors.records import RecordSource
 from streamlearn.contracts import Batch, Reject, Source
@@ -532,3 +533,14 @@ def test_nothing_heavy_of_river_and_no_frames_at_start_up() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("bad", [0, 3])
+def test_a_sample_is_of_the_first_rows_also_where_many_lines_are_bad(
+    bad: int, tmp_path: Path
+) -> None:
+    """bad: lines of one field too many before each record."""
+    lines = [line for i in range(300) for line in [*["1,2,3"] * bad, f"{i},x"]]
+    path = written(tmp_path, "a.csv", "\n".join(["a,b", *lines]).encode())
+    assert sample_csv(path, 100) == {"a": [str(i) for i in range(100)], "b": ["x"] * 100}
+    assert len(sample_csv(path, 1000)["a"]) == 300
