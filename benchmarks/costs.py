@@ -17,21 +17,23 @@ from benchmarks import clock, families, rates, streams
 from benchmarks.families import Cost
 from benchmarks.figures import COLOURS, Line, Plot
 from benchmarks.tables import markdown, number
-from streamlearn.block import LABELLED, PREDICT, UNSCORED
+from streamlearn.block import LABELLED, PREDICT, UNSCORED, Block
 from streamlearn.operators._base import Regressor
 
 TITLE = "What an event costs"
 ABOUT = """\
-Processor microseconds of one labelled event in blocks of 200 rows on one core, after the first
-blocks: the answer alone, what is learnt alone, and both in one walk; and of the same equations in
-plain numpy, row by row, in the same run, by turns. Medians. *Width* is that of the widest state
+Processor microseconds of one labelled event in blocks of 200 rows (of 4,096 with keys, each key as
+often as the others) on one core, after the first blocks: the answer alone, what is learnt alone,
+and both in one walk; and of the same equations in plain numpy, row by row, in the same run, by
+turns. Medians. *Width* is that of the widest state
 matrix. *Flops* and *bytes* are by count of the specification's equations, event by event, not of
 what a kernel does: a symmetric matrix counts as one triangle, a number of the state that changes is
 read and written once. *Of dgemm* is the share of this machine's own matrix product, on one core,
 that the flops make; *of copies* that of its copy of as much memory that the bytes make: over 100 %
 where a kernel takes events in groups and does not move its matrix for each."""
-SECONDS = 0.03  # of a measurement
+SECONDS = 0.02  # of a measurement
 ROUNDS = 3
+KEYED_ROWS = 4_096  # of a block, where each row has its key
 MODES = {"predict": PREDICT, "learn": UNSCORED, "both": LABELLED}
 ABOVE = 128  # sizes from here on make an exponent, where a series has two of them
 SERIES = """\
@@ -81,24 +83,34 @@ def row(cost: Cost, found: rates.Rates, seconds: float) -> dict[str, Any]:
 def timed(cost: Cost, seconds: float) -> dict[str, float | None]:
     """Microseconds of one event by mode, and numpy's where the family has a twin."""
     operator = cost.make()
-    classes = not isinstance(operator, Regressor)
-    block = streams.block(200, cost.d, classes=classes, category=False, K=cost.classes)
-    for _ in range(3):  # past kernels to load and first events
+    blocks = walked(cost, classes=not isinstance(operator, Regressor))
+    for block in blocks if cost.keys else blocks[:1] * 3:  # past kernels to load and first events
         operator.run(block)
-    few = max(5, min(200, 20_000 // cost.wide))
-    X, y = np.ascontiguousarray(block.X[:few]), np.ascontiguousarray(block.y[:few])
-    goes = math.ceil(cost.period / block.n)  # blocks of one measurement
+    n = sum(block.n for block in blocks)
     contestants: dict[str, Callable[[], float]] = {}
     for name, bits in MODES.items():
-        rows = block.replace(mode=np.full(block.n, bits, np.uint8))
+        rows = [block.replace(mode=np.full(block.n, bits, np.uint8)) for block in blocks]
         contestants[name] = lambda rows=rows: per_event(  # type: ignore[misc]
-            lambda: [operator.run(rows) for _ in range(goes)], goes * rows.n, seconds
+            lambda: [operator.run(block) for block in rows], n, seconds
         )
     plain = cost.plain
     if plain is not None:
+        few = max(5, min(200, 20_000 // cost.wide))
+        X, y = (np.ascontiguousarray(column[:few]) for column in (blocks[0].X, blocks[0].y))
         contestants["numpy"] = lambda: per_event(lambda: plain(X, y), few, seconds)
     found = clock.by_turns(contestants, ROUNDS if seconds else 1)
     return {name: found[name][0] if name in found else None for name in (*MODES, "numpy")}
+
+
+def walked(cost: Cost, classes: bool) -> list[Block]:
+    """Blocks of one measurement: 200 rows, as often as what is seldom done asks; or all keys."""
+    n = KEYED_ROWS if cost.keys else 200
+    block = streams.block(n, cost.d, classes=classes, category=False, K=cost.classes)
+    if not cost.keys:
+        return [block] * math.ceil(cost.period / block.n)
+    shuffled = np.random.default_rng(0).permutation(cost.keys)
+    keys = np.resize(shuffled, math.ceil(cost.keys / n) * n).reshape(-1, n)
+    return [block.replace(keys=np.ascontiguousarray(row)) for row in keys]
 
 
 def per_event(call: Callable[[], object], n: int, seconds: float) -> float:

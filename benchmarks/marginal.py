@@ -80,11 +80,12 @@ class Marginal(NamedTuple):
 
 
 class _Contestant(NamedTuple):
-    """Commands over the longer and the shorter stream, and the events between them."""
+    """Commands over the longer, the shorter and a short stream; events between the first two."""
 
     name: str
     longer: list[str]
     shorter: list[str]
+    warming: list[str]
     events: int
 
 
@@ -124,7 +125,7 @@ def marginals(
     with tempfile.TemporaryDirectory() as folder:
         entered = list(_entered(data, Path(folder), times, vw))
         for one in entered:
-            _seconds(one.shorter)  # fills the caches of kernels and of the disk
+            _seconds(one.warming)  # fills the caches of kernels
         taken: dict[str, list[tuple[float, float]]] = {one.name: [] for one in entered}
         for _ in range(rounds):
             for one in entered:
@@ -166,7 +167,7 @@ def _entered(data: pa.Table, folder: Path, times: int, vw: str | None) -> Iterat
 
     def pair(code: list[str], suffix: str) -> list[list[str]]:
         commands = []
-        for n in (times, few):
+        for n in (times, few, 1):
             path = folder / f"{n}.{suffix}"
             if not path.exists():
                 _FORMATS[suffix](data, n, path)
@@ -174,12 +175,13 @@ def _entered(data: pa.Table, folder: Path, times: int, vw: str | None) -> Iterat
         return commands
 
     for suffix, name in _NAMES.items():
-        for title, code in (("Normalizer, KalmanClassifier", _PLAIN), ("KalmanHead", _DEFAULT)):
-            yield _Contestant(f"{name}: {title}", *pair(_python(code), suffix), events)
+        for title, code in _CODES.items():
+            if suffix != "jsonl" or code != _DEFAULT:
+                yield _Contestant(f"{name}: {title}", *pair(_python(code), suffix), events)
     single = folder / "1.parquet"
     _write_parquet(data, 1, single)
     turns = max(times // 10, 2)
-    often = [[*_python(_RIVER), str(single), str(n)] for n in (turns, turns // 2)]
+    often = [[*_python(_RIVER), str(single), str(n)] for n in (turns, turns // 2, 0)]
     between = data.num_rows * (turns - turns // 2)
     yield _Contestant(RIVER, *often, between)
     if vw is not None:
@@ -228,6 +230,7 @@ _FORMATS: dict[str, Callable[[pa.Table, int, Path], object]] = {
     "jsonl": _write_jsonl,
     "vw": _write_vw,
 }
+_CODES = {"Normalizer, KalmanClassifier": _PLAIN, "KalmanHead": _DEFAULT}
 _NAMES = {"parquet": "Parquet", "csv": "CSV", "jsonl": "JSON Lines"}
 
 

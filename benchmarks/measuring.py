@@ -23,7 +23,7 @@ On a binary stream with probabilities: CPU nanoseconds an event, median, least a
 by itself in blocks of 1,000 events; whole calls on a Parquet file (Normalizer, KalmanClassifier,
 ADWIN) by turns, with opening the file, summing up and writing the report, which takes the same time
 however long the stream is."""
-FULL, QUICK = (300_000, 3, 0.2), (600, 1, 0.0)  # rows, rounds, seconds of each case
+FULL, QUICK = (300_000, 3, 0.1), (600, 1, 0.0)  # rows, rounds, seconds of each case
 ROWS = 1000
 DELAYS = (1, 100, 5000)
 GROUPS = 4

@@ -37,7 +37,7 @@ HEAD = 5_000
 ROWS = {"River": 20_000, "scikit-learn": 200_000, "Vowpal Wabbit": 300_000, "CapyMOA": 50_000}
 A_ROW = 5_000  # of scikit-learn, a row at a time
 OURS_ROWS = 300_000
-ROUNDS = 3
+ROUNDS = 2
 SECONDS = 120  # at most of one pass
 
 Found = dict[str, Any]

@@ -45,7 +45,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     clock.pin()
     if quick:
         return [figure("Normalizer", 8, 0.0)._asdict()]
-    return [one._asdict() for one in figures(0.03)]
+    return [one._asdict() for one in figures(0.02)]
 
 
 def tables(found: list[dict[str, Any]]) -> list[str]:

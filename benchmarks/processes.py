@@ -57,7 +57,7 @@ def measure(quick: bool) -> dict[str, Any]:
         data = streams.table(max(events))
         csv.write_csv(data.slice(0, 1_000), text)
         parquet.write_table(data, columns)
-        found = starts(text, 1 if quick else 5, not quick)
+        found = starts(text, 1 if quick else 3, not quick)
         peaks = peak_megabytes(columns, events)
     return {"starts": [start._asdict() for start in found], "peak_megabytes": peaks}
 

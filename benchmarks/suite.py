@@ -58,7 +58,7 @@ def module(part: str) -> Any:
 def measure(part: str, quick: bool) -> dict[str, Any]:
     """One part, here: its values, the machine, its rates, and the seconds that it took."""
     start = time.perf_counter()
-    found = rates.measured(0.001 if quick else 0.15).to_json()
+    found = rates.measured(0.001 if quick else 0.08).to_json()
     values = module(part).measure(quick)
     took = time.perf_counter() - start
     about = machine.describe() | {"rates": found, "seconds": took, "quick": quick}

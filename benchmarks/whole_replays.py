@@ -18,7 +18,7 @@ ABOUT = """\
 From opening the file to the last metric, 8 numbers and a boolean target: events a second by the
 clock, median, least and most of rounds by turns on one core. River gets its events as ready dicts,
 without decoding; accuracy is on the rows that River saw."""
-FULL, QUICK = (1_000_000, 300_000, 20_000, 5), (4_000, 1_000, 300, 1)  # as of `figures`
+FULL, QUICK = (1_000_000, 300_000, 20_000, 3), (4_000, 1_000, 300, 1)  # as of `figures`
 
 REFERENCE = "River: StandardScaler, LogisticRegression"
 

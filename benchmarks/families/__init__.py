@@ -26,6 +26,7 @@ class Cost(NamedTuple):
     flops, bytes: of one event, answered and learnt, by count of the specification's equations: a
     symmetric matrix counts as one triangle, each number of the state that changes is read and
     written once, the others are read once; 0 where nobody has counted. spec: the same in letters.
+    keys: of a model for each key, all equally frequent.
     period: rows after which what is done seldom has been done once.
     """
 
@@ -42,11 +43,14 @@ class Cost(NamedTuple):
     bytes: float = 0.0
     spec: str = ""
     period: int = 1
+    keys: int = 0
 
     @property
     def at(self) -> int:
         """Where it stands in its series."""
-        return {"width": self.wide, "classes": self.classes}.get(self.grows, self.many)
+        return {"width": self.wide, "classes": self.classes, "keys": self.keys}.get(
+            self.grows, self.many
+        )
 
 
 def triangle(D: int, K: int, heads: int = 1) -> dict[str, Any]:
