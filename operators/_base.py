@@ -28,7 +28,7 @@ from streamlearn.block import (
     Features,
     Vocabulary,
 )
-from streamlearn.contracts import Finding, Json, State
+from streamlearn.contracts import Finding, Json, Shelf, State
 from streamlearn.operators import _checks, _findings
 
 NO_FEATURES = Features(())
@@ -197,6 +197,13 @@ class Operator(base.Base):
             setattr(self, name, np.array(state.arrays[name]))
         for name in self._counters:
             setattr(self, name, copy.deepcopy(state.table[name]))
+
+    def kept_state(self) -> State:
+        """As `state`; a stage with a shelf may leave there what did not change since the last."""
+        return self.state()
+
+    def shelve(self, shelf: Shelf) -> None:
+        """Keep there what memory has no room for; most stages have nothing such."""
 
     def _plain_parameters(self) -> dict[str, Json]:
         """Constructor arguments by name, but for members and whatever else JSON cannot hold."""

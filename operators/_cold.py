@@ -181,6 +181,13 @@ class Cold:
             at = self._adopt(Segment(keys, columns["records"], Layout(d, K, variance), name))
             self.mean(keys, at)
 
+    def drop(self, keys: I8) -> None:
+        """These keys are not here any more, if they were."""
+        values = np.empty(len(keys), dtype=np.int64)
+        bank.look_up(self._table, keys, values)
+        here = keys[values >= 0]
+        self.mean(here, np.full(len(here), _GONE))
+
     def clear(self) -> None:
         """Forget all."""
         for segment in self.segments.values():

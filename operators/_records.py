@@ -40,10 +40,11 @@ class Version:
     entries lead from the moment of `next`, or from now, back to this one.
     """
 
-    __slots__ = ("__weakref__", "counters", "counts", "entries", "next")
+    __slots__ = ("__weakref__", "counters", "counts", "entries", "history", "left", "next")
 
-    def __init__(self, counts: I8, counters: F8) -> None:
+    def __init__(self, counts: I8, counters: F8, history: int, left: list[I8]) -> None:
         self.counts, self.counters = counts, counters
+        self.history, self.left = history, left
         self.entries: list[Entry] = []
         self.next: Version | None = None
 
@@ -54,6 +55,7 @@ class Records:
     def __init__(self, layout: Layout, blank: Callable[[Layout], F8]) -> None:
         self._make_blank = blank
         self._version: weakref.ref[Version] | None = None
+        self.history = 0  # another number: `left`, and SEEN, do not tell what changed since
         self._moved = False  # whether the table is not that of the records any more
         self.counters = np.zeros(bank.N_COUNTERS)
         self._begin(layout, Cold())
@@ -68,7 +70,7 @@ class Records:
         self._table = np.full((16, 2), -1, dtype=np.int64)
         self.counters[:] = 0.0
         self.counters[bank.MARK] = -1.0
-        self.left: list[I8] = []  # keys evicted since the last checkpoint
+        self.left: list[I8] = []  # keys evicted since the history began
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_version": None}  # versions are of this object alone
@@ -120,7 +122,8 @@ class Records:
 
     def snapshot(self) -> Version:
         """This moment. Costs nothing but what is changed while it is held."""
-        last, new = self._last(), Version(self.counts.copy(), self.counters.copy())
+        last = self._last()
+        new = Version(self.counts.copy(), self.counters.copy(), self.history, [*self.left])
         if last is not None:
             last.next = new
         self._mark(new)
@@ -144,6 +147,10 @@ class Records:
             node.entries, node.next = [], None
             self.counts, self.counters = node.counts.copy(), node.counters.copy()
             later = node
+        if version.history == self.history:
+            self.left = [*version.left]
+        else:
+            self.begin_history()
         if self._moved:
             self._index()
         self._mark(version)
@@ -177,6 +184,11 @@ class Records:
             size *= 2
         self._table = np.full((size, 2), -1, dtype=np.int64)
         bank.enter(self._table, self._held.keys[slots], slots)
+
+    def begin_history(self) -> None:
+        """From here on `left` and SEEN tell what changed."""
+        self.history += 1
+        self.left = []
 
     # -- room --------------------------------------------------------------------------------------
 
@@ -322,6 +334,7 @@ class Records:
         held.rows[1 : 1 + n], held.keys[1 : 1 + n], held.used[1 : 1 + n] = rows, keys, 1
         self.counts[bank.N_SLOTS] = 1 + n
         self.counters[: bank.MARK] = counters[: bank.MARK]
+        self.begin_history()
         self._index()
 
     def record(self, key: int) -> F8 | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from streamlearn.block import F8, I8, OBSERVE, Block, Columns, Features
-from streamlearn.contracts import Json, State
+from streamlearn.contracts import Json, Shelf, State
 from streamlearn.jit import bank
 from streamlearn.operators import _checks, _records
 from streamlearn.operators._bank_on_device import DeviceRecords
@@ -20,6 +20,7 @@ from streamlearn.operators._keys import Codes
 from streamlearn.operators._layout import Layout, relaid
 from streamlearn.operators._on_device import DEVICES
 from streamlearn.operators._records import Records
+from streamlearn.operators._saved import Saved
 from streamlearn.operators._supervised import Supervised, refuse_bad_weights, rows_of
 from streamlearn.operators.analytic import AnalyticRegressor
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
@@ -55,7 +56,8 @@ class _Keyed(Supervised):
             delta=getattr(self.model, "delta0", 0.0),
             log_alpha=math.log(getattr(self.model, "alpha0", 1.0)),
         )
-        self._codes = Codes()
+        self._codes, self._saved = Codes(), Saved()
+        self._shelf: Shelf | None = None
         self._records: Records | DeviceRecords = (
             Records(self._layout(0, 1), blank)
             if self._choose_device(given["device"]) == "cpu"
@@ -257,12 +259,54 @@ class _Keyed(Supervised):
         }  # fmt: skip
         return State(arrays, super().state().table)
 
+    def shelve(self, shelf: Shelf) -> None:
+        """Keep evicted records there from now on, and what checkpoints need of the others."""
+        if isinstance(self._records, DeviceRecords):
+            return  # evicts nothing; its checkpoints hold it whole
+        if self._shelf is not None:
+            self._saved.release(self._shelf)
+        self._shelf, self._saved = shelf, Saved()
+        self._records.cold.shelve(shelf)
+
+    def kept_state(self) -> State:
+        """As `state`, but for the records, which lie on the shelf; those that changed are written.
+
+        Without a shelf, or on one that does not outlive the process, `state`.
+        """
+        lasting = self._shelf is not None and not self._shelf.private
+        if not lasting or isinstance(self._records, DeviceRecords):
+            return self.state()
+        assert self._shelf is not None
+        names = self._saved.write(self._shelf, self._records)
+        files: Json = {"records": names, "evicted": self._records.cold.names()}
+        arrays = {"counters_": self._records.counters[: bank.MARK].copy()}
+        return State(arrays, super().state().table | {"files": files})
+
+    def _load_files(self, state: State, now: Layout) -> None:
+        """Take over a state whose records lie on the shelf."""
+        files: Any = state.table["files"]
+        none = self._shelf is None or self._shelf.private
+        if none or isinstance(self._records, DeviceRecords):
+            raise ValueError(
+                f"{type(self).__name__}: a state whose records lie in files must be loaded with "
+                f"their folder, got none for {files['records'][0]}"
+            )
+        assert self._shelf is not None
+        keys, rows = self._saved.open(self._shelf, files["records"], now)
+        self._records.fill(now, keys, rows, state.arrays["counters_"])
+        self._saved.loaded(self._records)
+        self._records.cold.open(files["evicted"], now.variance)
+        self._records.cold.drop(keys)
+
     def load(self, state: State) -> None:
-        """Take over what `state` gave; refused if the parameters were others."""
+        """Take over what `state` or `kept_state` gave; refused if the parameters were others."""
         super().load(state)
         given, counters = state.arrays, state.arrays["counters_"]
         K = int(counters[bank.CLASSES]) if self._classify else 1
         then, now = (self._layout(len(self._features), k) for k in (K, max(K, 1)))
+        if "files" in state.table:
+            self._load_files(state, now)
+            return
         rows = [relaid(given[name], then, now) for name in ("records_", "evicted_records_")]
         self._records.fill(now, given["keys_"], rows[0], counters)
         if len(rows[1]):

@@ -23,6 +23,7 @@ from streamlearn.event_segments import (
 )
 from streamlearn.spill import Spill
 
+MEMORY = 256 << 20  # bytes of pending events, where nobody says
 _SHIFT = 10
 SEGMENT = 1 << _SHIFT  # puts to a segment
 _OVERHEAD = 2048  # bytes that a segment in memory counts for beside its rows
@@ -147,7 +148,7 @@ class EventLog:
         or damaged.
     """
 
-    def __init__(self, memory: int = 256 << 20, spill: Spill | None = None) -> None:
+    def __init__(self, memory: int = MEMORY, spill: Spill | None = None) -> None:
         if memory < 0:
             raise UserError(f"EventLog: memory must be >= 0, got {memory!r}")
         self.memory = memory

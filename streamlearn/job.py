@@ -25,6 +25,7 @@ from streamlearn.contracts import Delivery, Json, Positions, Sink, Source
 from streamlearn.engine import DeadLetters, Summary
 from streamlearn.errors import UserError
 from streamlearn.evaluation import Evaluation
+from streamlearn.event_log import MEMORY
 from streamlearn.label_join import JoinedLabels
 from streamlearn.operators._base import ANOMALY, CLASSIFICATION
 from streamlearn.order_log import OrderLog, first_offsets
@@ -389,7 +390,12 @@ def with_late_labels(job: Job, order: OrderLog | None = None) -> Job:
     if order is None and store is not None:
         order = order_log_of(store, job.config)
     if section is None:
-        return job._replace(source=label_sources.in_one(job.source, job.schema, order))
+        job = job._replace(source=label_sources.in_one(job.source, job.schema, order))
+        if store is None or not any(stage.takes_keys for stage in job.pipeline.stages):
+            return job
+        kept = Spill(store.path / "spill", store.keep)  # records of banks
+        job.pipeline.spill_to(kept, MEMORY)
+        return job._replace(spill=kept)
     if job.label_schema is not None:
         job.label_schema.bind(None, job.pipeline.labels)
     events = getattr(job.source, "schema", job.schema)

@@ -355,7 +355,8 @@ class Pipeline(Operator):
         return self._state(whole=False)
 
     def _state(self, whole: bool) -> State:
-        members = {name: stage.state() for name, stage in zip(self.names, self.stages, strict=True)}
+        states = (s.state() if whole else s.kept_state() for s in self.stages)
+        members = dict(zip(self.names, states, strict=True))
         table = super().state().table | {"frozen": self._frozen}
         return merged(members | {"pending": self._pending.state(whole)}, table)
 
@@ -398,8 +399,13 @@ class Pipeline(Operator):
         return self
 
     def spill_to(self, spill: Spill, memory: int) -> None:
-        """Keep at most so many bytes of pending events in memory, the older ones in this folder."""
+        """Keep at most so many bytes of pending events in memory, the older ones in this folder.
+
+        Banks keep there what they evict, and records that no checkpoint has to hold.
+        """
         self._pending.spill_to(spill, memory)
+        for stage in self.stages:
+            stage.shelve(spill)
 
     def save(self, path: str | Path, *, allow_pickle: bool = False) -> None:
         """Write parameters and state into one file, atomically; `load` reads it. No pickle.

@@ -1,0 +1,87 @@
+"""Checkpoints of a bank: only what changed is written, and it is the bank to the bit."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamlearn.block import LABELLED
+from streamlearn.contracts import State
+from streamlearn.operators import KeyedRegressor, Normalizer, _records
+from streamlearn.pipeline import Pipeline, load
+from streamlearn.spill import Spill
+from streamlearn.testing import Plan, Stream, assert_same_bits, assert_same_state, through_json
+
+ROWS = 600
+
+
+def _stream() -> Stream:
+    plan = Plan("regression", (ROWS,), (("normal", "missing"),), "mixed", seed=5)
+    stream = Stream.from_plan(plan)
+    return stream.changed(keys=np.random.default_rng(1).zipf(1.3, ROWS) % 60, ids=None)
+
+
+def _pipeline(folder: Path, **parameters: Any) -> tuple[Pipeline, Spill]:
+    pipeline, spill = Pipeline(Normalizer(), KeyedRegressor(**parameters)), Spill(folder, keep=2)
+    pipeline.spill_to(spill, 1 << 20)
+    return pipeline, spill
+
+
+def _names(state: State) -> dict[str, list[str]]:
+    files: dict[str, list[str]] = state.table["1.KeyedRegressor"]["files"]
+    return files
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at what is to be evicted every 32 events."""
+    monkeypatch.setattr(_records, "EVERY", 32)
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("most", [None, 20])
+@pytest.mark.jit
+def test_whoever_loads_a_checkpoint_goes_on_to_the_same_bits(tmp_path: Path, most: Any) -> None:
+    """Twenty checkpoints, keys evicted and back between them, files dropped that none names."""
+    going, spill = _pipeline(tmp_path, max_keys=most)
+    plain = Pipeline(Normalizer(), KeyedRegressor(max_keys=most))
+    cuts = list(range(30, ROWS, 30))
+    for block in _stream().blocks(cuts):
+        state = through_json(going.state())
+        resumed, _ = _pipeline(tmp_path, max_keys=most)
+        resumed.load(state)
+        assert_same_state(plain._state(whole=True), resumed._state(whole=True))
+        spill.saved()
+        expected = plain.run(block)
+        assert_same_bits(expected, going.run(block))
+        assert_same_bits(expected, resumed.run(block))
+    held = {name for names in _names(going.state()).values() for name in names}
+    for _ in range(2):
+        spill.saved()
+    assert {path.name for path in tmp_path.iterdir()} == held
+    going.save(tmp_path / "whole")
+    assert_same_state(plain._state(whole=True), load(tmp_path / "whole")._state(whole=True))
+
+
+def test_only_changed_keys_are_written_and_no_more_than_twice_the_bank(tmp_path: Path) -> None:
+    pipeline, _ = _pipeline(tmp_path)
+    (block,) = _stream().blocks()
+    block = block.replace(keys=np.arange(ROWS), mode=np.full(ROWS, LABELLED, np.uint8))
+    pipeline.run(block)
+    pipeline.state()
+    sizes = []
+    for k in range(1, 6):
+        pipeline.run(block.rows(0, 140).replace(keys=np.arange(140) + k))
+        names = _names(pipeline.state())["records"]
+        sizes.append([len(Spill(tmp_path).open(name).columns["keys"]) for name in names])
+    assert sizes[0] == [ROWS, 141], "those of the block, and the last one before it"
+    assert len(sizes[3]) == 5
+    assert sizes[4] == [ROWS], "with a sixth there would be more than twice the bank"
+
+
+def test_a_state_with_files_needs_their_folder(tmp_path: Path) -> None:
+    pipeline, _ = _pipeline(tmp_path)
+    pipeline.run(next(_stream().blocks()))
+    with pytest.raises(ValueError, match="must be loaded with their folder, got none for"):
+        Pipeline(Normalizer(), KeyedRegressor()).load(pipeline.state())
