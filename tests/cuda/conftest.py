@@ -4,6 +4,9 @@ import os
 
 import pytest
 
+from tests.cuda import stand_in
+
+stand_in.install()
 HERE = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" or os.environ.get("STREAMLEARN_CUDA") == "1"
 
 

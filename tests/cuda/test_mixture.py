@@ -12,7 +12,10 @@ from streamlearn.jit.cuda import _compile, mixture
 from streamlearn.jit.cuda.products import THREADS
 
 K, D = 2, 5
-CLOSE: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
+N = 2 * mixture.SLOTS
+CLOSE: dict[str, Any] = (
+    {"rtol": 1e-12, "atol": 1e-12} if _compile.SIMULATED else {"rtol": 1e-8, "atol": 1e-9}
+)
 
 
 def begun() -> list[F8]:
@@ -64,8 +67,8 @@ def walk(way: str, X: F8, weight: F8, state: list[F8]) -> F8:
 def test_a_mixture_is_what_the_specification_says(way: str) -> None:
     """Two groups; the last row is new to all components."""
     rng = np.random.default_rng(1)
-    X, weight, state = rng.normal(size=(6, D)), rng.choice([0.5, 1.0], 6), begun()
-    X[5] += 10.0
+    X, weight, state = rng.normal(size=(N, D)), rng.choice([0.5, 1.0], N), begun()
+    X[-1] += 10.0
     expected, said = naive(X, weight, state)
     assert_allclose(walk(way, X, weight, state), said, **CLOSE)
     for mine, other in zip(state, expected, strict=False):
@@ -74,13 +77,13 @@ def test_a_mixture_is_what_the_specification_says(way: str) -> None:
 
 
 def test_pending_rows_come_again_to_the_same_bits() -> None:
-    """A launch of five rows leaves two pending; the next begins with them."""
+    """A launch leaves all rows but one of a group pending; the next begins with them."""
     rng = np.random.default_rng(2)
-    X, weight = rng.normal(size=(6, D)), np.ones(6)
+    X, weight = rng.normal(size=(N, D)), np.ones(N)
     whole, parts = begun(), begun()
     said = walk("walk_delayed", X, weight, whole)
-    first = walk("walk_delayed", X[:5], weight[:5], parts)
-    again = walk("walk_delayed", X[3:], weight[3:], parts)
-    assert_array_equal(np.concatenate([first, again[2:]]), said)
+    first = walk("walk_delayed", X[: N - 1], weight[: N - 1], parts)
+    again = walk("walk_delayed", X[N // 2 :], weight[N // 2 :], parts)
+    assert_array_equal(np.concatenate([first, again[N // 2 - 1 :]]), said)
     for mine, other in zip(parts, whole, strict=True):
         assert_array_equal(mine, other)
