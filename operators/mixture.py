@@ -37,10 +37,10 @@ class _Mixture(Operator):
 
     exact = True
     _arrays: ClassVar[tuple[str, ...]] = (
-        "mu_", "dense_", "components_", "moments_", "classes_", "buffer_", "scalars_",
-        "tiles_", "factors_", "waiting_", "anchor_",
+        "mu_", "Lam_", "components_", "moments_", "classes_", "buffer_", "scalars_",
     )  # fmt: skip
-    _large: ClassVar[int] = 128  # coordinates from which updates wait: `jit.mixture_delayed`
+    _far_arrays: ClassVar[tuple[str, ...]] = ("tiles_", "factors_", "waiting_", "anchor_")
+    _large: ClassVar[int] = 64  # coordinates from which updates wait: `jit.mixture_delayed`
     _task: int = mixture.DENSITY
 
     beta: float
@@ -54,6 +54,7 @@ class _Mixture(Operator):
     std: float
     warm_start: int
     _q: int  # targets of a regressor
+    _given: tuple[str, ...] = ()  # the names of a state that is being loaded
 
     # -- construction ------------------------------------------------------------------------------
 
@@ -110,8 +111,6 @@ class _Mixture(Operator):
         return int(self.scalars_[mixture.COMPONENTS])
 
     mu_ = cut("_mu", 0, "(K, D) means of the components.", "n_components_")
-    dense_ = cut("_Lam", 0, "(K, D, D) their precisions, where D is not large.", "n_components_")
-    tiles_ = cut("_tiles", 0, "(K, T (T + 1) / 2, 8, 8) those of the anchors.", "n_components_")
     factors_ = cut("_factors", 0, "(K, T, 24, 8) updates since then.", "n_components_")
     waiting_ = cut("_waiting", 0, "(K, 4) how many; scale; updates.", "n_components_")
     anchor_ = cut("_anchor", 0, "(K, 3, 8 T) means of the anchors, shifts.", "n_components_")
@@ -123,14 +122,33 @@ class _Mixture(Operator):
     def Lam_(self) -> F8:
         """(K, D, D) precisions of the components, symmetric positive definite."""
         if not self._is_far:
-            dense: F8 = self.dense_
-            return dense
+            return self._Lam[: self.n_components_]
         D, unused = self.moments_.shape[1], np.flatnonzero(self.moments_[mixture.USED] == 0.0)
         Lam = np.empty((self.n_components_, D, D))
         for j, now in enumerate(Lam):
             now[:] = effective(self._tiles[j], self._factors[j], self._waiting[j], D)
             now[unused, unused] = 1.0
         return Lam
+
+    @Lam_.setter
+    def Lam_(self, value: F8) -> None:
+        self._Lam = np.ascontiguousarray(value)
+        self._set_far(*mixture_delayed.none_delayed(0, 0))
+
+    @property
+    def tiles_(self) -> F8:
+        """(K, T (T + 1) / 2, 8, 8) halves of the precisions when they were folded, D large."""
+        return self._tiles[: self.n_components_]
+
+    @tiles_.setter
+    def tiles_(self, value: F8) -> None:
+        self._tiles = np.ascontiguousarray(value)
+        self._Lam = np.zeros((len(value), 0, 0))
+
+    @property
+    def _names_of_state(self) -> tuple[str, ...]:
+        far = tuple(name for name in self._arrays if name != "Lam_") + self._far_arrays
+        return self._given or (far if self._is_far else self._arrays)
 
     @property
     def _is_far(self) -> bool:
@@ -259,7 +277,11 @@ class _Mixture(Operator):
 
     def load(self, state: State) -> None:
         """Take over a state that `state` gave; refused if the parameters were others."""
-        super().load(state)
+        self._given = tuple(state.arrays)
+        try:
+            super().load(state)
+        finally:
+            self._given = ()
         if self._task == mixture.TARGETS:
             self._q = self.moments_.shape[1] - len(self._features)
 
@@ -415,10 +437,10 @@ class GaussianMixtureClassifier(_Mixture, Classifier):
         balance: weigh a row of class c by N / (C n_c), so that all classes count alike.
     State (K components, D = d + classes - 1 coordinates, C = 1 + largest class code learnt):
         mu_: (K, D) float64, means.
-        dense_: (K, D, D) float64, precisions, symmetric positive definite; `Lam_`. From D = 128 on,
-            where a row of the block costs a third so, it is empty, and instead stand there:
-            tiles_, factors_, waiting_, anchor_: upper halves of the precisions, the last updates
-            of each, their counts and scales, and the means when they were last folded.
+        Lam_: (K, D, D) float64, precisions, symmetric positive definite. From D = 64 on it is
+            made when asked for; state are the upper halves of the precisions in tiles_, the last
+            updates of each in factors_, their counts and scales in waiting_, and the means when
+            they were last folded in anchor_.
         components_: (4, K) float64, log-determinant of the covariance, accumulated posterior, age,
             class of the component or -1.
         moments_: (4, D) float64, mass, running mean and variance, 1 where a coordinate is in use.

@@ -53,10 +53,13 @@ def events(n: int, d: int, kind: type[_Mixture]) -> Block:
     rng = np.random.default_rng(d)
     cloud = rng.integers(0, 3, n)
     X = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) / d + 2.0 * rng.normal(size=(3, d))[cloud]
-    y: F8 = cloud.astype(np.float64) if kind is GaussianMixtureClassifier else X @ rng.normal(size=d)
+    y: F8 = (
+        cloud.astype(np.float64) if kind is GaussianMixtureClassifier else X @ rng.normal(size=d)
+    )
     X[rng.random(X.shape) < 0.01] = np.nan
-    task = "classification" if kind is GaussianMixtureClassifier else "regression"
-    return labelled(X, y, task=task)
+    if kind is GaussianMixtureClassifier:
+        return labelled(X, cloud, task="classification")
+    return labelled(X, y)
 
 
 def in_cuts(model: _Mixture, block: Block, cuts: list[int]) -> dict[str, F8]:
