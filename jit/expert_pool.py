@@ -10,13 +10,14 @@ from streamlearn.jit._compile import F8, kernel, part
 
 LESSONS, COUNTED, MEAN, SPREAD, USED, N_STATS = 0, 1, 2, 3, 4, 5
 _YOUNG = 15.0  # own lessons before losses count: those of a beginner are no measure
+_HUGE = 1e150  # a loss beyond it says nothing of those to come, and its square would be infinite
 
 
 @part
 def count(loss: float, own: F8) -> None:
     """One more lesson, and its loss if there is one and the expert is no beginner."""
     own[LESSONS] += 1.0
-    if own[LESSONS] > _YOUNG and not math.isnan(loss):
+    if own[LESSONS] > _YOUNG and loss < _HUGE:  # and no NaN
         own[COUNTED] += 1.0
         gap = loss - own[MEAN]
         own[MEAN] += gap / own[COUNTED]

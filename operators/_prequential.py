@@ -116,7 +116,8 @@ def signal(watches: str, block: Block, outputs: Columns, task: str) -> F8:
         out[np.isnan(prediction)] = np.nan  # nothing was answered: its probabilities say nothing
         return out
     wrong = errors(block, outputs, task)
-    return wrong * wrong
+    with np.errstate(over="ignore"):
+        return wrong * wrong
 
 
 def _confidence(outputs: Columns) -> F8:

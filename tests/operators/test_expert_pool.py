@@ -302,6 +302,17 @@ def test_outliers_are_no_shift_and_are_not_learnt() -> None:
 
 
 @pytest.mark.jit
+def test_a_square_beyond_all_numbers_leaves_the_mean_loss_as_it_was() -> None:
+    """It would never be a number again, and no expert would ever be called back."""
+    block = turning(seed=0)
+    block.y[500] = 1e200
+    pool = ExpertPoolRegressor(AnalyticRegressor(lam=1.0), PageHinkley())
+    pool.run(block.rows(0, 501))
+    assert 0.0 < pool.stats_[0, 2] < 1.0
+    assert np.isfinite(pool.stats_).all()
+
+
+@pytest.mark.jit
 def test_a_false_alarm_changes_no_expert() -> None:
     """A detector that fires on one concept is overruled: the active expert is as good as ever."""
     rng = np.random.default_rng(0)
