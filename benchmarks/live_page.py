@@ -8,6 +8,7 @@ page's thread by second of the run, which is exact.
 
 import argparse
 import contextlib
+import math
 import socket
 import statistics
 import subprocess
@@ -59,20 +60,41 @@ def main() -> None:
         written(data, asked.events)
         seen: dict[str, list[Run]] = {name: [] for name in KINDS}
         one(data, 1)  # kernels, imports, the files of the page
-        for _ in range(asked.rounds):
-            for name, browsers in KINDS.items():
+        for k in range(asked.rounds):
+            order = list(KINDS.items())
+            for name, browsers in order[k % len(order) :] + order[: k % len(order)]:
                 seen[name].append(one(data, browsers))
     rows = []
     for name, found in seen.items():
         pairs = zip(found, seen["alone"], strict=True)
-        more = statistics.median(with_it.cpu / alone.cpu - 1.0 for with_it, alone in pairs)
+        more = sorted(with_it.cpu / alone.cpu - 1.0 for with_it, alone in pairs)
+        low, high = ends_of_median(len(more))
         cpu = statistics.median(run.cpu for run in found)
         page = statistics.median(run.page / run.wall for run in found)
         rows.append(
-            (name, f"{1e9 * cpu / asked.events:,.0f}", f"{100 * more:+.1f} %", f"{1e3 * page:.1f}")
+            (
+                name,
+                f"{1e9 * cpu / asked.events:,.0f}",
+                f"{100 * statistics.median(more):+.1f} %",
+                f"{100 * more[low]:+.1f} to {100 * more[high]:+.1f} %",
+                f"{1e3 * page:.1f}",
+            )
         )
-    head = ("", "process, ns an event", "beside alone", "page's thread, ms a second")
+    head = (
+        *("", "process, ns an event", "beside alone, median", "19 in 20"),
+        "page's thread, ms a second",
+    )
     print(markdown(head, rows))
+
+
+def ends_of_median(n: int) -> tuple[int, int]:
+    """Places of the ordered values between which the median is with chance 0.95, if it can be."""
+    below, total, place = 0.0, 2.0**n, 0
+    while (below + math.comb(n, place)) / total <= 0.025:
+        below += math.comb(n, place)
+        place += 1
+    place = max(place - 1, 0)
+    return place, n - 1 - place
 
 
 def written(path: Path, n: int) -> None:
