@@ -5,6 +5,7 @@ generation was taken. Now and then what still waits begins the file of the next 
 """
 
 import contextlib
+import errno
 import os
 import re
 import threading
@@ -126,7 +127,10 @@ class Outbox:
                 return None
             line = b""
             while b"\n" not in line:
-                line += os.pread(self._file, _CHUNK, self._sent + len(line))
+                piece = os.pread(self._file, _CHUNK, self._sent + len(line))
+                if not piece:  # somebody cut the file off; the stream must not wait for this lock
+                    raise OSError(errno.EIO, "is shorter than what was written to it")
+                line += piece
             return line[: line.index(b"\n")]
 
     def taken(self, line: bytes) -> None:

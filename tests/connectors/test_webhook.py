@@ -323,6 +323,16 @@ def test_the_file_is_renewed_and_what_waits_stays(tmp_path: Path) -> None:
     box.close()
 
 
+def test_a_file_that_somebody_cut_off_is_an_error_and_holds_no_lock(tmp_path: Path) -> None:
+    box = Outbox(tmp_path)
+    box.open(0)
+    box.put(lines(0, 3))
+    os.truncate(tmp_path / "outbox-0000000000.jsonl", 4)
+    with pytest.raises(OSError, match="is shorter"):
+        box.first()
+    box.close()
+
+
 @pytest.mark.parametrize("mark", [b"", b"junk", b"0000000000 00000000000000000007\n"])
 def test_a_mark_that_is_none_sends_all_again(mark: bytes, tmp_path: Path) -> None:
     box = Outbox(tmp_path)
