@@ -29,10 +29,8 @@ def rehearse(job: Job) -> None:
 
 
 def _invented(schema: Schema, n: int) -> Any:
-    """An Arrow table of records that fit a schema; Arrow has much to load on its first use."""
-    import pyarrow as pa
-
-    return pa.Table.from_pylist([_invented_record(schema, i) for i in range(n)])
+    """Records that fit a schema; no Arrow table, for Arrow makes one with all of pandas loaded."""
+    return [_invented_record(schema, i) for i in range(n)]
 
 
 def _invented_record(schema: Schema, i: int) -> dict[str, Any]:

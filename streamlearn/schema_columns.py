@@ -70,7 +70,20 @@ def _arrow_numbers(column: pa.Array) -> F8 | None:
         return None
     if not column.type.equals(_FLOAT64):
         column = column.cast(_FLOAT64, safe=False)
-    values: F8 = column.to_numpy(zero_copy_only=False)
+    values: F8 = plain_values(column, math.nan)
+    return values
+
+
+def plain_values(column: pa.Array, missing: float) -> NDArray[Any]:
+    """Numbers as numpy has them. Arrow's `to_numpy` and `fill_null` would load all of pandas."""
+    dtype, (marks, data) = np.dtype(column.type.to_pandas_dtype()), column.buffers()
+    if data is None:
+        return np.full(len(column), missing, dtype)
+    rows = slice(column.offset, column.offset + len(column))
+    values = np.frombuffer(data, dtype)[rows]
+    if column.null_count:
+        there = np.unpackbits(np.frombuffer(marks, np.uint8), bitorder="little")[rows]
+        values = np.where(there == 1, values, np.array(missing, dtype))
     return values
 
 
@@ -145,11 +158,10 @@ def _arrow_times(column: pa.Array) -> I8 | None:
         return None
     for target in tries:
         try:
-            cast = column.cast(target).cast(pa.int64()).fill_null(NO_TIME)
+            cast = column.cast(target).cast(pa.int64())
         except pa.ArrowInvalid:
             continue
-        values: I8 = cast.to_numpy(zero_copy_only=False)
-        return values
+        return plain_values(cast, NO_TIME)
     return None
 
 
@@ -245,8 +257,7 @@ def _arrow_codes(column: pa.Array) -> tuple[I8, list[Any]]:
         encoded = column.dictionary_encode()
     except pa.ArrowNotImplementedError:  # lists and tables: their rows are refused one by one
         return _listed_codes(column.to_pylist())
-    indices = encoded.indices.fill_null(-1) if encoded.null_count else encoded.indices
-    codes = indices.to_numpy(zero_copy_only=False)
+    codes = plain_values(encoded.indices, -1)
     values = encoded.dictionary
     return codes, (values if dictionary is None else dictionary.take(values)).to_pylist()
 

@@ -526,9 +526,18 @@ def test_a_river_generator_takes_its_options() -> None:
     assert schema.columns.names == ("0", "1", "2")
 
 
-def test_nothing_heavy_of_river_and_no_frames_at_start_up() -> None:
+def test_nothing_heavy_of_river_and_no_frames_at_start_up(tmp_path: Path) -> None:
+    """Nor by reading a file: `to_numpy` and `Table.from_pylist` of Arrow would load pandas."""
+    paths = [str(parquet(tmp_path)), str(written(tmp_path, "rows.csv", csv_text(ROWS)))]
     code = (
-        "import sys, streamlearn.connectors, streamlearn.schema;"
+        "import sys, streamlearn.connectors, streamlearn.schema\n"
+        "from streamlearn.rehearsal import _invented\n"
+        f"schema = streamlearn.schema.Schema.from_config({SCHEMA!r})\n"
+        f"for data in {paths!r} + [_invented(schema, 4)]:\n"
+        "    source, _ = streamlearn.connectors.as_source(data, schema)\n"
+        "    source.open({})\n"
+        "    assert source.poll(100, 0.0).block.n in (4, 60)\n"
+        "    source.close()\n"
         "print([m for m in ('river.datasets', 'pandas', 'polars') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
