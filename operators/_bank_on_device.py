@@ -126,7 +126,7 @@ class DeviceBank:
     def _cut(self, arrays: list[Any], part: slice) -> list[Any]:
         """The arrays of a piece that may be shorter than its room."""
         m = part.stop - part.start
-        return [a if i == 9 else a[:m] for i, a in enumerate(arrays)]
+        return [a if i == 9 or a.shape[0] <= m else a[:m] for i, a in enumerate(arrays)]
 
     # -- state -------------------------------------------------------------------------------------
 

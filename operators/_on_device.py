@@ -88,7 +88,7 @@ class DelayedHead:
         """
         W, P, outputs, s = state
         (plan, pending), own = plan, self._device
-        fresh = self._W is None
+        fresh, raw = self._W is None, self.raw
         sent = own.send(self._owner, *rows, *plan, outputs, s, settings, health, *out)
         self._place(W, P)
         n, m = len(rows), len(rows) + len(plan)
@@ -100,8 +100,8 @@ class DelayedHead:
                  tuple(self._scratch), (settings_, self._work, health_), sent[m + 4 :]),
             )  # fmt: skip
         except BaseException:
-            if fresh:
-                self._W = None
+            if fresh:  # nothing was walked: what was put there counts as before
+                self._W, self.raw = None, raw
             raise
         self.pending = pending
         for host, array in zip((outputs, s, *out), (outputs_, s_, *sent[m + 4 :]), strict=True):

@@ -84,7 +84,7 @@ def reserve(owner: str, like: Sequence[tuple[tuple[int, ...], Any]]) -> list[Arr
         for shape, dtype in like:
             made.append(_cuda.device_array(shape, dtype))
     except _cuda.cudadrv.driver.CudaAPIError as error:
-        if error.code != _OUT_OF_MEMORY:
+        if int(error.code) != _OUT_OF_MEMORY:
             raise
         made.clear()
         raise no_room(owner, like) from None
