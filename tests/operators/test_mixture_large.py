@@ -29,6 +29,7 @@ from streamlearn.testing import (
     check_snapshot,
     labelled,
 )
+from tests.operators.test_mixture import hostile, sound
 
 pytestmark = pytest.mark.jit
 
@@ -98,7 +99,7 @@ def batch(Z: F8) -> tuple[F8, F8]:
     return mean, ((Z - mean).T @ (Z - mean) + np.eye(Z.shape[1])) / len(Z)
 
 
-@pytest.mark.parametrize("n", [2, ROOM - 1, ROOM, 2 * ROOM + 5])
+@pytest.mark.parametrize("n", [2, ROOM - 1, ROOM, 2 * ROOM + 5, 3000])
 def test_one_component_is_the_batch_covariance(n: int) -> None:
     """At the width from which it is so in earnest, with factors that wait and without."""
     D = _Mixture._large + 3
@@ -173,6 +174,20 @@ def test_the_health_check_comes_with_a_fold_and_mends(low: None) -> None:
     assert model.n_repaired == 1
     assert model.waiting_[0, SINCE] < 60.0
     np.linalg.cholesky(model.Lam_[0])
+
+
+@pytest.mark.parametrize("rho", [0.995, 1.0])
+def test_hostile_input_leaves_the_state_sound(rho: float, low: None) -> None:
+    rng = np.random.default_rng(15)
+    model = GaussianMixtureRegressor(rho=rho, k_max=20)
+    for _ in range(3):
+        X = hostile(rng, 5_000)
+        out = model.run(labelled(X, X[:, 0] + 2.0 * X[:, 4]))
+        assert np.isfinite(out["prediction"]).all()
+        assert (out["variance"] >= 0.0).all()
+        sound(model)
+    assert model._is_far
+    assert model.n_repaired == 0
 
 
 def test_the_published_update_is_never_delayed(low: None) -> None:
