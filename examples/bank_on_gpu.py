@@ -11,7 +11,7 @@ import numpy as np
 from streamlearn.block import LABELLED, Block, Features
 from streamlearn.operators import KeyedRegressor
 
-CUSTOMERS, EVENTS, FEATURES = 2_000, 20_000, 8
+CUSTOMERS, EVENTS, FEATURES = 500, 20_000, 8
 
 
 def stream() -> Block:
