@@ -11,7 +11,7 @@ Z is kept as (T, m, 8): of each 8 columns all factors, one after the other, D = 
 import numpy as np
 
 from streamlearn.jit import lift
-from streamlearn.jit._compile import F8, I8, part
+from streamlearn.jit._compile import F8, I8, part, section
 from streamlearn.jit.lanes import WIDE, Lanes, Value, emitted
 from streamlearn.jit.symmetric import aligned, n_panels, panel_at, unpacked
 
@@ -139,7 +139,7 @@ def _combine_8(Z: F8, m: int, i: int, p: int, f: F8, w: F8, u: F8, c: float, b: 
 # -- what kernels call -----------------------------------------------------------------------------
 
 
-@part
+@section
 def finish_product(Z: F8, s: F8, f: F8, w: F8, u: F8) -> None:
     """u <- A f, where u = B f. O(p D).
 
@@ -150,7 +150,7 @@ def finish_product(Z: F8, s: F8, f: F8, w: F8, u: F8) -> None:
     finish_with(Z, s, f, w, u)
 
 
-@part
+@section
 def finish_with(Z: F8, s: F8, f: F8, w: F8, u: F8) -> None:
     """`finish_product` where w = Z f is known."""
     T, m = Z.shape[0], Z.shape[1]
@@ -174,7 +174,7 @@ def join(Z: F8, s: F8, z: F8, size: float) -> None:
     s[PENDING] += 1.0
 
 
-@part
+@section
 def fold(tiles: F8, Z: F8, s: F8, D: int) -> None:
     """B <- A; nothing waits then. O(p D^2).
 

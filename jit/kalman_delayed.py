@@ -10,7 +10,7 @@ and shifts b, a label adds one factor to Z.
 import math
 
 from streamlearn.jit import lift
-from streamlearn.jit._compile import F8, kernel, part
+from streamlearn.jit._compile import F8, kernel, part, section
 from streamlearn.jit.delayed import (
     PENDING,
     SCALE,
@@ -43,7 +43,7 @@ State = tuple[F8, F8, F8, F8, F8, F8]
 Fixed = tuple[F8, F8, F8, F8, F8, F8]
 
 
-@part
+@section
 def fold_guarded(state: State, s_w: float) -> None:
     """Fold; a diagonal that is not positive then gets 1e-10 s_w, which is counted."""
     m, B, _, s, Z, waiting = state

@@ -10,7 +10,7 @@ the leak one more, and forgetting scales c. P is looked at, as after every row t
 import math
 
 from streamlearn.jit import lift
-from streamlearn.jit._compile import F8, I8, kernel, part
+from streamlearn.jit._compile import F8, I8, kernel, part, section
 from streamlearn.jit.delayed import (
     PENDING,
     SCALE,
@@ -53,7 +53,7 @@ def per_lesson(p: F8) -> int:
     return 2 if p[LEAK] > 0.0 else 1
 
 
-@part
+@section
 def leak(i: int, c: float, state: State, fixed: Fixed) -> None:
     """R_ii <- R_ii + c. O(p D + K D)."""
     W, B, _, _, Z, waiting = state
@@ -74,7 +74,7 @@ def leak(i: int, c: float, state: State, fixed: Fixed) -> None:
     join(Z, waiting, q, math.sqrt(c / s / waiting[SCALE]))
 
 
-@part
+@section
 def fold_checked(state: State, p: F8) -> None:
     """Fold; where the diagonal has wound up or lost its sign, begin anew: P <- I / ridge."""
     W, B, _, s, Z, waiting = state

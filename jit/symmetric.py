@@ -12,7 +12,7 @@ over these, added by pairs. So its bits depend on neither the rows beside it nor
 
 import numpy as np
 
-from streamlearn.jit._compile import F8, part
+from streamlearn.jit._compile import F8, part, section
 from streamlearn.jit.lanes import WIDE, Lanes, Value, emitted
 
 _TILE = WIDE * WIDE
@@ -151,7 +151,7 @@ def _panel_fused(tiles: F8, J: int, T: int, z: F8, x: F8, u: F8) -> None:
 # -- what kernels call -----------------------------------------------------------------------------
 
 
-@part
+@section
 def products(tiles: F8, X: F8, U: F8, n: int) -> None:
     """U[r] <- A X[r] for the first n rows, which share each panel while it is near. O(n D^2).
 
@@ -185,7 +185,7 @@ def fused_product(tiles: F8, z: F8, x: F8, u: F8) -> None:
         _panel_fused(tiles[panel_at(J, T) :], J, T, z, x, u)
 
 
-@part
+@section
 def column(tiles: F8, i: int, u: F8) -> None:
     """u (8 T,) <- column i of A. O(D)."""
     T = u.shape[0] // WIDE
