@@ -1,5 +1,6 @@
 """Banks on the device: equal to the CPU's walk, key by key, whatever the cut."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,7 @@ def test_a_keyed_model_is_the_same_on_the_device() -> None:
     taken, before = there.snapshot(), there.state()
     there.run(block)
     there.restore(taken)
+    there = copy.deepcopy(there)
     again = KeyedClassifier(max_keys=None, device="cuda")
     again.load(before)
     assert again.state().table == there.state().table
