@@ -344,7 +344,8 @@ class KeyedClassifier(_Keyed, Classifier):
     """A classifier for every key: as many Kalman heads, on the same features, as there are keys.
 
     Model: each key (`Block.keys`; `key:` in YAML) has a `KalmanClassifier` of its own, with its own
-    classes, drift, calibration and means of missing features: the same numbers, to the bit. A row
+    classes, drift, calibration and means of missing features: the same numbers, to the bit (from 63
+    features on, where it delays its updates, but for rounding). A row
     without a key belongs to one model that all of them share. A class that a key has not had yet
     has probability 0 there. The row that brings a late label must have the key of its event.
     Args:
