@@ -282,6 +282,9 @@ class _Mixture(Operator):
             super().load(state)
         finally:
             self._given = ()
+        D = self.moments_.shape[1]
+        if self.mode == "exact" and self._large <= D and not self._is_far:
+            self._insert(D, 0)  # of a version whose updates never waited
         if self._task == mixture.TARGETS:
             self._q = self.moments_.shape[1] - len(self._features)
 

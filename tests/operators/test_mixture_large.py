@@ -190,6 +190,20 @@ def test_hostile_input_leaves_the_state_sound(rho: float, low: None) -> None:
     assert model.n_repaired == 0
 
 
+def test_a_state_of_before_goes_on_with_updates_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = events(80, 9, GaussianMixtureRegressor)
+    old = GaussianMixtureRegressor(warm_start=20)
+    old.run(block.rows(0, 50))
+    state = old.state()
+    monkeypatch.setattr(_Mixture, "_large", 4)
+    model = GaussianMixtureRegressor(warm_start=20)
+    model.load(state)
+    assert model._is_far
+    assert_array_equal(model.Lam_, old.Lam_)
+    found, expected = model.run(block.rows(50, 80)), old.run(block.rows(50, 80))
+    assert_allclose(found["prediction"], expected["prediction"], rtol=1e-9)
+
+
 def test_the_published_update_is_never_delayed(low: None) -> None:
     model = GaussianMixtureAnomalyScorer(mode="paper", std=1.0)
     model.run(block_of(np.ones((3, 9))))
