@@ -39,7 +39,7 @@ PAGES = {  # name: title, what it is about, parts in order
         ABOUT,
         ["replays", "marginal", "peers", "latency", "threads", "measuring", "starts", "operators"],
     ),
-    "costs": ("Costs", ABOUT_COSTS, ["wide", "image_mixture", "costs", "allocations"]),
+    "costs": ("Costs", ABOUT_COSTS, ["wide", "image_mixture", "banks", "costs", "allocations"]),
 }
 MODULES = {  # parts whose module has another name
     "replays": "whole_replays",
