@@ -126,3 +126,19 @@ def change_point_first_alarm(
             counts[ALARMED] = FELL if fell else ROSE
             return t, refused
     return -1, refused
+
+
+@kernel
+def change_point_statistics(
+    values: F8, runs: F8, whole: F8, counts: I8, prior: tuple[float, float, float, float],
+    by_length: F8, out: F8,
+) -> None:  # fmt: skip
+    """Feed all values (n,), NaN is skipped; out (n,): log odds of the likeliest shorter run.
+
+    Arrays as in `change_point_first_alarm`. The probability is too near to 1 to be compared.
+    """
+    for t in range(values.shape[0]):
+        out[t] = -math.inf
+        if values[t] == values[t]:
+            whole[STATISTIC] = change_point_push(values[t], runs, whole, counts, prior, by_length)
+            out[t] = runs[WEIGHT, counts[LIKELIEST]] - whole[WEIGHT]

@@ -120,3 +120,10 @@ def page_hinkley_statistics(values: F8, state: F8, settings: F8, out: F8) -> Non
     """Feed all values (n,), NaN is skipped; out (n,): the statistic after each, no alarm."""
     for t in range(values.shape[0]):
         out[t] = SILENT if values[t] != values[t] else page_hinkley_push(values[t], state, settings)
+
+
+@kernel
+def cusum_statistics(values: F8, state: F8, settings: F8, out: F8) -> None:
+    """As `page_hinkley_statistics`."""
+    for t in range(values.shape[0]):
+        out[t] = SILENT if values[t] != values[t] else cusum_push(values[t], state, settings)

@@ -265,6 +265,44 @@ def ddm_smooth_push(i: float, state: F8, settings: F8) -> float:
     return float((p + s - state[P_MIN]) / state[S_MIN])
 
 
+@part
+def eddm_steady_push(i: float, state: F8, settings: F8) -> float:
+    """As `eddm_push`, with the best where the reach less a standard error of it was greatest.
+
+    The longest reach of all is one of the first, of a few distances; it stays for ever, and says
+    more about that beginning than about what came since.
+    """
+    state[N] += 1.0
+    if i == 0.0:
+        return SILENT
+    state[ERRORS] += 1.0
+    k, distance, before = state[ERRORS], state[N] - state[LAST], state[DISTANCE]
+    state[LAST] = state[N]
+    state[DISTANCE] = grown_mean(before, distance, k)
+    state[SPREAD] += (distance - before) * (distance - state[DISTANCE])
+    if k <= settings[LEAST]:
+        return SILENT
+    reach = state[DISTANCE] + 2.0 * math.sqrt(state[SPREAD] / (k - 1.0))
+    if reach * (1.0 - 1.0 / math.sqrt(k)) >= state[LEVEL]:
+        state[LEVEL], state[HIGHEST] = reach * (1.0 - 1.0 / math.sqrt(k)), reach
+    return float(1.0 - reach / state[HIGHEST])
+
+
+@part
+def rddm_smooth_push(i: float, state: F8, bits: U1, settings: F8) -> float:
+    """As `ddm_smooth_push`; a concept that is too long begins again with the bits that are kept."""
+    kept, capacity = int(state[KEPT]), bits.shape[0]
+    end = int(state[END])
+    if state[N] >= settings[LONGEST]:
+        state[N] = state[P] = state[S] = 0.0
+        for k in range(kept):
+            ddm_smooth_push(float(bits[(end - kept + k) % capacity]), state, settings)
+    bits[end] = 1 if i == 1.0 else 0
+    state[END] = float((end + 1) % capacity)
+    state[KEPT] = float(min(kept + 1, capacity))
+    return ddm_smooth_push(i, state, settings)
+
+
 @kernel
 def ddm_statistics(values: F8, state: F8, settings: F8, out: F8) -> None:
     """Feed all values (n,), NaN is skipped; out (n,): the statistic after each, no alarm."""
@@ -277,3 +315,20 @@ def ecdd_statistics(values: F8, state: F8, settings: F8, out: F8) -> None:
     """As `ddm_statistics`."""
     for t in range(values.shape[0]):
         out[t] = SILENT if values[t] != values[t] else ecdd_push(values[t], state, settings)
+
+
+@kernel
+def eddm_statistics(values: F8, state: F8, settings: F8, out: F8) -> None:
+    """As `ddm_statistics`."""
+    for t in range(values.shape[0]):
+        out[t] = SILENT if values[t] != values[t] else eddm_steady_push(values[t], state, settings)
+
+
+@kernel
+def rddm_statistics(values: F8, state: F8, bits: U1, settings: F8, out: F8) -> None:
+    """As `ddm_statistics`; bits as in `rddm_first_alarm`."""
+    for t in range(values.shape[0]):
+        said = SILENT
+        if values[t] == values[t]:
+            said = rddm_smooth_push(values[t], state, bits, settings)
+        out[t] = said

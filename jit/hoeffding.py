@@ -189,3 +189,10 @@ def hddm_w_statistics(values: F8, state: F8, settings: F8, out: F8) -> None:
     """Feed all values (n,), NaN is skipped; out (n,): the statistic after each, no alarm."""
     for t in range(values.shape[0]):
         out[t] = SILENT if values[t] != values[t] else hddm_w_push(values[t], state, settings)
+
+
+@kernel
+def hddm_a_statistics(values: F8, state: F8, settings: F8, out: F8) -> None:
+    """As `hddm_w_statistics`."""
+    for t in range(values.shape[0]):
+        out[t] = SILENT if values[t] != values[t] else hddm_a_push(values[t], state, settings)

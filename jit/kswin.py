@@ -146,3 +146,15 @@ def share_outside(n0: int, n1: int, gap: int, row: F8) -> float:
                 left = j * row[j - 1] if j > 0 else 0.0
                 row[j] = (above + left) / (i + j)
     return float(row[n1])
+
+
+@kernel
+def kswin_statistics(
+    values: F8, ordered: F8, gaps: I8, ring: F8, counts: I8, n1: int, out: F8
+) -> None:
+    """Feed all values (n,), NaN is skipped; out (n,): the distance after each, no alarm."""
+    for t in range(values.shape[0]):
+        said = -math.inf
+        if values[t] == values[t]:
+            said = kswin_push(values[t], ordered, gaps, ring, counts, n1)
+        out[t] = said

@@ -11,7 +11,7 @@ import numpy as np
 from streamlearn.jit._compile import F8, I8, kernel, part
 
 AGE, ONES, TICK, REGIME, ALARMED, PLACES = 0, 1, 2, 3, 4, 5  # places in `tally`
-BITS, RANKS, UNIFORM = 0, 1, 2  # REGIME: only 0 and 1 so far; anything; ranks that others made
+BITS, RANKS, GIVEN = 0, 1, 2  # REGIME: only 0 and 1 so far; by rank; values as they are
 CALM = 1e100  # a value beyond is refused
 EDGES, GROUP = 127, 16  # sorted values that part the line into 128 cells; cells of one group
 RATES = np.array([0.01, 0.02, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5])
@@ -128,7 +128,7 @@ def limit(limits: F8, age: int, ones: int, regime: int) -> float:
 def first_over(
     statistics: F8, scores: F8, before: I8, limits: F8, floor: float, jitter: F8, last: F8
 ) -> int:
-    """Index of the first statistic beyond its limit, or -1.
+    """Index of the first statistic beyond its limit, or -1; bits that are all alike say nothing.
 
     statistics, scores (n,); a NaN score had no value | before (5,), the tally before them | limits
     (rows, 15) | floor: no limit is lower | jitter (3,): its width on bits, on ranks, its key | last
@@ -149,6 +149,8 @@ def first_over(
             continue
         at, age_at, ones_at = t, age, ones
         if not said + width > floor:
+            continue
+        if regime == BITS and (ones == 0 or ones == age):
             continue
         if width > 0.0:
             said += width * (draw(key, tick) - 0.5)

@@ -23,6 +23,7 @@ from streamlearn.jit.counter import key_of
 from streamlearn.jit.limits import (
     AGE,
     ALARMED,
+    BITS,
     EDGES,
     GROUP,
     ONES,
@@ -68,7 +69,8 @@ class Calibrated(Detector):
     A subclass puts CALIBRATION into its `_arrays`, ends its constructor with `_calibrate`, begins
     `first_alarm` with `_first_calibrated` where `average_run_length` is given, and has
     `_statistics`. `_shape` names the arguments of which limits were measured at the defaults alone;
-    `_bits_only` says that it takes nothing but zeros and ones.
+    `_bits_only` says that it takes nothing but zeros and ones; `_takes`, as what it takes the first
+    value: BITS as long as there is nothing else, RANKS of whatever comes, or values as GIVEN.
     State:
         tally_: (5,) int64, age, ones, all values ever, regime (bits, ranks), whether alarmed.
         edges_: (2, 127) float64, the first values since the restart, sorted, and their tie-breaks.
@@ -82,6 +84,7 @@ class Calibrated(Detector):
     n_rejected: int
     _shape: ClassVar[tuple[str, ...]] = ()
     _bits_only: ClassVar[bool] = False
+    _takes: ClassVar[int] = BITS
 
     def _calibrate(
         self, average_run_length: int | None, seed: int, found: dict[str, Any] | None = None
@@ -100,6 +103,7 @@ class Calibrated(Detector):
         self.last_: F8 = np.zeros(2)
         if average_run_length is None:
             return
+        self.tally_[REGIME] = self._takes
         _checks.whole(owner, "average_run_length", average_run_length, SHORTEST)
         found = table(owner) if found is None else found
         if average_run_length > (most := max(int(one) for one in found["limits"])):

@@ -9,6 +9,7 @@ from streamlearn.block import F8, I8
 from streamlearn.contracts import Finding, Json
 from streamlearn.jit.change_point import (
     ALARMED,
+    FELL,
     LIKELIEST,
     MEAN,
     ROSE,
@@ -17,14 +18,16 @@ from streamlearn.jit.change_point import (
     WEIGHT,
     by_run_length,
     change_point_first_alarm,
+    change_point_statistics,
 )
+from streamlearn.jit.limits import GIVEN
 from streamlearn.operators import _checks
-from streamlearn.operators._base import Detector
+from streamlearn.operators._calibrated import CALIBRATION, Calibrated
 
 _LIMIT = 0.5  # above it a shorter run is likelier than the whole one
 
 
-class BayesianChangePoint(Detector, base.DriftDetector):
+class BayesianChangePoint(Calibrated, base.DriftDetector):
     """Bayesian online change-point detection for normal values of known variance.
 
     Model: x_t ~ N(mu, data_var); mu ~ N(prior_mean, prior_var) anew at each change; at each value
@@ -44,6 +47,10 @@ class BayesianChangePoint(Detector, base.DriftDetector):
         hazard: probability of a change at each value, in (0, 1).
         min_num_instances: values before the first alarm, >= 1.
         max_run_length: the shorter runs that are kept, >= 2.
+        average_run_length: events between false alarms without drift, 1,000 to 10,000, where
+            the values are those of the model; then all but `prior_mean` stay at their defaults.
+            None: an alarm where another run is likelier.
+        seed: of the generator behind calibrated alarms.
     State:
         runs_: (2, max_run_length) float64, log weight and posterior mean by run length.
         whole_: (3,) float64, the same of the run since the restart, and the last statistic.
@@ -56,8 +63,11 @@ class BayesianChangePoint(Detector, base.DriftDetector):
     101
     """
 
-    _arrays = ("runs_", "whole_", "counts_")
+    _arrays = ("runs_", "whole_", "counts_", *CALIBRATION)
     _counters = ("n_detections", "n_rejected")
+
+    _shape = ("prior_var", "data_var", "hazard", "min_num_instances", "max_run_length")
+    _takes = GIVEN  # it claims nothing but for its own model's data
 
     def __init__(
         self,
@@ -67,6 +77,8 @@ class BayesianChangePoint(Detector, base.DriftDetector):
         hazard: float = 0.01,
         min_num_instances: int = 30,
         max_run_length: int = 200,
+        average_run_length: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         me = "BayesianChangePoint"
@@ -84,12 +96,25 @@ class BayesianChangePoint(Detector, base.DriftDetector):
         self.n_detections = 0
         self.n_rejected = 0
         self._by_length = by_run_length(self.prior_var, self.data_var, self.max_run_length)
+        self._calibrate(average_run_length, seed)
+
+    def _statistics(self, scores: F8, out: F8) -> None:
+        prior = (self.prior_mean, self.prior_var, self.data_var, self.hazard)
+        change_point_statistics(
+            scores, self.runs_, self.whole_, self.counts_, prior, self._by_length, out
+        )
+
+    def _alarm(self) -> None:
+        fell = self.runs_[MEAN, self.counts_[LIKELIEST]] < self.whole_[MEAN]
+        self.counts_[ALARMED] = FELL if fell else ROSE
 
     def first_alarm(self, values: F8) -> int:
         """Feed values (n,) in order up to and including the first that raises an alarm.
 
         Returns its index, or -1 when all were fed without one.
         """
+        if self.average_run_length is not None:
+            return self._first_calibrated(values)
         prior = (self.prior_mean, self.prior_var, self.data_var, self.hazard)
         at, refused = change_point_first_alarm(
             np.asarray(values, dtype=np.float64), self.runs_, self.whole_, self.counts_,
@@ -111,7 +136,7 @@ class BayesianChangePoint(Detector, base.DriftDetector):
             run = int(self.counts_[LIKELIEST])
             said |= {"statistic": self.statistic, "run_length": run}
             said |= {"mean": float(self.runs_[MEAN, run]), "before": float(self.whole_[MEAN])}
-        return said
+        return said | super().standing
 
     @property
     def statistic(self) -> float:

@@ -10,6 +10,7 @@ from streamlearn.jit.change_sums import (
     SIZE,
     UP,
     cusum_first_alarm,
+    cusum_statistics,
     page_hinkley_first_alarm,
     page_hinkley_statistics,
 )
@@ -39,7 +40,7 @@ class PageHinkley(OneNumberDetector, base.DriftDetector):
         threshold: how far from the extreme is too far, in units of the values, > 0.
         alpha: what a sum keeps at each value, in (0, 1].
         mode: which changes of the mean count, "up", "down" or "both".
-        average_run_length: events between false alarms without drift, 1,000 to 10,000, whatever
+        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
             the distribution and the age; then `threshold` is not used, and the others stay at
             their defaults. None: as published, which claims nothing.
         seed: of the generator behind calibrated alarms.
@@ -106,6 +107,10 @@ class CUSUM(OneNumberDetector, base.DriftDetector):
         delta: the deviation that is tolerated, in units of the values.
         threshold: the sum that is too large, in units of the values, > 0.
         mode: which changes of the mean count, "up", "down" or "both".
+        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
+            the distribution and the age; then `threshold` is not used, and the others
+            stay at their defaults. None: as published, which claims nothing.
+        seed: of the generator behind calibrated alarms.
     State:
         state_: (10,) float64, the last statistic and limit, count, mean and sums.
     Cost: O(1) an event, some nanoseconds; memory fixed.
@@ -119,12 +124,16 @@ class CUSUM(OneNumberDetector, base.DriftDetector):
 
     _size = SIZE
 
+    _shape = ("min_instances", "delta", "mode")
+
     def __init__(
         self,
         min_instances: int = 30,
         delta: float = 0.005,
         threshold: float = 50.0,
         mode: str = "up",
+        average_run_length: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.min_instances = _checks.whole("CUSUM", "min_instances", min_instances, 0)
@@ -133,6 +142,13 @@ class CUSUM(OneNumberDetector, base.DriftDetector):
         self.mode = mode
         up, down = _watched("CUSUM", mode)
         self._start(self.min_instances, self.delta, self.threshold, 1.0, up, down)
+        self._calibrate(average_run_length, seed)
+
+    def _statistics(self, scores: F8, out: F8) -> None:
+        cusum_statistics(scores, self.state_, self._settings, out)
+
+    def _rises(self) -> bool:
+        return float(self.state_[UP]) >= float(self.state_[DOWN])
 
     def _first(self, values: F8) -> tuple[int, int]:
         return cusum_first_alarm(values, self.state_, self._settings)

@@ -13,10 +13,15 @@ from streamlearn.jit.error_rate import (
     ecdd_first_alarm,
     ecdd_statistics,
     eddm_first_alarm,
+    eddm_statistics,
     rddm_first_alarm,
+    rddm_statistics,
 )
 from streamlearn.operators import _checks
+from streamlearn.operators._calibrated import CALIBRATION
 from streamlearn.operators._one_number import WarningDetector
+
+_SOON: F8 = np.array([5.0])  # calibrated EDDM speaks from the sixth error on
 
 
 class DDM(WarningDetector, base.BinaryDriftAndWarningDetector):
@@ -31,7 +36,7 @@ class DDM(WarningDetector, base.BinaryDriftAndWarningDetector):
         warm_start: no alarm within so many values, >= 0.
         warning_threshold: standard deviations above the best that make a warning, > 0.
         drift_threshold: standard deviations above the best that make an alarm, > 0.
-        average_run_length: events between false alarms without drift, 1,000 to 10,000, whatever
+        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
             the error rate and the age; then both thresholds are not used, and the others stay at
             their defaults. None: as published, which claims nothing.
         seed: of the generator behind calibrated alarms.
@@ -85,6 +90,10 @@ class EDDM(WarningDetector, base.BinaryDriftAndWarningDetector):
         warm_start: no alarm within so many values, nor within so many errors, >= 0.
         alpha: the ratio below which there is a warning, in (0, 1], >= beta.
         beta: the ratio below which there is an alarm, in (0, 1].
+        average_run_length: events between false alarms without drift, 1,000 to 10,000, whatever
+            the age, for error rates from 0.1 on; then `alpha` and `beta` are not used, and the
+            others stay at their defaults. None: as published, which claims nothing.
+        seed: of the generator behind calibrated alarms.
     State:
         state_: (12,) float64, the last statistic and limit, counts, mean and spread of distances.
     Cost: O(1) an event, some nanoseconds; memory fixed.
@@ -99,12 +108,26 @@ class EDDM(WarningDetector, base.BinaryDriftAndWarningDetector):
 
     _size = SIZE
 
-    def __init__(self, warm_start: int = 30, alpha: float = 0.95, beta: float = 0.9) -> None:
+    _shape = ("warm_start",)
+    _bits_only = True
+
+    def __init__(
+        self,
+        warm_start: int = 30,
+        alpha: float = 0.95,
+        beta: float = 0.9,
+        average_run_length: int | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.warm_start = _checks.whole("EDDM", "warm_start", warm_start, 0)
         self.beta = _checks.positive("EDDM", "beta", beta)
         self.alpha = _checks.between("EDDM", "alpha", alpha, self.beta, 1.0)
         self._start(self.warm_start, self.alpha, self.beta)
+        self._calibrate(average_run_length, seed)
+
+    def _statistics(self, scores: F8, out: F8) -> None:
+        eddm_statistics(scores, self.state_, _SOON, out)
 
     def _first(self, values: F8) -> tuple[int, int]:
         return eddm_first_alarm(values, self.state_, self._settings)
@@ -125,6 +148,10 @@ class RDDM(WarningDetector, base.BinaryDriftAndWarningDetector):
         max_concept_size: bits after which a concept is cut down.
         min_stable_size: bits that are kept, >= 1, < max_concept_size.
         warn_limit: bits that a warning may last, >= 1.
+        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
+            the error rate and the age; then both levels and `warn_limit` are not used, and the
+            others stay at their defaults. None: as published, which claims nothing.
+        seed: of the generator behind calibrated alarms.
     State:
         state_: (12,) float64, the last statistic and limit, count, p, s, their best, bits kept.
         bits_: (min_stable_size,) uint8, the newest bits, in a ring.
@@ -140,7 +167,10 @@ class RDDM(WarningDetector, base.BinaryDriftAndWarningDetector):
     """
 
     _size = SIZE
-    _arrays = ("state_", "bits_")
+    _arrays = ("state_", "bits_", *CALIBRATION)
+
+    _shape = ("min_instances", "max_concept_size", "min_stable_size")
+    _bits_only = True
 
     def __init__(
         self,
@@ -150,6 +180,8 @@ class RDDM(WarningDetector, base.BinaryDriftAndWarningDetector):
         max_concept_size: int = 40_000,
         min_stable_size: int = 7_000,
         warn_limit: int = 1_400,
+        average_run_length: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.min_instances = _checks.whole("RDDM", "min_instances", min_instances, 1)
@@ -164,6 +196,10 @@ class RDDM(WarningDetector, base.BinaryDriftAndWarningDetector):
             self.max_concept_size, self.warn_limit,
         )  # fmt: skip
         self.bits_: U1 = np.zeros(self.min_stable_size, dtype=np.uint8)
+        self._calibrate(average_run_length, seed)
+
+    def _statistics(self, scores: F8, out: F8) -> None:
+        rddm_statistics(scores, self.state_, self.bits_, self._settings, out)
 
     def _first(self, values: F8) -> tuple[int, int]:
         return rddm_first_alarm(values, self.state_, self.bits_, self._settings)
@@ -184,7 +220,7 @@ class ECDD(WarningDetector, base.BinaryDriftAndWarningDetector):
     Args:
         min_instances: no alarm before so many values, >= 1.
         lambda_val: weight of the newest bit, in (0, 1); L was made for 0.2.
-        average_run_length: events between false alarms without drift, 1,000 to 10,000, whatever
+        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
             the error rate and the age; then the published L is not used, and the others stay at
             their defaults. None: as published, which claims nothing.
         seed: of the generator behind calibrated alarms.

@@ -9,6 +9,7 @@ from streamlearn.jit.hoeffding import (
     SIZE_A,
     SIZE_W,
     hddm_a_first_alarm,
+    hddm_a_statistics,
     hddm_w_first_alarm,
     hddm_w_statistics,
 )
@@ -42,6 +43,10 @@ class HDDM_A(WarningDetector, base.BinaryDriftAndWarningDetector):  # River's na
         drift_confidence: significance of the test for an alarm, in (0, 1).
         warning_confidence: significance of the test for a warning, in (0, 1).
         two_sided_test: falls of the mean count, too.
+        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
+            the distribution and the age; then `warning_confidence` is not used, and the others
+            stay at their defaults. None: as published, which claims nothing.
+        seed: of the generator behind calibrated alarms.
     State:
         state_: (10,) float64, the last statistic and limit, count, mean, prefixes and their means.
     Cost: O(1) an event, some ten nanoseconds; memory fixed.
@@ -57,11 +62,15 @@ class HDDM_A(WarningDetector, base.BinaryDriftAndWarningDetector):  # River's na
 
     _size = SIZE_A
 
+    _shape = ("drift_confidence", "two_sided_test")
+
     def __init__(
         self,
         drift_confidence: float = 0.001,
         warning_confidence: float = 0.005,
         two_sided_test: bool = False,
+        average_run_length: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         owner = "HDDM_A"
@@ -74,6 +83,10 @@ class HDDM_A(WarningDetector, base.BinaryDriftAndWarningDetector):  # River's na
         )
         gate = _gate(drift, warning)
         self._start(cut, drift, warning, self.two_sided_test, 0.0, gate)
+        self._calibrate(average_run_length, seed)
+
+    def _statistics(self, scores: F8, out: F8) -> None:
+        hddm_a_statistics(scores, self.state_, self._settings, out)
 
     def _first(self, values: F8) -> tuple[int, int]:
         return hddm_a_first_alarm(values, self.state_, self._settings)
@@ -92,7 +105,7 @@ class HDDM_W(WarningDetector, base.BinaryDriftAndWarningDetector):  # River's na
         warning_confidence: significance of the test for a warning, in (0, 1).
         lambda_val: weight of the newest value in a mean, in (0, 1).
         two_sided_test: falls of the mean count, too.
-        average_run_length: events between false alarms without drift, 1,000 to 10,000, whatever
+        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
             the distribution and the age; then `warning_confidence` is not used, and the others
             stay at their defaults. None: as published, which claims nothing.
         seed: of the generator behind calibrated alarms.

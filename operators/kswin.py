@@ -7,14 +7,23 @@ from river import base
 
 from streamlearn.block import F8, I8
 from streamlearn.contracts import Finding, Json
-from streamlearn.jit.kswin import ALARMED, FED, SIZES, WHERE, kswin_first_alarm, share_outside
+from streamlearn.jit.kswin import (
+    ALARMED,
+    FED,
+    SIZES,
+    WHERE,
+    kswin_first_alarm,
+    kswin_statistics,
+    share_outside,
+)
+from streamlearn.jit.limits import RANKS
 from streamlearn.operators import _checks
-from streamlearn.operators._base import Detector
+from streamlearn.operators._calibrated import CALIBRATION, Calibrated
 
 _LEAST_DISTANCE = 0.1  # an alarm needs more, however small the p-value: KSWIN's own rule
 
 
-class KSWIN(Detector, base.DriftDetector):
+class KSWIN(Calibrated, base.DriftDetector):
     """Kolmogorov-Smirnov windowing: an alarm when the newest values have another distribution.
 
     Compares the `stat_size` newest of `window_size` values with all the others by the two-sample
@@ -27,6 +36,10 @@ class KSWIN(Detector, base.DriftDetector):
         alpha: significance of one test, in (0, 1).
         window_size: values in the window, > stat_size.
         stat_size: newest values that are tested against the others, >= 1.
+        average_run_length: events between false alarms without drift, 1,000 to 10,000, whatever
+            the distribution and the age; then `alpha` is not used, and the others
+            stay at their defaults. None: as published, which claims nothing.
+        seed: of the generator behind calibrated alarms.
     State:
         ordered_: (window_size,) float64, the window's values in ascending order.
         gaps_: (window_size,) int64, by rank: counts of older less newest values, weighted.
@@ -42,10 +55,20 @@ class KSWIN(Detector, base.DriftDetector):
     True
     """
 
-    _arrays = ("ordered_", "gaps_", "ring_", "counts_")
+    _arrays = ("ordered_", "gaps_", "ring_", "counts_", *CALIBRATION)
     _counters = ("n_detections", "n_rejected")
 
-    def __init__(self, alpha: float = 0.005, window_size: int = 100, stat_size: int = 30) -> None:
+    _shape = ("window_size", "stat_size")
+    _takes = RANKS  # bits, too: no limits by rate are needed
+
+    def __init__(
+        self,
+        alpha: float = 0.005,
+        window_size: int = 100,
+        stat_size: int = 30,
+        average_run_length: int | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.alpha = _checks.positive("KSWIN", "alpha", alpha)
         if self.alpha >= 1.0:
@@ -59,6 +82,15 @@ class KSWIN(Detector, base.DriftDetector):
         self.n_detections = 0
         self.n_rejected = 0
         self._limit = self._critical()
+        self._calibrate(average_run_length, seed)
+
+    def _statistics(self, scores: F8, out: F8) -> None:
+        kswin_statistics(
+            scores, self.ordered_, self.gaps_, self.ring_, self.counts_, self.stat_size, out
+        )
+
+    def _alarm(self) -> None:
+        self.counts_[ALARMED] = 1
 
     @property
     def _steps(self) -> int:
@@ -85,6 +117,8 @@ class KSWIN(Detector, base.DriftDetector):
 
         Returns its index, or -1 when all were fed without one.
         """
+        if self.average_run_length is not None:
+            return self._first_calibrated(values)
         values = np.asarray(values, dtype=np.float64)
         at, refused = kswin_first_alarm(
             values, self.ordered_, self.gaps_, self.ring_, self.counts_, self.stat_size, self._limit
@@ -102,7 +136,8 @@ class KSWIN(Detector, base.DriftDetector):
     def standing(self) -> dict[str, Json]:
         """The distance of the last test and the one that raises an alarm, where one can."""
         said: dict[str, Json] = {"statistic": self.distance, "window": self.window_size}
-        return said | ({"limit": self._limit} if math.isfinite(self._limit) else {})
+        said |= {"limit": self._limit} if math.isfinite(self._limit) else {}
+        return said | super().standing
 
     @property
     def rose(self) -> bool:

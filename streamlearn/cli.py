@@ -492,8 +492,8 @@ def benchmark_detectors(
 ) -> None:
     """Compare drift detectors: delay, misses, false alarms, run length, time per update.
 
-    On seeded streams with abrupt, gradual, incremental, recurring drift and with none. Those of
-    frouros run where it is installed.
+    On seeded streams with abrupt, gradual, incremental, recurring drift and with none. Each of ours
+    runs as published and calibrated; those of frouros where it is installed.
     """
     from streamlearn.durable import write_text
     from streamlearn.job import check_outputs
