@@ -85,7 +85,8 @@ def figure(name: str, d: int, seconds: float) -> Figure:
     """One operator, as the conformance suite builds it, on labelled rows of one concept."""
     operator, block = make(name), block_for(make(name), d)
     walks = {
-        mode: clock.percentile(clock.repeated(partial(operator.run, rows), seconds), 0.5) / block.n
+        mode: clock.percentile(clock.repeated(partial(operator.run, rows), seconds, 1), 0.5)
+        / block.n
         for mode, rows in prepared(operator, block).items()
     }
     lone = one_event(operator.run, block, seconds if d == WIDTHS[0] else None)
@@ -99,7 +100,7 @@ def prepared(operator: Operator, block: Block) -> dict[str, Block]:
     rows = {
         mode: block.replace(mode=np.full(block.n, bits, np.uint8)) for mode, bits in MODES.items()
     }
-    for piece in (block.rows(0, 1), block, *rows.values()):
+    for piece in (block.rows(0, 1), block, rows["predict"], rows["learn"]):
         operator.run(piece)
     return rows
 
