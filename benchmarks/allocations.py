@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
-from numba.core.runtime import rtsys
+from numba.core.runtime.nrt import rtsys
 
 from benchmarks import clock, per_operator
 from benchmarks.tables import markdown
@@ -30,6 +30,7 @@ the most that one call of a kernel allocates, less a handle for each array that 
 back; equal for *n* and 2 *n* rows means that none is made by the event. *Calls* are those of
 kernels from Python: an operator that walks in groups of events makes more over more rows."""
 ROWS = 400
+_runtime: Any = rtsys
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:
@@ -97,9 +98,9 @@ class Watched:
 
     def _call(self, kernel: Any) -> Any:
         def call(*arguments: Any) -> Any:
-            before = rtsys.get_allocation_stats().alloc
+            before = _runtime.get_allocation_stats().alloc
             given = kernel(*arguments)
-            taken = rtsys.get_allocation_stats().alloc - before
+            taken = _runtime.get_allocation_stats().alloc - before
             self.most = max(self.most, int(taken) - _arrays(arguments) - _arrays(given))
             self.calls += 1
             return given

@@ -160,7 +160,7 @@ def series(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, A
 
 def growth(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Cells of each series: sizes, exponent, that of the count, how far apart."""
-    out = []
+    out: list[tuple[str, ...]] = []
     for (name, grows), them in series(rows).items():
         large = [r for r in them if r["at"] >= ABOVE]
         used = large if len(large) > 1 else them

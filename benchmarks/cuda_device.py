@@ -37,6 +37,8 @@ from streamlearn.operators.keyed import KeyedRegressor  # noqa: E402
 from streamlearn.operators.mixture import GaussianMixtureAnomalyScorer  # noqa: E402
 
 TINY = _compile.SIMULATED
+Sizes = tuple[tuple[int, int, float | None], ...]  # keys, events, exponent of Zipf's law
+_cuda: Any = cuda
 SEED = 7
 Row = dict[str, Any]
 
@@ -62,7 +64,7 @@ def copy_rate() -> float:
             a[:] = b
         else:
             a.copy_to_device(b)
-            cuda.synchronize()
+            _cuda.synchronize()
 
     return 16.0 * size[0] / seconds(work, 9)
 
@@ -203,14 +205,14 @@ def measure(quick: bool) -> Row:
     cases: list[Row] = []
     for D, K in ((4, 2),) if TINY else ((784, 50),) if quick else ((784, 50), (3072, 200)):
         cases.append(mixture_case(D, K, copies))
-    sizes = ((9, 12, None),) if TINY else ((10**6, 1 << 18, None),) if quick else (
+    sizes: Sizes = ((9, 12, None),) if TINY else ((10**6, 1 << 18, None),) if quick else (
         (10**5, 1 << 18, None), (10**6, 1 << 18, None), (10**6, 1 << 20, None),
         (10**6, 1 << 18, 1.2), (10**6, 4096, None),
     )  # fmt: skip
-    cases += [bank_case(*size, d=2 if TINY else 8) for size in sizes]
+    cases += [bank_case(keys, n, zipf, 2 if TINY else 8) for keys, n, zipf in sizes]
     for d in (3,) if TINY else (1000,) if small else (1000, 4000, 8000):
         cases.append(head_case(d, 6 if TINY else 1024))
-    name = "simulator" if TINY else cuda.get_current_device().name
+    name = "simulator" if TINY else _cuda.get_current_device().name
     name = name.decode() if isinstance(name, bytes) else name
     return {
         "device": name, "copy_gbytes_per_s": copies / 1e9, "law": law(), "cases": cases,

@@ -79,13 +79,14 @@ class Marginal(NamedTuple):
     thread_us: float
 
 
+Commands = tuple[list[str], list[str], list[str]]  # over a longer, a shorter, a short stream
+
+
 class _Contestant(NamedTuple):
-    """Commands over the longer, the shorter and a short stream; events between the first two."""
+    """A name, its commands, and how many events the longer stream has more than the shorter."""
 
     name: str
-    longer: list[str]
-    shorter: list[str]
-    warming: list[str]
+    commands: Commands
     events: int
 
 
@@ -125,7 +126,7 @@ def marginals(
     with tempfile.TemporaryDirectory() as folder:
         entered = list(_entered(data, Path(folder), times, vw))
         for one in entered:
-            _seconds(one.warming)  # fills the caches of kernels
+            _seconds(one.commands[2])  # fills the caches of kernels
         taken: dict[str, list[tuple[float, float]]] = {one.name: [] for one in entered}
         for _ in range(rounds):
             for one in entered:
@@ -140,7 +141,7 @@ def _figure(name: str, pairs: list[tuple[float, float]]) -> Marginal:
 
 def _marginal(one: _Contestant) -> tuple[float, float]:
     """Microseconds an event of the process and of its main thread."""
-    longer, shorter = _seconds(one.longer), _seconds(one.shorter)
+    longer, shorter = (_seconds(command) for command in one.commands[:2])
     process, thread = (1e6 * (a - b) / one.events for a, b in zip(longer, shorter, strict=True))
     return process, thread
 
@@ -165,28 +166,30 @@ def _entered(data: pa.Table, folder: Path, times: int, vw: str | None) -> Iterat
     """Every contestant, with its files written."""
     few, events = times // 2, data.num_rows * (times - times // 2)
 
-    def pair(code: list[str], suffix: str) -> list[list[str]]:
-        commands = []
+    def commands(code: list[str], suffix: str) -> Commands:
+        made = []
         for n in (times, few, 1):
             path = folder / f"{n}.{suffix}"
             if not path.exists():
                 _FORMATS[suffix](data, n, path)
-            commands.append([*code, str(path)])
-        return commands
+            made.append([*code, str(path)])
+        return made[0], made[1], made[2]
 
     for suffix, name in _NAMES.items():
         for title, code in _CODES.items():
             if suffix != "jsonl" or code != _DEFAULT:
-                yield _Contestant(f"{name}: {title}", *pair(_python(code), suffix), events)
+                yield _Contestant(f"{name}: {title}", commands(_python(code), suffix), events)
     single = folder / "1.parquet"
     _write_parquet(data, 1, single)
     turns = max(times // 10, 2)
-    often = [[*_python(_RIVER), str(single), str(n)] for n in (turns, turns // 2, 0)]
+    longer, shorter, warming = (
+        [*_python(_RIVER), str(single), str(n)] for n in (turns, turns // 2, 0)
+    )
     between = data.num_rows * (turns - turns // 2)
-    yield _Contestant(RIVER, *often, between)
+    yield _Contestant(RIVER, (longer, shorter, warming), between)
     if vw is not None:
-        code = [vw, "-c", _VW + _TOLD]
-        yield _Contestant("Vowpal Wabbit, its own text", *pair(code, "vw"), events)
+        own = [vw, "-c", _VW + _TOLD]
+        yield _Contestant("Vowpal Wabbit, its own text", commands(own, "vw"), events)
 
 
 def _python(code: str) -> list[str]:

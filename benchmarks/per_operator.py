@@ -92,7 +92,8 @@ def figure(name: str, d: int, seconds: float) -> Figure:
     lone = one_event(operator.run, block, seconds if d == WIDTHS[0] else None)
     arrays, _ = operator.state()
     held = sum(array.nbytes for array in arrays.values())
-    return Figure(name, d, *(walks[mode] for mode in MODES), *lone, held)
+    predict, learn, both = (walks[mode] for mode in MODES)
+    return Figure(name, d, predict, learn, both, *lone, held)
 
 
 def prepared(operator: Operator, block: Block) -> dict[str, Block]:

@@ -268,7 +268,7 @@ def test_a_marginal_event_is_what_the_longer_stream_takes_more(
 ) -> None:
     taken = {"longer": (9.0, 7.0), "shorter": (4.0, 3.0)}
     monkeypatch.setattr(marginal, "_seconds", lambda command: taken[command[0]])
-    one = marginal._Contestant("ours", ["longer"], ["shorter"], [], 2_000_000)
+    one = marginal._Contestant("ours", (["longer"], ["shorter"], []), 2_000_000)
     assert marginal._marginal(one) == (2.5, 2.0)
     pairs = [(2.5, 2.0), (3.5, 2.5), (1.0, 9.0)]
     assert marginal._figure("ours", pairs) == marginal.Marginal("ours", 2.5, 1.0, 3.5, 2.5)
