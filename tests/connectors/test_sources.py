@@ -528,6 +528,9 @@ def test_a_river_generator_takes_its_options() -> None:
 
 def test_nothing_heavy_of_river_and_no_frames_at_start_up(tmp_path: Path) -> None:
     """Nor by reading a file: `to_numpy` and `Table.from_pylist` of Arrow would load pandas."""
+    heavy = ["river.datasets", "polars", "pandas"]
+    if pa.__version__.startswith("16."):
+        heavy.remove("pandas")  # the oldest Arrow that is taken loads it whatever is called
     paths = [str(parquet(tmp_path)), str(written(tmp_path, "rows.csv", csv_text(ROWS)))]
     code = (
         "import sys, streamlearn.connectors, streamlearn.schema\n"
@@ -538,7 +541,7 @@ def test_nothing_heavy_of_river_and_no_frames_at_start_up(tmp_path: Path) -> Non
         "    source.open({})\n"
         "    assert source.poll(100, 0.0).block.n in (4, 60)\n"
         "    source.close()\n"
-        "print([m for m in ('river.datasets', 'pandas', 'polars') if m in sys.modules])"
+        f"print([m for m in {heavy!r} if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "[]\n"
