@@ -10,8 +10,10 @@ import gc
 import hashlib
 import os
 import re
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -19,7 +21,11 @@ import numba
 import numpy as np
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
 from numpy.typing import NDArray
+
+if sys.platform != "win32":
+    import fcntl
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -134,6 +140,33 @@ class _SectionCompiler(_PartCompiler):
     library = _SectionLibrary
 
 
+@contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """While no other process is in here with this path; where there are no locks, at once."""
+    with ExitStack() as stack:
+        if sys.platform != "win32":
+            with suppress(OSError):
+                fcntl.flock(stack.enter_context(open(path, "ab")), fcntl.LOCK_EX)
+        yield
+
+
+def _once(compiled: Any, folder: str) -> None:
+    """Have processes that need the same kernel at the same time compile it once.
+
+    Who comes second waits, and finds it on disk: four workers that began with an empty cache
+    compiled three times as much as one. Numba's own lock comes first, as compiling a kernel may
+    compile another.
+    """
+    compile_anew = compiled.compile
+    path = os.path.join(folder, f"{compiled.py_func.__qualname__}.lock")
+
+    def compile_once(signature: Any) -> Any:
+        with global_compiler_lock, _alone(path):
+            return compile_anew(signature)
+
+    compiled.compile = compile_once
+
+
 def kernel(function: Function) -> Function:
     """Compile for the CPU: no fastmath (the block law), GIL released, disk cache of our own.
 
@@ -141,11 +174,14 @@ def kernel(function: Function) -> Function:
     """
     config: Any = numba.config
     before = config.CACHE_DIR  # the user's own kernels keep their folder
-    config.CACHE_DIR = _cache_folder(Path(cast(Any, function).__code__.co_filename).resolve())
+    folder = _cache_folder(Path(cast(Any, function).__code__.co_filename).resolve())
+    config.CACHE_DIR = folder
     try:
         compiled: Any = numba.njit(cache=True, **_COMMON, pipeline_class=_KernelCompiler)(function)
     finally:
         config.CACHE_DIR = before
+    if compiled is not function:  # as it is with the JIT off
+        _once(compiled, folder)
     return cast(Function, compiled)
 
 

@@ -2,6 +2,9 @@
 
 import ast
 import gc
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +63,36 @@ def test_the_garbage_collector_is_on_again_after_a_compile() -> None:
     assert gc.isenabled()
     assert _outer(1.0) == 4.0
     assert gc.isenabled()
+
+
+@pytest.mark.jit
+def test_processes_that_need_a_kernel_at_once_compile_it_once(tmp_path: Path) -> None:
+    """Who comes second waits and finds it on disk."""
+    code = (
+        "import sys, numpy as np\n"
+        "from streamlearn.jit.kalman import inflate_covariance as kernel\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "kernel(np.eye(2), 2.0, 1.0)\n"
+        "print(*(sum(found.values()) for found in (kernel.stats.cache_misses,"
+        " kernel.stats.cache_hits)))\n"
+    )
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:  # both at once
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = sorted(process.communicate()[0] for process in both)
+    assert said == ["0 1\n", "1 0\n"]
