@@ -56,19 +56,22 @@ def rows(classes: bool, n: int = 300) -> Block:
 def test_members_in_threads_give_the_bits_of_one_thread(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names: set[str] = set()
+    helped = threading.Event()
     real = Operator.run
+    together, alone = MAKES[name](), MAKES[name]()
 
     def run(self: Operator, block: Block) -> Any:
-        names.add(threading.current_thread().name)
+        if threading.current_thread().name.startswith("streamlearn-members"):
+            helped.set()
+        elif self is not together:  # a member: not before another thread has one, too
+            helped.wait(10.0)
         return real(self, block)
 
-    together, alone = MAKES[name](), MAKES[name]()
     block = rows(together.task == "classification")
     monkeypatch.setattr(Operator, "run", run)
     pieces = [block.rows(a, min(a + 70, block.n)) for a in range(0, block.n, 70)]
     with_threads = [together.run(piece) for piece in pieces]
-    assert any(thread.startswith("streamlearn-members") for thread in names)
+    assert helped.is_set()
     monkeypatch.setattr(_threads, "cores", lambda: 1)
     for piece, outputs in zip(pieces, with_threads, strict=True):
         assert_same_bits(outputs, alone.run(piece), name)
