@@ -94,6 +94,7 @@ def correlation(a: F8, b: F8) -> float:
     return float(np.mean((a - a.mean()) * (b - b.mean())) / (a.std() * b.std()))
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("lam", [0.3, 1.0, 6.0, 100.0])
 def test_draws_are_poisson(lam: float) -> None:
     """Mean and variance are lam; members and neighbours are uncorrelated."""
