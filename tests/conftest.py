@@ -14,7 +14,7 @@ SHARE = float(os.environ.get("STREAMLEARN_EXAMPLES", "1"))  # of the examples of
 
 settings.register_profile(
     "suite",
-    max_examples=max(1, round(15 * SHARE)),
+    max_examples=max(1, round(10 * SHARE)),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -446,10 +446,8 @@ def test_a_browser_is_asked_for_the_token_and_shows_the_pipeline_one_clicks_on(
         page.click("button")
         page.wait_for_selector("#lineages a", timeout=60_000)
         page.click("#lineages a >> text=partition-1")
-        page.wait_for_function(
-            "document.querySelector('#title').innerText === 'two \u00b7 partition-1'"
-        )
-        page.wait_for_function("document.querySelector('#tile-events dd').innerText === '20,000'")
+        page.wait_for_selector("#title >> text='two \u00b7 partition-1'")
+        page.wait_for_selector("#tile-events dd >> text='20,000'")
         assert page.inner_text("#tile-model dd") == "Version 4"
         assert page.inner_text("#tile-behind dd") == "5"
         assert len(page.query_selector_all("#alarms li")) == 3
