@@ -12,7 +12,7 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import cache
 from typing import Any, Self
 
@@ -33,7 +33,6 @@ MOST_LINEAGES = 128  # that are shown
 MOST_BROWSERS = 64  # that are told
 _FORGET = 60.0  # seconds after which a lineage that is gone leaves the page
 _SPARK, _SPARK_TIER = 90, 1  # values of the small curves beside the names
-_SEND_SECONDS = 20.0  # after which a browser that takes nothing is let go
 _ALARMS = 50  # of each lineage
 _COLUMNS = (
     *("events", "alarms", "dead_letters", "behind", "seconds_behind", "backlog"),
@@ -316,7 +315,7 @@ class Dashboard:
     async def tell(self, wanted: str, send: Send) -> None:
         """Messages to one browser, until the end; it gets all anew where it missed one."""
         begin = {"type": "http.response.start", "status": 200, "headers": _STREAM}
-        await _in_time(send(begin))
+        await send(begin)
         last, name = -1, ""
         while not self._closing:
             feed, following = self.feed, self._next
@@ -324,13 +323,13 @@ class Dashboard:
                 follows = feed.number == last + 1 and feed.shown(wanted) == name
                 body = feed.step(wanted) if follows else feed.whole(wanted)
                 last, name = feed.number, feed.shown(wanted)
-                await _in_time(send(_event("step" if follows else "whole", body)))
+                await send(_event("step" if follows else "whole", body))
             await following.wait()
-        await _in_time(send(_event("end", b"{}", more=False)))
+        await send(_event("end", b"{}", more=False))
 
 
 class _Stream:
-    """An answer that goes on until the browser has gone, or takes nothing any more."""
+    """An answer that goes on until the browser has gone; one that takes nothing loses its line."""
 
     def __init__(self, dashboard: Dashboard, wanted: str) -> None:
         self._dashboard, self._wanted = dashboard, wanted
@@ -358,11 +357,6 @@ def _event(kind: str, data: bytes, more: bool = True) -> Message:
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _in_time(sending: Awaitable[None]) -> None:
-    """Raises: TimeoutError where the browser takes nothing for long; its connection then ends."""
-    await asyncio.wait_for(sending, _SEND_SECONDS)
 
 
 def _response(

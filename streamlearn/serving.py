@@ -263,10 +263,13 @@ class Server:
 
     def _config(self) -> Any:
         section = self._section
-        config = imported("uvicorn", self._owner).Config(
+        uvicorn = imported("uvicorn", self._owner)
+        from streamlearn.patience import Patient
+
+        config = uvicorn.Config(
             self._app,
             loop="asyncio",
-            http="h11",
+            http=Patient,
             ws="none",
             log_config=None,
             log_level="warning",
