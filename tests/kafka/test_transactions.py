@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from streamlearn import runner
 from streamlearn.block import LABELLED, Block, Columns, Features
 from streamlearn.checkpoint import CheckpointStore
+from streamlearn.connectors import webhook
 from streamlearn.connectors.kafka import client_named
 from streamlearn.connectors.kafka.delivery import offsets_of
 from streamlearn.connectors.kafka.location import Topics
@@ -25,9 +26,12 @@ from streamlearn.connectors.kafka.wire import (
     FencedError,
     Partition,
 )
+from streamlearn.connectors.outbox import Outbox
 from streamlearn.contracts import Batch, Origins, Positions, Reject, State
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
+from tests.connectors import test_webhook
+from tests.connectors.test_webhook import Receiver
 from tests.kafka import doubles
 from tests.kafka.broker import Broker, Got, Sent, consume, produce
 from tests.kafka.doubles import MemoryBroker
@@ -127,6 +131,7 @@ class Setting:
         self.source, *self.outputs = topics
         self.group = f"{GROUP}-{folder.name}-{self.source}"
         self.id = f"id-{self.group}" if kind == "transactions" else None
+        self.url = ""  # of a webhook
 
     def engine(self, fuse: int = 10**9, every: int = 10, block_rows: int = 3) -> Engine:
         """A new process."""
@@ -136,11 +141,13 @@ class Setting:
             client=self.client,
         )  # fmt: skip
         out, alerts, dead = self.outputs
+        box, pauses = self.folder / "webhook", test_webhook.PAUSES
         return Engine(
             Records(self.source),
             Sum(fuse),
             sink=outputs.sink(out, model="m"),
             alerts=outputs.alerts(alerts),
+            webhook=webhook.Webhook(self.url, box, pauses=pauses) if self.url else None,
             dead_letters=outputs.dead_letters(dead),
             checkpoints=CheckpointStore(self.folder, keep=3),
             delivery=outputs.delivery(),
@@ -232,13 +239,8 @@ def test_a_reader_of_transactions_sees_each_once_whatever_is_killed(
     assert seen(setting, broker.consume) == expected()
 
 
-@pytest.mark.parametrize("when", ["before the offsets", "after the commit"])
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_kill_around_a_commit(
-    when: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between a durable checkpoint and its commit; the checkpoint must not count then."""
-    broker, setting = in_memory(tmp_path, "transactions")
+def die(monkeypatch: pytest.MonkeyPatch, when: str, number: int) -> None:
+    """Be killed around a commit; the producer aborts nothing."""
     left, commit = number, doubles.MemoryProducer.commit
 
     def dying(producer: Any, *args: Any) -> None:
@@ -252,6 +254,16 @@ def test_a_kill_around_a_commit(
 
     monkeypatch.setattr(doubles.MemoryProducer, "commit", dying)
     monkeypatch.setattr(doubles.MemoryProducer, "abort", lambda producer: None)
+
+
+@pytest.mark.parametrize("when", ["before the offsets", "after the commit"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_kill_around_a_commit(
+    when: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a durable checkpoint and its commit; the checkpoint must not count then."""
+    broker, setting = in_memory(tmp_path, "transactions")
+    die(monkeypatch, when, number)
     engine = setting.engine()
     with pytest.raises(Crash):
         engine.run()
@@ -263,6 +275,44 @@ def test_a_kill_around_a_commit(
     assert again.events == max(0, counts - 1) * 10
     stepped(again)
     again.end()
+    assert seen(setting, broker.consume) == expected()
+
+
+receiver = test_webhook.receiver
+
+
+@pytest.mark.parametrize("when", ["before the offsets", "after the commit", "in a block"])
+@pytest.mark.parametrize("away", [True, False])
+def test_each_alarm_is_posted_whatever_is_killed(
+    when: str, away: bool, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The power goes, too: of the outbox there is no more than what was synced.
+
+    While the server is away that alone keeps the alarms from before the checkpoint.
+    """
+    broker, setting = in_memory(tmp_path, "transactions")
+    commit, synced = Outbox.commit, [0]
+
+    def noted(box: Outbox) -> None:
+        commit(box)
+        synced[0] = box._path.stat().st_size
+
+    monkeypatch.setattr(Outbox, "commit", noted)
+    monkeypatch.setattr(webhook, "_GRACE", 20.0)
+    setting.url = "http://127.0.0.1:9/hook" if away else receiver.url
+    if when == "in a block":
+        setting.killed(25)
+    else:
+        with monkeypatch.context() as killed:
+            die(killed, when, 4)
+            with pytest.raises(Crash):
+                setting.engine().run()
+    os.truncate(tmp_path / "webhook" / "outbox-0000000000.jsonl", synced[0])
+    setting.url = receiver.url
+    setting.engine().run()
+    posted = {one["alert"]: one["event"] for one in receiver.taken}
+    assert posted == dict(enumerate(expected()[1]))
+    assert not away or receiver.numbers == list(range(5))
     assert seen(setting, broker.consume) == expected()
 
 
