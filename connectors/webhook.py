@@ -149,11 +149,11 @@ class Webhook:
     def _send_all(self) -> None:
         pause = self._pauses[0]
         while not self._stop.is_set():
-            self._wake.clear()
             try:
                 line = self._outbox.first()
                 if line is None:
                     self._wake.wait()
+                    self._wake.clear()
                     continue
                 self.trouble = self._attempt(line)
                 if not self.trouble:
