@@ -26,7 +26,6 @@ from streamlearn.block import F8
 from streamlearn.jit.limits import BITS, GIVEN, RANKS, REGIME
 from streamlearn.operators import _calibrated
 
-LENGTHS = (1_000, 10_000, 100_000)
 BANDS = ((0.0, 0.1), (0.1, 1.0), (1.0, 3.0))
 FOLDER = Path(_calibrated.__file__).parent / "limits"
 MEASURED = Path(__file__).parent / "calibrated"
@@ -59,6 +58,11 @@ def sources_of(name: str) -> dict[str, Source]:
     if kind._takes == GIVEN:
         return {"its model": own_model}
     return BIT_SOURCES if kind._bits_only else BIT_SOURCES | NUMBER_SOURCES
+
+
+def lengths_of(name: str) -> list[int]:
+    """The run lengths that a detector is checked at."""
+    return sorted({1_000, 10_000, _calibrated.longest(name)})
 
 
 def walked(detector: Any, length: int, draw: Draw, cap: int) -> tuple[int, bool]:
@@ -140,9 +144,8 @@ def main() -> None:
     parser.add_argument("what", choices=["fit", "correct", "check", "table"])
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(PLANS)}")
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--longest", type=int, default=LENGTHS[-1], help="run length to be fitted")
     parser.add_argument("--least", type=int, default=400, help="alarms in a cell that is checked")
-    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
+    parser.add_argument("--lengths", type=int, nargs="+", help="run lengths that are checked")
     given = parser.parse_args()
     if given.what == "table":
         print(table())
@@ -151,13 +154,13 @@ def main() -> None:
         if given.what in ("fit", "correct"):
             path, seed = FOLDER / f"{name}.json", given.seed or 1
             if given.what == "fit":
-                for found in fitted(name, seed, given.longest, told):
+                for found in fitted(name, seed, told):
                     path.write_text(json.dumps(found) + "\n", encoding="utf-8")
             found = json.loads(path.read_text(encoding="utf-8"))
             for better in corrected(name, found, seed, told):
                 path.write_text(json.dumps(better) + "\n", encoding="utf-8")
         else:
-            checked(name, given.lengths, given.seed or 1001, given.least)
+            checked(name, given.lengths or lengths_of(name), given.seed or 1001, given.least)
 
 
 if __name__ == "__main__":

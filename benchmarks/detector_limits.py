@@ -63,19 +63,20 @@ class Plan(NamedTuple):
     most: int  # streams at most: memory
     steady: int = 0  # from this age on the limit stays as it is; 0: never
     slow: bool = False  # a mean since the restart: copies stay alike, more streams are needed
+    longest: int = 30_000  # run length that is fitted
 
 
 PLANS = {
-    "ADWIN": Plan(64, (0.2, 0.0), 40_000),
-    "BayesianChangePoint": Plan(64, (0.0, 0.0), 40_000, 2_000),
+    "ADWIN": Plan(64, (0.2, 0.0), 40_000, longest=100_000),
+    "BayesianChangePoint": Plan(64, (0.0, 0.0), 40_000, 2_000, longest=10_000),
     "CUSUM": Plan(64, (0.1, 0.0), 500_000),
     "DDM": Plan(64, (0.1, 0.0), 500_000, slow=True),
     "ECDD": Plan(64, (0.3, 0.0), 500_000),
-    "EDDM": Plan(128, (0.01, 0.0), 500_000, slow=True),
+    "EDDM": Plan(128, (0.01, 0.0), 500_000, slow=True, longest=10_000),
     "FHDDM": Plan(256, (0.04, 0.0), 500_000),
     "HDDM_A": Plan(64, (0.02, 0.0), 500_000),
     "HDDM_W": Plan(64, (0.02, 0.0), 500_000),
-    "KSWIN": Plan(128, (0.0, 0.006), 60_000, 2_000),
+    "KSWIN": Plan(128, (0.0, 0.006), 60_000, 2_000, longest=10_000),
     "PageHinkley": Plan(64, (0.1, 0.0), 500_000),
     "RDDM": Plan(130, (0.1, 0.0), 20_000, slow=True),
     "STEPD": Plan(128, (0.85, 0.0), 500_000),
@@ -529,16 +530,14 @@ def regimes_of(name: str) -> list[bool]:
     return [True] if kind._bits_only else [False] if kind._takes else [True, False]
 
 
-def fitted(
-    name: str, seed: int, longest: int, told: Callable[[str], None]
-) -> Iterator[dict[str, Any]]:
+def fitted(name: str, seed: int, told: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """The table of a detector, after each run length that was added to it."""
     plan = PLANS[name]
     limits, tau = np.zeros((2, ROWS, COLUMNS + 1))
     found: dict[str, Any] = {"warm_up": plan.warm_up, "jitter": list(plan.jitter), "limits": {}}
     before = 0
     for length, alarms in ALARMS.items():
-        if length > longest:
+        if length > plan.longest:
             return
         if before:
             limits = limits + tau * math.log(length / before)

@@ -11,8 +11,10 @@ import pytest
 
 from benchmarks import (
     allocations,
+    calibrate_detectors,
     clock,
     costs,
+    detector_limits,
     figures,
     latency,
     machine,
@@ -29,6 +31,7 @@ from benchmarks import (
 from benchmarks.families import Cost, triangle
 from streamlearn import operators
 from streamlearn.connectors import as_source
+from streamlearn.operators import _calibrated
 
 
 def test_tables_are_aligned_markdown() -> None:
@@ -198,6 +201,38 @@ def test_other_packages_that_are_missing_are_skipped_with_the_reason() -> None:
     assert peers.reason(no_java) == "No JVM shared library"
     shown = peers.tables({"rows": [], "skipped": {"CapyMOA: NaiveBayes": "No JVM"}})
     assert shown[-1] == "Skipped: CapyMOA: NaiveBayes: No JVM."
+
+
+# -- limits of detectors ---------------------------------------------------------------------------
+
+
+def test_limits_are_those_of_their_plans_and_were_checked_as_far_as_they_go() -> None:
+    plans = detector_limits.PLANS
+    assert sorted(plans) == [path.stem for path in sorted(calibrate_detectors.FOLDER.glob("*"))]
+    for name, plan in plans.items():
+        found = _calibrated.table(name)
+        assert (found["warm_up"], tuple(found["jitter"])) == (plan.warm_up, plan.jitter)
+        assert _calibrated.longest(name) == plan.longest
+        kept = json.loads((calibrate_detectors.MEASURED / f"{name}.json").read_text("utf-8"))
+        assert sorted(map(int, kept)) == calibrate_detectors.lengths_of(name)
+        assert all(set(cells) == set(calibrate_detectors.sources_of(name))
+                   for cells in kept.values())  # fmt: skip
+
+
+def test_the_page_of_detectors_tells_what_was_measured() -> None:
+    page = (pages.ROOT / "docs" / "models" / "detectors.md").read_text("utf-8")
+    assert calibrate_detectors.table() in page
+    cells = [
+        ratio
+        for path in calibrate_detectors.MEASURED.glob("*.json")
+        for sources in json.loads(path.read_text("utf-8")).values()
+        for source, bands in sources.items()
+        for alarms, ratio in bands
+        if alarms and (path.stem, source) != ("EDDM", "bits 0.05")
+    ]
+    off = sum(abs(ratio - 1.0) > 0.2 for ratio in cells)
+    apart = "(those of EDDM at a rate of 0.05 apart)"
+    assert f"Of {len(cells)} cells {apart} {off} are more than 20 % off" in page
 
 
 # -- the pages -------------------------------------------------------------------------------------
