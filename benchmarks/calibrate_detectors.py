@@ -10,7 +10,6 @@ With names after fit or check, these detectors alone.
 """
 
 import argparse
-import functools
 import json
 import math
 import time
@@ -41,7 +40,8 @@ def bits_of(rate: float) -> Source:
 
 def own_model(rng: np.random.Generator) -> Draw:
     """What a Bayesian change point takes for granted: values around a mean that is drawn once."""
-    return functools.partial(rng.normal, rng.normal(), 1.0)
+    mean = rng.normal()
+    return lambda n: rng.normal(mean, 1.0, n)
 
 
 BIT_SOURCES = {f"bits {rate}": bits_of(rate) for rate in (0.05, 0.1, 0.2, 0.3, 0.4)}
