@@ -1,5 +1,6 @@
 """Records of a bank that were evicted: kept as they were, in memory or in files; not exported."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ from streamlearn.operators._layout import Layout, relaid
 _GONE = 1 << 62  # what a key means that came back
 _ROWS = 32  # bits of the row in what a key means; the number of its segment stands above
 _MAX_DEAD = 4096  # rows of which nobody knows any more, beyond which, and beyond the others, go
+_SMALL = 8192  # rows of a segment that is written anew with others like it
+_MANY = 256  # segments between two looks for small ones: a process may map 65,530 files
 
 Located = tuple[I8, I8]  # keys, and what they meant
 
@@ -28,7 +31,7 @@ class Segment(NamedTuple):
 class Cold:
     """Evicted records by key. A key that comes back takes its record away.
 
-    Memory: 32 to 64 bytes a key; the records too, where there is no shelf.
+    Memory: 32 to 128 bytes a key; the records too, where there is no shelf.
     """
 
     def __init__(self) -> None:
@@ -39,6 +42,7 @@ class Cold:
         self.segments: dict[int, Segment] = {}
         self._n_rows = 0
         self._next = 0
+        self._crowded = _MANY  # segments at which to look for small ones
         self._n_entered = 0  # keys in the table, those that came back among them
         self.n = 0
         self._table = np.full((16, 2), -1, dtype=np.int64)
@@ -46,20 +50,16 @@ class Cold:
     def __len__(self) -> int:
         return self.n
 
-    def put(self, keys: I8, records: F8, layout: Layout, whole: bool) -> Located:
-        """Keep these records; what their keys meant before. whole: leave all segments as they are.
+    def put(self, keys: I8, records: F8, layout: Layout) -> Located:
+        """Keep these records; what their keys meant before.
 
-        A record is written once, and again only where most of what lies there came back.
+        A record is written once, and again only by `tidy`.
         """
         columns: Columns = {"keys": keys, "records": records, "layout": np.array(layout[:2])}
         name = None
         if self.shelf is not None:
             name, columns = self.shelf.write(columns)
-        at = self._adopt(Segment(keys, columns["records"], layout, name))
-        before = self.mean(keys, at)
-        if not whole and self._n_rows - self.n > max(self.n, _MAX_DEAD):
-            self._tidy()
-        return before
+        return self.mean(keys, self._adopt(Segment(keys, columns["records"], layout, name)))
 
     def _adopt(self, segment: Segment) -> I8:
         """A further segment; what its keys are to mean."""
@@ -117,20 +117,56 @@ class Cold:
             out[who] = relaid(segment.records[rows[who]], segment.layout, layout)
         return out
 
-    def _tidy(self) -> None:
-        """Let go of segments without a record, and write the rest of thin ones anew."""
-        _, values = self._living()
-        held = np.bincount(values >> _ROWS, minlength=self._next)
-        for number, segment in list(self.segments.items()):
-            if 2 * held[number] >= len(segment.keys):
+    def tidy(self) -> None:
+        """Where it pays, write anew what is left of thin segments, and small ones as one.
+
+        To be called while nobody can go back: what keys meant before lies in the old ones.
+        """
+        dead = self._n_rows - self.n
+        if dead <= max(self.n, _MAX_DEAD) and len(self.segments) < self._crowded:
+            return
+        keys, values = self._living()
+        order = np.argsort(values)  # by segment
+        held, keys, values = self._held(), keys[order], values[order]
+        ends = np.cumsum(held)
+        for group in list(self._groups(held)):
+            who = np.concatenate([np.arange(ends[i] - held[i], ends[i]) for i in group])
+            self._write_anew(group, keys[who], values[who])
+        self._crowded = len(self.segments) + _MANY
+
+    def _held(self) -> I8:
+        """How many records each segment holds, by its number. O(keys)."""
+        values = self._table[:, 1]
+        values = values[(values >= 0) & (values != _GONE)]
+        return np.bincount(values >> _ROWS, minlength=self._next)
+
+    def _groups(self, held: I8) -> Iterator[list[int]]:
+        """Segments that are thin or small, as many at a time as make a large one."""
+        group: list[int] = []
+        for number, segment in self.segments.items():
+            if held[number] >= _SMALL and 2 * held[number] >= len(segment.keys):
                 continue
-            del self.segments[number]
-            self._n_rows -= len(segment.keys)
-            if held[number]:
-                rows = values[(values >> _ROWS) == number] & ((1 << _ROWS) - 1)
-                self.put(segment.keys[rows], segment.records[rows], segment.layout, True)
-            if segment.name is not None and self.shelf is not None:
-                self.shelf.release(segment.name)
+            group.append(number)
+            if held[group].sum() >= _SMALL:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _write_anew(self, numbers: list[int], keys: I8, values: I8) -> None:
+        """All that these segments hold as one, in a layout that has room for it."""
+        if len(keys):
+            old = [self.segments[number].layout for number in numbers]
+            layout = Layout(max(x.d for x in old), max(x.K for x in old), old[0].variance)
+            self.put(keys, self._fetch(values, layout), layout)
+        for number in numbers:
+            self._let_go(number)
+
+    def _let_go(self, number: int) -> None:
+        segment = self.segments.pop(number)
+        self._n_rows -= len(segment.keys)
+        if segment.name is not None and self.shelf is not None:
+            self.shelf.release(segment.name)
 
     def whole(self, layout: Layout) -> tuple[I8, F8]:
         """All keys, ascending, and their records in this layout."""
@@ -156,7 +192,7 @@ class Cold:
         self.shelf = shelf
         for (layout, who), some in zip(parts, records, strict=True):
             if who.any():
-                self.put(keys[who], some, layout, True)
+                self.put(keys[who], some, layout)
         for segment in old:
             if segment.name is not None and before is not None:
                 before.release(segment.name)
@@ -166,9 +202,17 @@ class Cold:
         numbers = [number for number, s in self.segments.items() if s.layout == layout]
         return np.isin(values >> _ROWS, numbers)
 
-    def names(self) -> list[str]:
-        """Of the files, in the order in which later ones count."""
-        return [segment.name for segment in self.segments.values() if segment.name is not None]
+    def names(self, settled: bool) -> list[str]:
+        """Of the files that hold a record, in the order in which later ones count.
+
+        One that holds none may be of a moment that was gone back from, where its records would
+        count. settled: nobody can go there any more, so it is let go.
+        """
+        held = self._held()
+        if settled:
+            for number in [number for number in self.segments if not held[number]]:
+                self._let_go(number)
+        return [s.name for i, s in self.segments.items() if s.name is not None and held[i]]
 
     def open(self, names: list[str], variance: float) -> None:
         """What lies in these files of the shelf, later ones counting; those before are let go."""

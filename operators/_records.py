@@ -42,7 +42,7 @@ class Version:
 
     __slots__ = ("__weakref__", "counters", "counts", "entries", "history", "left", "next")
 
-    def __init__(self, counts: I8, counters: F8, history: int, left: list[I8]) -> None:
+    def __init__(self, counts: I8, counters: F8, history: int, left: list[I8] | None) -> None:
         self.counts, self.counters = counts, counters
         self.history, self.left = history, left
         self.entries: list[Entry] = []
@@ -70,7 +70,7 @@ class Records:
         self._table = np.full((16, 2), -1, dtype=np.int64)
         self.counters[:] = 0.0
         self.counters[bank.MARK] = -1.0
-        self.left: list[I8] = []  # keys evicted since the history began
+        self.left: list[I8] | None = None  # keys evicted since files were told all, if any were
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_version": None}  # versions are of this object alone
@@ -80,7 +80,7 @@ class Records:
         keys, rows = self.whole(self.layout)
         cold_keys, cold_rows = self.cold.whole(self.layout)
         new.fill(self.layout, keys, rows, self.counters.copy())
-        new.cold.put(cold_keys, cold_rows, self.layout, True)
+        new.cold.put(cold_keys, cold_rows, self.layout)
         return new
 
     @property
@@ -123,8 +123,11 @@ class Records:
     def snapshot(self) -> Version:
         """This moment. Costs nothing but what is changed while it is held."""
         last = self._last()
-        new = Version(self.counts.copy(), self.counters.copy(), self.history, [*self.left])
-        if last is not None:
+        left = None if self.left is None else [*self.left]
+        new = Version(self.counts.copy(), self.counters.copy(), self.history, left)
+        if last is None:
+            self.cold.tidy()
+        else:
             last.next = new
         self._mark(new)
         return new
@@ -147,10 +150,10 @@ class Records:
             node.entries, node.next = [], None
             self.counts, self.counters = node.counts.copy(), node.counters.copy()
             later = node
-        if version.history == self.history:
+        if version.history != self.history:
+            self._end_history()
+        elif version.left is not None:
             self.left = [*version.left]
-        else:
-            self.begin_history()
         if self._moved:
             self._index()
         self._mark(version)
@@ -185,10 +188,20 @@ class Records:
         self._table = np.full((size, 2), -1, dtype=np.int64)
         bank.enter(self._table, self._held.keys[slots], slots)
 
+    def load_kernels(self) -> None:
+        """Those of the table that `slots_of` does not call at once."""
+        self._index()
+        self.record(bank.NO_KEY)
+
     def begin_history(self) -> None:
-        """From here on `left` and SEEN tell what changed."""
+        """Files hold all: from here on `left` and SEEN tell what changed."""
         self.history += 1
         self.left = []
+
+    def _end_history(self) -> None:
+        """No files hold this: nothing is to be noted for them."""
+        self.history += 1
+        self.left = None
 
     # -- room --------------------------------------------------------------------------------------
 
@@ -293,6 +306,8 @@ class Records:
         if old:
             order = np.lexsort((held.keys[live], seen))  # not by slot: that is no state
             self._evict(live[order[:old]], keep)
+            if self._last() is None:
+                self.cold.tidy()
 
     def _evict(self, slots: I8, keep: bool) -> None:
         held = self._held
@@ -300,10 +315,15 @@ class Records:
         self._note("rows", slots, rows)
         self._note("keys", slots, keys, held.used[slots])
         if keep:
-            self._note("cold", *self.cold.put(keys, rows, held.layout, self._last() is not None))
+            self._note("cold", *self.cold.put(keys, rows, held.layout))
         held.rows[slots], held.used[slots] = held.blank, 0
-        self.left.append(keys)
+        if self.left is not None:
+            self.left.append(keys)
         self._index()
+
+    def cold_names(self) -> list[str]:
+        """Of the files that hold evicted records, in the order in which later ones count."""
+        return self.cold.names(self._last() is None)
 
     # -- whole -------------------------------------------------------------------------------------
 
@@ -334,7 +354,7 @@ class Records:
         held.rows[1 : 1 + n], held.keys[1 : 1 + n], held.used[1 : 1 + n] = rows, keys, 1
         self.counts[bank.N_SLOTS] = 1 + n
         self.counters[: bank.MARK] = counters[: bank.MARK]
-        self.begin_history()
+        self._end_history()
         self._index()
 
     def record(self, key: int) -> F8 | None:

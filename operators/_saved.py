@@ -34,7 +34,8 @@ class Saved:
             keys, rows = records.whole(records.layout)
         if not known or not fits:
             self.release(shelf)
-        gone = np.concatenate([np.zeros(0, np.int64), *(records.left if self.names else [])])
+        left = records.left or [] if self.names else []
+        gone = np.concatenate([np.zeros(0, np.int64), *left])
         if len(keys) or len(gone) or not self.names:
             layout = np.array(records.layout[:2])
             columns: Columns = {"keys": keys, "records": rows, "layout": layout, "gone": gone}

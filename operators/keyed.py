@@ -57,7 +57,6 @@ class _Keyed(Supervised):
             log_alpha=math.log(getattr(self.model, "alpha0", 1.0)),
         )
         self._codes, self._saved = Codes(), Saved()
-        self._shelf: Shelf | None = None
         self._records: Records | DeviceRecords = (
             Records(self._layout(0, 1), blank)
             if self._choose_device(given["device"]) == "cpu"
@@ -93,6 +92,10 @@ class _Keyed(Supervised):
         yield {"max_keys": 3, "evicted": "forget"}
 
     # -- what it holds -----------------------------------------------------------------------------
+
+    @property
+    def _shelf(self) -> Shelf | None:
+        return self._records.cold.shelf
 
     @property
     def _n_outputs(self) -> int:
@@ -211,6 +214,11 @@ class _Keyed(Supervised):
         parts = [(a, b, True) for a, b in pairwise(cuts)]
         return parts if cuts[-1] == block.n else [*parts, (cuts[-1], block.n, False)]
 
+    def load_kernels(self) -> None:
+        """Those of the table of keys, which a walk needs where it grows and keys are evicted."""
+        if isinstance(self._records, Records):
+            self._records.load_kernels()
+
     def _age_due(self) -> int | None:
         """max_age where keys are to be looked at for it: at most eight times in as many rows."""
         if self.max_age is None:
@@ -265,7 +273,7 @@ class _Keyed(Supervised):
             return  # evicts nothing; its checkpoints hold it whole
         if self._shelf is not None:
             self._saved.release(self._shelf)
-        self._shelf, self._saved = shelf, Saved()
+        self._saved = Saved()
         self._records.cold.shelve(shelf)
 
     def kept_state(self) -> State:
@@ -278,7 +286,7 @@ class _Keyed(Supervised):
             return self.state()
         assert self._shelf is not None
         names = self._saved.write(self._shelf, self._records)
-        files: Json = {"records": names, "evicted": self._records.cold.names()}
+        files: Json = {"records": names, "evicted": self._records.cold_names()}
         arrays = {"counters_": self._records.counters[: bank.MARK].copy()}
         return State(arrays, super().state().table | {"files": files})
 
@@ -310,7 +318,7 @@ class _Keyed(Supervised):
         rows = [relaid(given[name], then, now) for name in ("records_", "evicted_records_")]
         self._records.fill(now, given["keys_"], rows[0], counters)
         if len(rows[1]):
-            self._records.cold.put(given["evicted_keys_"], rows[1], now, True)
+            self._records.cold.put(given["evicted_keys_"], rows[1], now)
 
     def reset(self) -> None:
         """Forget every key; the names of features and classes stay."""

@@ -1,5 +1,7 @@
 """Checkpoints of a bank: only what changed is written, and it is the bank to the bit."""
 
+import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 
 from streamlearn.block import LABELLED
 from streamlearn.contracts import State
-from streamlearn.operators import KeyedRegressor, Normalizer, _records
+from streamlearn.operators import KeyedRegressor, Normalizer, _cold, _records
 from streamlearn.pipeline import Pipeline, load
 from streamlearn.spill import Spill
 from streamlearn.testing import Plan, Stream, assert_same_bits, assert_same_state, through_json
@@ -35,8 +37,10 @@ def _names(state: State) -> dict[str, list[str]]:
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look at what is to be evicted every 32 events."""
+    """A look at what is to be evicted every 32 events, and soon one at small files."""
     monkeypatch.setattr(_records, "EVERY", 32)
+    monkeypatch.setattr(_cold, "_MANY", 2)
+    monkeypatch.setattr(_cold, "_SMALL", 24)
 
 
 @pytest.mark.usefixtures("often")
@@ -44,24 +48,41 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.jit
 def test_whoever_loads_a_checkpoint_goes_on_to_the_same_bits(tmp_path: Path, most: Any) -> None:
     """Twenty checkpoints, keys evicted and back between them, files dropped that none names."""
-    going, spill = _pipeline(tmp_path, max_keys=most)
+    folder = tmp_path / "going"
+    going, spill = _pipeline(folder, max_keys=most)
     plain = Pipeline(Normalizer(), KeyedRegressor(max_keys=most))
     cuts = list(range(30, ROWS, 30))
-    for block in _stream().blocks(cuts):
+    for k, block in enumerate(_stream().blocks(cuts)):
         state = through_json(going.state())
-        resumed, _ = _pipeline(tmp_path, max_keys=most)
+        resumed, _ = _pipeline(shutil.copytree(folder, tmp_path / str(k)), max_keys=most)
         resumed.load(state)
         assert_same_state(plain._state(whole=True), resumed._state(whole=True))
         spill.saved()
         expected = plain.run(block)
         assert_same_bits(expected, going.run(block))
         assert_same_bits(expected, resumed.run(block))
+    assert len(_names(going.state())["evicted"]) <= 5, "small files are written as one"
     held = {name for names in _names(going.state()).values() for name in names}
     for _ in range(2):
         spill.saved()
-    assert {path.name for path in tmp_path.iterdir()} == held
+    assert {path.name for path in folder.iterdir()} == held
     going.save(tmp_path / "whole")
     assert_same_state(plain._state(whole=True), load(tmp_path / "whole")._state(whole=True))
+
+
+@pytest.mark.usefixtures("often")
+def test_a_checkpoint_knows_nothing_of_what_was_gone_back_from(tmp_path: Path) -> None:
+    """Nor of what was undone a copy, which keeps no files, goes on from its own."""
+    going, _ = _pipeline(tmp_path, max_keys=20)
+    first, second = _stream().blocks([300])
+    going.run(first)
+    taken, expected = going.snapshot(), going._state(whole=True)
+    going.run(second)
+    going.restore(taken)
+    for told in (going, copy.deepcopy(going)):
+        resumed, _ = _pipeline(tmp_path, max_keys=20)
+        resumed.load(through_json(told.state()))
+        assert_same_state(expected, resumed._state(whole=True))
 
 
 def test_only_changed_keys_are_written_and_no_more_than_twice_the_bank(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from streamlearn.block import F8, PREDICT, Block
 from streamlearn.jit import bank
 from streamlearn.operators import (
+    AdaptiveRegressor,
     AnalyticRegressor,
     KalmanClassifier,
     KalmanRegressor,
     KeyedClassifier,
     KeyedRegressor,
+    _cold,
     _records,
 )
 from streamlearn.operators._base import Operator
@@ -128,6 +130,23 @@ def test_those_not_seen_for_the_longest_go_and_forgotten_ones_begin_anew() -> No
     assert (model.n_keys_, model.n_evicted_) == (3, 0)
     assert model.metrics(8) is None
     assert model.predict_one({"x0": 1.0}, key=8) == 0.0
+
+
+@pytest.mark.usefixtures("often")
+def test_what_came_back_is_let_go_although_a_wrapper_takes_snapshots(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """40 keys by eights, four of which stay: else each block would leave eight dead records."""
+    monkeypatch.setattr(_cold, "_MAX_DEAD", 8)
+    keyed = KeyedRegressor(max_keys=4)
+    model = AdaptiveRegressor(keyed)
+    for t in range(60):
+        keys = np.arange(8) + t % 5 * 8
+        model.run(labelled(np.ones((8, 1)), np.zeros(8)).replace(keys=keys))
+    assert (keyed.n_keys_, keyed.n_evicted_) == (4, 36)
+    records: Any = keyed._records
+    assert sum(len(s.keys) for s in records.cold.segments.values()) <= 90
+    assert records.left is None, "nobody keeps files of them"
 
 
 def test_metrics_of_a_key_are_those_of_its_answers() -> None:
