@@ -551,7 +551,7 @@ def begin(
     p, _, f = fixed
     prefetch_row(records, slots[min(t + _AHEAD, slots.shape[0] - 1)])
     record, bits = records[slots[t]], mode[t]
-    label = read_label(t, y, 0 if K == 0 else K) if bits & _LEARN else EMPTY
+    label = read_label(t, y, K) if bits & _LEARN else EMPTY
     if bits & _ACTIVE:
         touch(record, slots[t], bits, s, undo)
     show_seen(t, X, record, max(K, 1), seen)

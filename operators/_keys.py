@@ -26,7 +26,7 @@ class Codes:
         """The numbers of a column of keys, (n,). Raises: TypeError for what is no key."""
         if keys is None:
             return np.full(n, NO_KEY)
-        if keys.dtype.kind in "iu":
+        if keys.dtype.kind == "i" or (keys.dtype.kind == "u" and not (keys >> 63).any()):
             return np.ascontiguousarray(keys, dtype=np.int64)
         listed = keys.tolist()
         if {*map(type, listed)} == {str} and "" not in listed:

@@ -88,7 +88,8 @@ class Spill:
         path = self._path(name)
         if not _whole(path, name):
             raise DamagedError(
-                f"{path}: pending labels are missing or damaged; the checkpoint before is used"
+                f"{path}: records or pending labels are missing or damaged; "
+                "the checkpoint before is used"
             )
         self.claim(name)
         return Spilled(name, _mapped(path))

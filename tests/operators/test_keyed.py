@@ -178,7 +178,9 @@ def test_keys_are_integers_and_text_and_rows_without_one_share_a_model() -> None
     twice = told.run(labelled(X[:2], y[:2]).replace(keys=np.array(["a", "b"])))
     assert_same_bits(counted.run(labelled(X[:2], y[:2]).replace(keys=coded[[0, 2]])), twice)
     assert told.n_keys_ == 3
-    assert 2**70 not in told
+    large = labelled(X[:1], y[:1]).replace(keys=np.array([2**64 - 3], dtype=np.uint64))
+    told.run(large)
+    assert (2**64 - 3 in told, -3 in told, 2**70 in told) == (True, False, False)
     with pytest.raises(TypeError, match=r"a key must be an integer, text or None, got 1\.5"):
         told.run(labelled(X[:1], y[:1]).replace(keys=np.array([1.5])))
 
