@@ -1,5 +1,6 @@
 """Records of a bank that were evicted: kept as they were, in memory or in files; not exported."""
 
+import weakref
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -34,12 +35,11 @@ class Cold:
     Memory: 32 to 128 bytes a key; the records too, where there is no shelf.
     """
 
-    def __init__(self) -> None:
-        self.shelf: Shelf | None = None
-        self._clear()
-
-    def _clear(self) -> None:
+    def __init__(self, shelf: Shelf | None = None) -> None:
+        self.shelf = shelf
         self.segments: dict[int, Segment] = {}
+        if shelf is not None:  # nobody may go back to it any more: so the files are let go
+            weakref.finalize(self, _released, shelf, self.segments).atexit = False
         self._n_rows = 0
         self._next = 0
         self._crowded = _MANY  # segments at which to look for small ones
@@ -181,27 +181,6 @@ class Cold:
 
     # -- files -------------------------------------------------------------------------------------
 
-    def shelve(self, shelf: Shelf) -> None:
-        """Keep records there from now on; those that lie elsewhere are written."""
-        keys, values = self._living()
-        old, before = list(self.segments.values()), self.shelf
-        layouts = {s.layout for s in old}
-        parts = [(layout, self._of(values, layout)) for layout in sorted(layouts)]
-        records = [self._fetch(values[who], layout) for layout, who in parts]
-        self._clear()
-        self.shelf = shelf
-        for (layout, who), some in zip(parts, records, strict=True):
-            if who.any():
-                self.put(keys[who], some, layout)
-        for segment in old:
-            if segment.name is not None and before is not None:
-                before.release(segment.name)
-
-    def _of(self, values: I8, layout: Layout) -> B1:
-        """Which of these lie in segments of this layout."""
-        numbers = [number for number, s in self.segments.items() if s.layout == layout]
-        return np.isin(values >> _ROWS, numbers)
-
     def names(self, settled: bool) -> list[str]:
         """Of the files that hold a record, in the order in which later ones count.
 
@@ -215,8 +194,7 @@ class Cold:
         return [s.name for i, s in self.segments.items() if s.name is not None and held[i]]
 
     def open(self, names: list[str], variance: float) -> None:
-        """What lies in these files of the shelf, later ones counting; those before are let go."""
-        self.clear()
+        """What lies in these files of the shelf, later ones counting."""
         assert self.shelf is not None  # the caller saw to it
         for name in names:
             _, columns = self.shelf.open(name)
@@ -232,9 +210,8 @@ class Cold:
         here = keys[values >= 0]
         self.mean(here, np.full(len(here), _GONE))
 
-    def clear(self) -> None:
-        """Forget all."""
-        for segment in self.segments.values():
-            if segment.name is not None and self.shelf is not None:
-                self.shelf.release(segment.name)
-        self._clear()
+
+def _released(shelf: Shelf, segments: dict[int, Segment]) -> None:
+    for segment in segments.values():
+        if segment.name is not None:
+            shelf.release(segment.name)

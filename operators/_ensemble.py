@@ -14,13 +14,13 @@ from streamlearn.block import F8, Block, Columns, Features
 from streamlearn.contracts import State, merged
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import Operator
-from streamlearn.operators._members import ask
+from streamlearn.operators._members import Holder, ask
 from streamlearn.operators._threads import Crew
 
 _HUGE = 1e150  # a number beyond it is no answer
 
 
-class Ensemble(Operator):
+class Ensemble(Holder):
     """An operator made of members that do its task; `_adopt` is called by the constructor."""
 
     members_: list[Operator]
@@ -42,6 +42,7 @@ class Ensemble(Operator):
         self.takes_sparse = any(member.takes_sparse for member in members)
         self.cheap_snapshot = all(member.cheap_snapshot for member in members)
         self.needs_pickle = any(member.needs_pickle for member in members)
+        self.takes_keys = any(member.takes_keys for member in members)
 
     def grow(self, features: Features) -> None:
         """Every member makes room."""
@@ -102,44 +103,42 @@ class Ensemble(Operator):
 
     # -- state -------------------------------------------------------------------------------------
 
-    def _states(self) -> dict[str, Operator]:
+    def _members(self) -> dict[str, Operator]:
         """Everything with a state of its own, under its name in the ensemble's."""
         return {str(j): member for j, member in enumerate(self.members_)}
 
     def snapshot(self) -> dict[str, Any]:
         """The ensemble's own arrays, and snapshots of the members."""
-        members = {name: member.snapshot() for name, member in self._states().items()}
+        members = {name: member.snapshot() for name, member in self._members().items()}
         return super().snapshot() | {"members": members}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go back to a snapshot, which may be restored again."""
         super().restore({name: value for name, value in snapshot.items() if name != "members"})
-        for name, member in self._states().items():
+        for name, member in self._members().items():
             member.restore(snapshot["members"][name])
 
-    def state(self) -> State:
-        """The ensemble's own arrays and counters, and the states of the members."""
-        own = super().state()
-        states = {name: member.state() for name, member in self._states().items()}
-        arrays, table = merged(states, own.table)
+    def _state(self, kept: bool) -> State:
+        own = Operator.state(self)
+        arrays, table = merged(self._states(kept), own.table)
         return State(own.arrays | arrays, table)
 
     def load(self, state: State) -> None:
         """Take over what `state` gave; refused if the parameters were others."""
         super().load(state)
-        for name, member in self._states().items():
+        for name, member in self._members().items():
             member.load(state.under(name))
 
     def reset(self) -> None:
         """Forget everything learnt; names of features and classes stay."""
         self._clear()
-        for member in self._states().values():
+        for member in self._members().values():
             member.reset()
 
     @property
     def state_bytes(self) -> int:
         """Bytes of the members, and of the ensemble's own arrays."""
-        members = sum(member.state_bytes for member in self._states().values())
+        members = sum(member.state_bytes for member in self._members().values())
         return super().state_bytes + members
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from streamlearn.block import F8, Block, Columns, concatenate
+from streamlearn.contracts import Shelf, State
 from streamlearn.operators import _prequential
 from streamlearn.operators._base import Detector, Operator
 
@@ -38,6 +39,48 @@ def first_rise(detector: Detector, errors: F8) -> int:
             return start + at
         start += at + 1
     return -1
+
+
+class Holder(Operator):
+    """An operator with members, whose states stand in its own.
+
+    A subclass gives `_members` and `_state`, and has members that are born later `_shelved`.
+    """
+
+    _shelf: Shelf | None = None
+
+    def _members(self) -> dict[str, Operator]:
+        """Everything with a state of its own, under its name in the state of the whole."""
+        raise NotImplementedError(f"{type(self).__name__} has no _members")
+
+    def _state(self, kept: bool) -> State:
+        """The state, with those of the members as `_states` gives them."""
+        raise NotImplementedError(f"{type(self).__name__} has no _state")
+
+    def _states(self, kept: bool) -> dict[str, State]:
+        """Of each member its state, or what of it has to stand in a checkpoint."""
+        members = self._members().items()
+        return {name: m.kept_state() if kept else m.state() for name, m in members}
+
+    def state(self) -> State:
+        """What it knows itself, and the states of the members."""
+        return self._state(kept=False)
+
+    def kept_state(self) -> State:
+        """As `state`, but for what members leave on their shelf."""
+        return self._state(kept=True)
+
+    def shelve(self, shelf: Shelf) -> None:
+        """All members keep there what memory has no room for, those to be born too."""
+        self._shelf = shelf
+        for member in self._members().values():
+            member.shelve(shelf)
+
+    def _shelved(self, member: Operator) -> Operator:
+        """A member that is new, with the shelf of the others."""
+        if self._shelf is not None:
+            member.shelve(self._shelf)
+        return member
 
 
 class Listener(Operator):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streamlearn.block import F8, I8, U1
+from streamlearn.contracts import Shelf
 from streamlearn.jit import bank
 from streamlearn.operators._cold import Cold
 from streamlearn.operators._layout import Layout, relaid
@@ -321,6 +322,15 @@ class Records:
             self.left.append(keys)
         self._index()
 
+    def shelve(self, shelf: Shelf) -> None:
+        """Keep evicted records there from now on, those of before too."""
+        self._note("all", self._held)
+        cold = Cold(shelf)
+        if len(self.cold):
+            keys, records = self.cold.whole(self.layout)
+            cold.put(keys, records, self.layout)
+        self._held = self._held._replace(cold=cold)
+
     def cold_names(self) -> list[str]:
         """Of the files that hold evicted records, in the order in which later ones count."""
         return self.cold.names(self._last() is None)
@@ -341,13 +351,8 @@ class Records:
 
     def fill(self, layout: Layout, keys: I8, rows: F8, counters: F8) -> None:
         """Forget all, take these records over, in this layout."""
-        cold = Cold()
-        cold.shelf = self.cold.shelf
-        if self._last() is None:
-            self.cold.clear()
-        else:
-            self._note("all", self._held)
-        self._begin(layout, cold)
+        self._note("all", self._held)
+        self._begin(layout, Cold(self.cold.shelf))
         n = keys.shape[0]
         self._make_room(1 + n)
         held = self._held

@@ -1,5 +1,7 @@
 """What of a bank lies on a shelf for its checkpoints: all, then what changed; not exported."""
 
+import weakref
+
 import numpy as np
 
 from streamlearn.block import F8, I8, Columns
@@ -19,13 +21,15 @@ class Saved:
     all is written anew.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
         self.names: list[str] = []
         self._rows = 0  # in all files
         self._count = 0.0  # events of the bank when the last one was written
         self._of: tuple[int, Layout] | None = None  # the history and the layout that they are of
+        weakref.finalize(self, _released, shelf, self.names).atexit = False
 
-    def write(self, shelf: Shelf, records: Records) -> list[str]:
+    def write(self, records: Records) -> list[str]:
         """Names of files that hold the bank as it is; writes what no file holds."""
         known = self._of == (records.history, records.layout)
         keys, rows = records.changed(self._count) if known else records.whole(records.layout)
@@ -33,13 +37,13 @@ class Saved:
         if known and not fits:
             keys, rows = records.whole(records.layout)
         if not known or not fits:
-            self.release(shelf)
+            self._release()
         left = records.left or [] if self.names else []
         gone = np.concatenate([np.zeros(0, np.int64), *left])
         if len(keys) or len(gone) or not self.names:
             layout = np.array(records.layout[:2])
             columns: Columns = {"keys": keys, "records": rows, "layout": layout, "gone": gone}
-            self.names.append(shelf.write(columns)[0])
+            self.names.append(self._shelf.write(columns)[0])
             self._rows += len(keys)
         self._stand(records)
         return list(self.names)
@@ -50,18 +54,17 @@ class Saved:
         self._count = float(records.counters[bank.COUNT])
         self._of = records.history, records.layout
 
-    def release(self, shelf: Shelf) -> None:
+    def _release(self) -> None:
         """Hold the files no longer."""
-        for name in self.names:
-            shelf.release(name)
-        self.names, self._rows = [], 0
+        _released(self._shelf, self.names)
+        self._rows = 0
 
-    def open(self, shelf: Shelf, names: list[str], layout: Layout) -> tuple[I8, F8]:
+    def open(self, names: list[str], layout: Layout) -> tuple[I8, F8]:
         """Keys and records of these files, in this layout; `loaded` is to follow."""
-        self.release(shelf)
+        self._release()
         files = []
         for name in names:
-            files.append(shelf.open(name)[1])
+            files.append(self._shelf.open(name)[1])
             self.names.append(name)
         keys, file, row = (np.zeros(0, dtype=np.int64) for _ in range(3))
         for i, columns in enumerate(files):
@@ -83,3 +86,8 @@ class Saved:
     def loaded(self, records: Records) -> None:
         """The bank has taken over what `open` gave."""
         self._stand(records)
+
+
+def _released(shelf: Shelf, names: list[str]) -> None:
+    while names:
+        shelf.release(names.pop())

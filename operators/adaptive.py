@@ -10,7 +10,7 @@ from streamlearn.contracts import Finding, State, merged
 from streamlearn.operators import _checks, _findings, _prequential
 from streamlearn.operators._base import Classifier, Detector, Operator, Regressor
 from streamlearn.operators._findings import Found
-from streamlearn.operators._members import Listener, ask, first_rise
+from streamlearn.operators._members import Holder, Listener, ask, first_rise
 from streamlearn.operators._policies import Actions, Policy, Recent, actions, taught
 from streamlearn.operators.adwin import ADWIN
 from streamlearn.operators.foreign import as_stage
@@ -21,7 +21,7 @@ _LEADS = 50  # lessons by which the background model is compared with the one th
 _COUNTS = ("n_alarms_", "n_warnings_", "_serving", "_born", "_hasty")
 
 
-class _Adaptive(Listener):
+class _Adaptive(Holder, Listener):
     """The walk that both families share: run, listen to the errors, cut at an alarm, adapt."""
 
     def __init__(
@@ -47,6 +47,7 @@ class _Adaptive(Listener):
         self.takes_categories = self.model.takes_categories
         self.takes_sparse, self.takes_nan = self.model.takes_sparse, self.model.takes_nan
         self.cheap_snapshot, self.exact = self.model.cheap_snapshot, self.model.exact
+        self.takes_keys = self.model.takes_keys
         self._recent = None
         if "replay" in self._actions:
             self._recent = Recent(int(self._actions["replay"]["rows"]), self.takes_nan)
@@ -246,7 +247,7 @@ class _Adaptive(Listener):
         self._adapt()
 
     def _fresh(self) -> Operator:
-        fresh = self.model.clone()
+        fresh = self._shelved(self.model.clone())
         fresh.meet(self._features)
         return fresh
 
@@ -277,16 +278,15 @@ class _Adaptive(Listener):
             self._recent.put(*snapshot["recent"])
         self._set_pace()
 
-    def state(self) -> State:
-        """The states of the members, and how often it alarmed and warned."""
-        table = super().state().table
+    def _state(self, kept: bool) -> State:
+        table = Operator.state(self).table
         table |= {name: getattr(self, name) for name in _COUNTS}
-        members = {name: member.state() for name, member in self._members().items()}
-        arrays, table = merged(members, table | {"has_background": self._background is not None})
+        table |= {"has_background": self._background is not None}
+        arrays, table = merged(self._states(kept), table)
         arrays |= {"leads": self._leads.copy()}
         if self._recent is not None:
-            kept = zip(_RECENT, self._recent.columns(), strict=True)
-            arrays |= {name: column.copy() for name, column in kept}
+            rows = zip(_RECENT, self._recent.columns(), strict=True)
+            arrays |= {name: column.copy() for name, column in rows}
         return State(arrays, table)
 
     def load(self, state: State) -> None:

@@ -149,9 +149,9 @@ class _ADWINBagging(_Bagging, Listener):
         self.n_resets_, self._born = 0, self.n
         self._stride = 0
 
-    def _states(self) -> dict[str, Operator]:
+    def _members(self) -> dict[str, Operator]:
         detectors = {f"detector {j}": d for j, d in enumerate(self.detectors_)}
-        return super()._states() | detectors
+        return super()._members() | detectors
 
     def _run(self, block: Block) -> Columns:
         asked = _prequential.asked(block)

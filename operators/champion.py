@@ -181,7 +181,7 @@ class _Champion(Ensemble, Listener):
     def _keep(self) -> None:
         """Keep the version that serves as it is now; the oldest beyond `keep` goes."""
         serving = self.members_[self._serving]
-        self._frozen[self.version] = frozen = serving.clone()
+        self._frozen[self.version] = frozen = self._shelved(serving.clone())
         frozen.load(serving.state())
         self._kept = [v for v in self._kept if v != self.version] + [self.version]
         while len(self._kept) > self.keep:
@@ -259,9 +259,9 @@ class _Champion(Ensemble, Listener):
 
     # -- state -------------------------------------------------------------------------------------
 
-    def _states(self) -> dict[str, Operator]:
+    def _members(self) -> dict[str, Operator]:
         kept = {f"version {version}": model for version, model in self._frozen.items()}
-        return super()._states() | {"detector": self.detector} | kept
+        return super()._members() | {"detector": self.detector} | kept
 
     def snapshot(self) -> dict[str, Any]:
         """Snapshots of the members, and which versions are kept."""
@@ -273,7 +273,8 @@ class _Champion(Ensemble, Listener):
         _checks.unchanged(name, table["parameters"], self._plain_parameters())
         sides = {entry["version"]: entry["model"] for entry in table["versions_"]}
         self._frozen = {
-            version: self.members_[sides[version]].clone() for version in table["_kept"]
+            version: self._shelved(self.members_[sides[version]].clone())
+            for version in table["_kept"]
         }
         super().load(state)
 

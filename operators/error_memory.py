@@ -13,7 +13,7 @@ from streamlearn.jit import error_memory as jit
 from streamlearn.jit.counter import key_of, normals
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import CLASSIFICATION, Classifier, Operator, Regressor
-from streamlearn.operators._members import ask
+from streamlearn.operators._members import Holder, ask
 from streamlearn.operators._supervised import MAX_CLASSES, cut, rows_of
 from streamlearn.operators.baselines import MajorityClassifier, MeanRegressor
 from streamlearn.operators.foreign import as_stage
@@ -26,7 +26,7 @@ _MAX_BITS = 24  # 2^24 cells an array
 _KEPT = ("scaler_", "gate_", "keys_", "cells_", "outputs_", "scalars_")
 
 
-class _ErrorMemory(Operator):
+class _ErrorMemory(Holder):
     """What both families share: the model runs over the block, then the memory walks its rows."""
 
     model: Operator
@@ -82,6 +82,7 @@ class _ErrorMemory(Operator):
         self.takes_categories, self.takes_sparse = model.takes_categories, model.takes_sparse
         self.takes_nan, self.cheap_snapshot = model.takes_nan, model.cheap_snapshot
         self.recalls_input, self.needs_pickle = model.recalls_input, model.needs_pickle
+        self.takes_keys = model.takes_keys
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -195,10 +196,12 @@ class _ErrorMemory(Operator):
             else:
                 setattr(self, name, value if name in ("_features", "_labels") else value.copy())
 
-    def state(self) -> State:
-        """The memory's arrays and, under `model`, the state of the model."""
+    def _members(self) -> dict[str, Operator]:
+        return {"model": self.model}
+
+    def _state(self, kept: bool) -> State:
         arrays = {name: getattr(self, name).copy() for name in _KEPT}
-        whole = merged({"model": self.model.state()}, super().state().table)
+        whole = merged(self._states(kept), Operator.state(self).table)
         return State(whole.arrays | arrays, whole.table)
 
     def load(self, state: State) -> None:

@@ -19,7 +19,7 @@ from streamlearn.jit.expert_pool import (
 )  # fmt: skip
 from streamlearn.operators import _checks, _findings, _prequential
 from streamlearn.operators._base import Classifier, Detector, Operator, Regressor
-from streamlearn.operators._members import Listener, ask, first_rise
+from streamlearn.operators._members import Holder, Listener, ask, first_rise
 from streamlearn.operators._policies import Recent, taught
 from streamlearn.operators.adwin import ADWIN
 from streamlearn.operators.foreign import as_stage
@@ -30,7 +30,7 @@ _COUNTS = ("n_switches_", "n_reused_", "n_overruled_", "_active", "_born", "_les
 _KEPT = tuple(f"recent/{name}_" for name in ("buffer", "labels", "weights", "values"))
 
 
-class _ExpertPool(Listener):
+class _ExpertPool(Holder, Listener):
     """The walk, the two triggers and the choice of an expert."""
 
     def __init__(
@@ -58,6 +58,7 @@ class _ExpertPool(Listener):
         self.every = _checks.whole(owner, "every", every, 1)
         self.takes_categories, self.takes_nan = self.model.takes_categories, self.model.takes_nan
         self.cheap_snapshot, self.exact = self.model.cheap_snapshot, self.model.exact
+        self.takes_keys = self.model.takes_keys
         self._ears = self._default_ears() if self.detector is None else self.detector
         self.needs_pickle = self.model.needs_pickle or (
             self._ears is not None and self._ears.needs_pickle
@@ -82,7 +83,7 @@ class _ExpertPool(Listener):
             self._ears.reset()
 
     def _fresh(self) -> Operator:
-        fresh = self.model.clone()
+        fresh = self._shelved(self.model.clone())
         fresh.meet(self._features)
         return fresh
 
@@ -324,15 +325,13 @@ class _ExpertPool(Listener):
             member.restore(taken)
         self._recent.put(*snapshot["recent"])
 
-    def state(self) -> State:
-        """The states of the experts, their losses, and the lessons kept."""
-        table = super().state().table | {name: getattr(self, name) for name in _COUNTS}
+    def _state(self, kept: bool) -> State:
+        table = Operator.state(self).table | {name: getattr(self, name) for name in _COUNTS}
         table |= {"numbers": list(self._numbers), "copies": len(self._copies)}
-        members = {name: member.state() for name, member in self._members().items()}
-        arrays, table = merged(members, table)
+        arrays, table = merged(self._states(kept), table)
         arrays |= {"stats_": self.stats_.copy(), "suspicion_": self._suspicion.copy()}
-        kept = zip(_KEPT, self._recent.columns(), strict=True)
-        return State(arrays | {name: column.copy() for name, column in kept}, table)
+        rows = zip(_KEPT, self._recent.columns(), strict=True)
+        return State(arrays | {name: column.copy() for name, column in rows}, table)
 
     def load(self, state: State) -> None:
         """Take over what `state` gave; refused if the parameters were others."""

@@ -56,7 +56,8 @@ class _Keyed(Supervised):
             delta=getattr(self.model, "delta0", 0.0),
             log_alpha=math.log(getattr(self.model, "alpha0", 1.0)),
         )
-        self._codes, self._saved = Codes(), Saved()
+        self._codes = Codes()
+        self._saved: Saved | None = None
         self._records: Records | DeviceRecords = (
             Records(self._layout(0, 1), blank)
             if self._choose_device(given["device"]) == "cpu"
@@ -92,10 +93,6 @@ class _Keyed(Supervised):
         yield {"max_keys": 3, "evicted": "forget"}
 
     # -- what it holds -----------------------------------------------------------------------------
-
-    @property
-    def _shelf(self) -> Shelf | None:
-        return self._records.cold.shelf
 
     @property
     def _n_outputs(self) -> int:
@@ -271,40 +268,44 @@ class _Keyed(Supervised):
         """Keep evicted records there from now on, and what checkpoints need of the others."""
         if isinstance(self._records, DeviceRecords):
             return  # evicts nothing; its checkpoints hold it whole
-        if self._shelf is not None:
-            self._saved.release(self._shelf)
-        self._saved = Saved()
-        self._records.cold.shelve(shelf)
+        self._saved = Saved(shelf)
+        self._records.shelve(shelf)
+
+    @property
+    def _lasting(self) -> tuple[Saved, Records] | None:
+        """What checkpoints leave records with; None without a shelf that outlives the process."""
+        shelf, records = self._records.cold.shelf, self._records
+        if shelf is None or shelf.private or isinstance(records, DeviceRecords):
+            return None
+        assert self._saved is not None  # both came with `shelve`
+        return self._saved, records
 
     def kept_state(self) -> State:
         """As `state`, but for the records, which lie on the shelf; those that changed are written.
 
         Without a shelf, or on one that does not outlive the process, `state`.
         """
-        lasting = self._shelf is not None and not self._shelf.private
-        if not lasting or isinstance(self._records, DeviceRecords):
+        if self._lasting is None:
             return self.state()
-        assert self._shelf is not None
-        names = self._saved.write(self._shelf, self._records)
-        files: Json = {"records": names, "evicted": self._records.cold_names()}
+        saved, records = self._lasting
+        files: Json = {"records": saved.write(records), "evicted": records.cold_names()}
         arrays = {"counters_": self._records.counters[: bank.MARK].copy()}
         return State(arrays, super().state().table | {"files": files})
 
     def _load_files(self, state: State, now: Layout) -> None:
         """Take over a state whose records lie on the shelf."""
         files: Any = state.table["files"]
-        none = self._shelf is None or self._shelf.private
-        if none or isinstance(self._records, DeviceRecords):
+        if self._lasting is None:
             raise ValueError(
                 f"{type(self).__name__}: a state whose records lie in files must be loaded with "
                 f"their folder, got none for {files['records'][0]}"
             )
-        assert self._shelf is not None
-        keys, rows = self._saved.open(self._shelf, files["records"], now)
-        self._records.fill(now, keys, rows, state.arrays["counters_"])
-        self._saved.loaded(self._records)
-        self._records.cold.open(files["evicted"], now.variance)
-        self._records.cold.drop(keys)
+        saved, records = self._lasting
+        keys, rows = saved.open(files["records"], now)
+        records.fill(now, keys, rows, state.arrays["counters_"])
+        saved.loaded(records)
+        records.cold.open(files["evicted"], now.variance)
+        records.cold.drop(keys)
 
     def load(self, state: State) -> None:
         """Take over what `state` or `kept_state` gave; refused if the parameters were others."""

@@ -391,7 +391,7 @@ def with_late_labels(job: Job, order: OrderLog | None = None) -> Job:
         order = order_log_of(store, job.config)
     if section is None:
         job = job._replace(source=label_sources.in_one(job.source, job.schema, order))
-        if store is None or not any(stage.takes_keys for stage in job.pipeline.stages):
+        if store is None or not job.pipeline.takes_keys:
             return job
         kept = Spill(store.path / "spill", store.keep)  # records of banks
         job.pipeline.spill_to(kept, MEMORY)

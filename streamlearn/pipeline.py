@@ -23,7 +23,7 @@ from streamlearn.block import (
     Vocabulary,
     concatenate,
 )
-from streamlearn.contracts import State, merged
+from streamlearn.contracts import Shelf, State, merged
 from streamlearn.errors import UserError
 from streamlearn.event_log import EventLog, closings, cuts, keys_of, to_drop, to_log, to_recall
 from streamlearn.operators import _findings, _prequential
@@ -80,12 +80,14 @@ class Pipeline(Operator):
         self.cheap_snapshot = all(stage.cheap_snapshot for stage in self.stages)
         self.needs_pickle = any(stage.needs_pickle for stage in self.stages)
         self.exact = bool(self._tail) and self._tail[0].exact
+        self.takes_keys = any(stage.takes_keys for stage in self.stages)
         for ability in ("inflate", "hasten"):
             if self._tail and hasattr(self._tail[0], ability):
                 setattr(self, ability, getattr(self._tail[0], ability))
         self.expects_labels = True
         self._pending = EventLog()
         self._frozen = False
+        self._inner = False  # a member of another stage, whose log is that of the whole
 
     # -- what it is --------------------------------------------------------------------------------
 
@@ -352,6 +354,10 @@ class Pipeline(Operator):
 
         Of these, the ones that are spilled to a folder of checkpoints stay there, and are named.
         """
+        return self._state(whole=self._inner)
+
+    def kept_state(self) -> State:
+        """As a member of a wrapper: what stands in a checkpoint, less what lies on its shelf."""
         return self._state(whole=False)
 
     def _state(self, whole: bool) -> State:
@@ -406,6 +412,12 @@ class Pipeline(Operator):
         self._pending.spill_to(spill, memory)
         for stage in self.stages:
             stage.shelve(spill)
+
+    def shelve(self, shelf: Shelf) -> None:
+        """As a member of a wrapper: its banks keep their records there, and `state` is whole."""
+        self._inner = True
+        for stage in self.stages:
+            stage.shelve(shelf)
 
     def save(self, path: str | Path, *, allow_pickle: bool = False) -> None:
         """Write parameters and state into one file, atomically; `load` reads it. No pickle.

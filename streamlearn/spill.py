@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tempfile
+import threading
 import weakref
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from streamlearn.errors import UserError
 _NAME = re.compile(r"[0-9a-f]{32}\.columns")
 _ALIGNED = 64  # bytes, of the start of every array
 _CHUNK = 1 << 20
+_CLAIMS = threading.RLock()  # members of an ensemble spill in threads
 
 
 class Spilled(NamedTuple):
@@ -68,6 +70,9 @@ class Spill:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self._folder
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Spill":
+        return self  # a folder is one, whoever has it
+
     def write(self, columns: Columns) -> Spilled:
         """Write columns of any shapes, durably, and hand them back as maps, claimed once."""
         pieces = _laid_out(columns)
@@ -96,17 +101,19 @@ class Spill:
 
     def claim(self, name: str) -> None:
         """One more that holds this file."""
-        self._claims[name] = self._claims.get(name, 0) + 1
-        self._free.pop(name, None)
+        with _CLAIMS:
+            self._claims[name] = self._claims.get(name, 0) + 1
+            self._free.pop(name, None)
 
     def release(self, name: str) -> None:
         """One less that holds this file; the last lets it go, after `keep` checkpoints."""
-        self._claims[name] -= 1
-        if not self._claims[name]:
-            del self._claims[name]
-            self._free[name] = 0
-            if self.private:
-                self._unlink(name)
+        with _CLAIMS:
+            self._claims[name] -= 1
+            if not self._claims[name]:
+                del self._claims[name]
+                self._free[name] = 0
+                if self.private:
+                    self._unlink(name)
 
     def saved(self) -> None:
         """To be called after each checkpoint: files that no kept checkpoint names are unlinked."""

@@ -1,6 +1,7 @@
 """Checkpoints of a bank: only what changed is written, and it is the bank to the bit."""
 
 import copy
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 
 from streamlearn.block import LABELLED
 from streamlearn.contracts import State
-from streamlearn.operators import KeyedRegressor, Normalizer, _cold, _records
+from streamlearn.operators import AdaptiveRegressor, KeyedRegressor, Normalizer, _cold, _records
+from streamlearn.operators.adwin import ADWIN
 from streamlearn.pipeline import Pipeline, load
 from streamlearn.spill import Spill
 from streamlearn.testing import Plan, Stream, assert_same_bits, assert_same_state, through_json
@@ -28,6 +30,46 @@ def _pipeline(folder: Path, **parameters: Any) -> tuple[Pipeline, Spill]:
     pipeline, spill = Pipeline(Normalizer(), KeyedRegressor(**parameters)), Spill(folder, keep=2)
     pipeline.spill_to(spill, 1 << 20)
     return pipeline, spill
+
+
+def _wrapped(folder: Path | None, most: int) -> tuple[Pipeline, Spill | None]:
+    """A bank in a pipeline in a wrapper, which has a further one in the background at times."""
+    model = Pipeline(Normalizer(), KeyedRegressor(max_keys=most))
+    pipeline = Pipeline(AdaptiveRegressor(model, ADWIN(1e-30), "background", ADWIN(0.5)))
+    if folder is None:
+        return pipeline, None
+    spill = Spill(folder, keep=2)
+    pipeline.spill_to(spill, 1 << 20)
+    return pipeline, spill
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.jit
+def test_a_bank_in_a_wrapper_leaves_its_records_in_files_too(tmp_path: Path) -> None:
+    """The same bits after a load; models that were replaced hold no files."""
+    folder = tmp_path / "going"
+    going, spill = _wrapped(folder, 20)
+    plain, _ = _wrapped(None, 20)
+    assert spill is not None
+    stream = _stream()
+    stream = stream.changed(y=stream.y + np.maximum(np.arange(ROWS) - 200.0, 0.0))
+    for k, block in enumerate(stream.blocks(range(60, ROWS, 60))):
+        state = going.state()
+        resumed, _ = _wrapped(shutil.copytree(folder, tmp_path / str(k)), 20)
+        resumed.load(through_json(state))
+        assert_same_state(plain._state(whole=True), resumed._state(whole=True))
+        spill.saved()
+        assert_same_bits(plain.run(block), going.run(block))
+    wrapper: Any = going.stages[0]
+    assert wrapper._serving > 0, "a model that was born in the background serves"
+    state = going.state()
+    assert not [name for name in state.arrays if name.endswith("records_")]
+    for _ in range(2):
+        spill.saved()
+    named = json.dumps(state.table)
+    assert [path for path in folder.iterdir() if path.name not in named] == []
+    going.save(tmp_path / "whole")
+    assert_same_state(plain._state(whole=True), load(tmp_path / "whole")._state(whole=True))
 
 
 def _names(state: State) -> dict[str, list[str]]:
