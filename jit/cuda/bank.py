@@ -1,7 +1,7 @@
 """Banks on the device: a block of events over many keys in one launch, order within a key kept.
 
 A key's record (see `jit.bank`, whose steps these are) stands at its key's place in a hash table. A
-launch finds each row's place, entering new keys; sorts the rows by place, stably; and gives each
+launch enters new keys and finds each row's place; sorts the rows by place, stably; and gives each
 key's rows, in order, to one thread. Where a record stands depends on which thread came first, what
 it holds does not. Rows without a record, which only ask, share the blank one.
 
@@ -213,7 +213,13 @@ def _walker(step: Any) -> Any:
         a, to, counts = sort[0], sort[1], sort[4]
         b, other = sort[2], sort[3]
         for t in range(cuda.grid(1), keys.shape[0], cuda.gridsize(1)):
-            a[t], to[t] = find(table[0], keys[t], mode[t] & _ACTIVE != 0, s), t
+            to[t] = t
+            if mode[t] & _ACTIVE:
+                a[t] = find(table[0], keys[t], True, s)
+        grid.sync()  # who only asks finds all keys, whichever thread was first
+        for t in range(cuda.grid(1), keys.shape[0], cuda.gridsize(1)):
+            if not mode[t] & _ACTIVE:
+                a[t] = find(table[0], keys[t], False, s)
         grid.sync()
         shift = 0
         while table[0].shape[0] >> shift > 0:

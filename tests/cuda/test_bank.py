@@ -102,6 +102,17 @@ def test_the_device_walks_every_key_as_the_cpu_does(
         assert_array_equal(mine, other)
 
 
+def test_who_only_asks_finds_a_key_that_came_before_in_the_block() -> None:
+    """Whichever thread is first: in the simulator the one that asks is."""
+    (X, y, weight, _), _ = stream(5, 1)
+    keys = np.array([1, 2, 3, 4, 2])
+    rows = X, np.arange(1.0, 6.0)[:, None], weight, np.array([7, 7, 7, 7, 1], dtype=np.uint8)
+    said, _ = on_cpu("walk_kalman", rows, keys, 1)
+    model = DeviceBank("Bank", "walk_kalman", blank(1), settings("walk_kalman"))
+    for column, expected in zip(walk(model, rows, keys, 1), said, strict=True):
+        assert_allclose(column, expected, **CLOSE)
+
+
 def rows_of(model: KeyedClassifier) -> F8:
     weights = model.weights(7)
     assert weights is not None
