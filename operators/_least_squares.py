@@ -153,9 +153,10 @@ class LeastSquares(OnDevice, Delayed, Supervised):
 
     def grow(self, features: Features) -> None:
         """Make room for features: weight 0, ridge as it is; exact for one that was always 0."""
-        self._come_home()
         d = len(features)
         D = self._n_columns(d)
+        if self._width < D:
+            self._come_home()
         self.inputs_ = _checks.padded(self.inputs_, (self._inputs_rows, d))
         self._weights = _checks.padded(self._weights, (self._weights.shape[0], D))
         fresh = self._first_variance if self.n_samples_ == 0 else 1.0 / self.ridge

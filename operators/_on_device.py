@@ -247,6 +247,7 @@ class OnDevice(Operator):
     def _take(self, raw: tuple[F8, ...]) -> None:
         """Go on from raw arrays, which are put on the device before the next walk."""
         assert self._there is not None
+        raw = narrowed(raw, self._host()[2].shape[1])  # outputs are those that are known
         self._there.take(raw)
         self._fresh = False
         for name, value in zip(self._head_names, raw[:2], strict=True):
@@ -268,7 +269,7 @@ class OnDevice(Operator):
         state = super().state()
         if self._there is None:
             return state
-        raw = narrowed(self._raw(), self._host()[2].shape[1])
+        raw = narrowed(self._raw(), state.arrays["outputs_"].shape[1])
         return State(state.arrays | dict(zip(RAW, raw, strict=True)), state.table)
 
     def load(self, state: State) -> None:

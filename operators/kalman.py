@@ -184,8 +184,9 @@ class _KalmanHead(OnDevice, Delayed, Lifted):
 
     def grow(self, features: Features) -> None:
         """Make room for features: mean 0, variance sigma_w2; exact for one that was always 0."""
-        self._come_home()
         D = self._open_inputs(features)
+        if self._width < D:
+            self._come_home()
         self._means = _checks.padded(self._means, (self._means.shape[0], D))
         prior = math.sqrt(self.sigma_w2) if self.form == "sqrt" else self.sigma_w2
         if self._apart:

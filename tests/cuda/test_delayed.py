@@ -115,6 +115,22 @@ def test_any_cut_gives_the_same_bits() -> None:
     same_state(again.state(), whole.state())
 
 
+def test_a_load_folds_nothing_and_state_is_of_the_classes_that_are_known() -> None:
+    """After a load the names are other objects; a class that was but asked about had room."""
+    n = SLOTS + 2
+    block = stream(7, n, d=1)
+    block.mode[:], block.y[:] = 7, np.arange(n) // 2 % 2
+    block.mode[1], block.y[1] = 1, 4.0
+    whole, parts, again = (KalmanClassifier(delta0=0.01, device="cuda") for _ in range(3))
+    whole.run(block)
+    parts.run(block.rows(0, 3))
+    again.load(parts.state())
+    parts.restore(parts.snapshot())
+    for model in (again, parts):
+        model.run(block.rows(3, n))
+        same_state(model.state(), whole.state())
+
+
 def test_what_is_done_at_a_row_is_done_to_what_is_pending() -> None:
     host, there = (KalmanRegressor(delta0=0.01, device=at) for at in ("cpu", "cuda"))
     block = stream(1, 9, numbers=True)
