@@ -240,7 +240,7 @@ class OnDevice(Operator):
         assert self._there is not None
         if self._there.holds:
             return self._there.fetched()
-        W, P = self._host()[:2]
+        W, P = (array.copy() for array in self._host()[:2])
         K, D = W.shape
         return W, P, np.zeros((0, D)), np.zeros((0, D)), np.zeros((0, 0)), np.zeros((0, 4 + 2 * K))
 

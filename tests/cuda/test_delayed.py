@@ -131,6 +131,16 @@ def test_a_load_folds_nothing_and_state_is_of_the_classes_that_are_known() -> No
         same_state(model.state(), whole.state())
 
 
+def test_a_snapshot_of_a_head_that_is_with_the_host_is_a_copy() -> None:
+    block = stream(1, 9, numbers=True)
+    model = KalmanRegressor(device="cuda")
+    model.learn_chunk(block.rows(0, 4))
+    taken, before = model.snapshot(), model.covariance_.copy()
+    model.learn_chunk(block.rows(4, 9))
+    model.restore(taken)
+    assert_array_equal(model.covariance_, before)
+
+
 def test_what_is_done_at_a_row_is_done_to_what_is_pending() -> None:
     host, there = (KalmanRegressor(delta0=0.01, device=at) for at in ("cpu", "cuda"))
     block = stream(1, 9, numbers=True)
