@@ -280,6 +280,15 @@ class OnDevice(Operator):
         if self._there is not None:
             self._take(tuple(np.array(state.arrays[name]) for name in RAW))
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the arrays that make up the state, those on the device among them."""
+        if self._there is None:
+            return super().state_bytes
+        (K, D), n = self._host()[0].shape, self._there.pending
+        numbers: int = K * D + D * D + n * (2 * D + n + 4 + 2 * K)
+        return super().state_bytes + 8 * numbers
+
     def reset(self) -> None:
         """Forget everything learnt; the names of features and classes stay."""
         super().reset()

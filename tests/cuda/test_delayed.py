@@ -129,6 +129,7 @@ def test_a_load_folds_nothing_and_state_is_of_the_classes_that_are_known() -> No
     for model in (again, parts):
         model.run(block.rows(3, n))
         same_state(model.state(), whole.state())
+        assert model.state_bytes == sum(array.nbytes for array in model.state().arrays.values())
 
 
 def test_a_snapshot_of_a_head_that_is_with_the_host_is_a_copy() -> None:
