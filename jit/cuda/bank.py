@@ -136,34 +136,31 @@ def begin(t: int, rows: Any, record: F8, K: int, p: F8, s: F8, f: F8, seen: F8) 
     return code
 
 
-@part
-def step_kalman(t: int, rows: Any, record: F8, p: F8, s: F8, f: F8, work: F8, out: Any) -> None:
-    """Row t of a number by a Kalman head."""
-    code, bits = begin(t, rows, record, 0, p, s, f, out[2]), rows[3][t]
-    mean, variance = math.nan, math.nan
-    if code != lift.SKIP:
-        bank.project(record, f, 1, work)
-        mean, variance, noise = bank.kalman_target(
-            record, f, rows[1][t, 0], rows[2][t], bits, code, p, work
-        )
-        if noise > 0.0:
-            bank.kalman_condition(record, f, noise, 1, p, work)
-    out[0][t, 0] = mean if bits & _PREDICT else math.nan
-    out[1][t, 0] = variance if bits & _PREDICT else math.nan
+def _step_number(least: bool) -> Any:
+    """The step of a number: by recursive least squares, or else by a Kalman head."""
 
+    @part
+    def step(t: int, rows: Any, record: F8, p: F8, s: F8, f: F8, work: F8, out: Any) -> None:
+        """Row t."""
+        code, bits = begin(t, rows, record, 0, p, s, f, out[2]), rows[3][t]
+        y, weight = rows[1][t, 0], rows[2][t]
+        mean, variance = math.nan, math.nan
+        if code != lift.SKIP:
+            bank.project(record, f, 1, work)
+            if least:
+                mean, variance = bank.rls_target(record, f, y, weight, bits, code, p, work)
+                if code == lift.TARGET:
+                    bank.rls_refresh(record, f.shape[0], p, work)
+            else:
+                mean, variance, noise = bank.kalman_target(
+                    record, f, y, weight, bits, code, p, work
+                )
+                if noise > 0.0:
+                    bank.kalman_condition(record, f, noise, 1, p, work)
+        out[0][t, 0] = mean if bits & _PREDICT else math.nan
+        out[1][t, 0] = variance if bits & _PREDICT else math.nan
 
-@part
-def step_rls(t: int, rows: Any, record: F8, p: F8, s: F8, f: F8, work: F8, out: Any) -> None:
-    """Row t of a number by recursive least squares."""
-    code, bits = begin(t, rows, record, 0, p, s, f, out[2]), rows[3][t]
-    mean, variance = math.nan, math.nan
-    if code != lift.SKIP:
-        bank.project(record, f, 1, work)
-        mean, variance = bank.rls_target(record, f, rows[1][t, 0], rows[2][t], bits, code, p, work)
-        if code == lift.TARGET:
-            bank.rls_refresh(record, f.shape[0], p, work)
-    out[0][t, 0] = mean if bits & _PREDICT else math.nan
-    out[1][t, 0] = variance if bits & _PREDICT else math.nan
+    return step
 
 
 @part
@@ -234,8 +231,8 @@ def _walker(step: Any) -> Any:
     return walk
 
 
-walk_kalman = _walker(step_kalman)
-walk_rls = _walker(step_rls)
+walk_kalman = _walker(_step_number(least=False))
+walk_rls = _walker(_step_number(least=True))
 walk_classes = _walker(step_class)
 
 
