@@ -249,8 +249,8 @@ def condense(n: int, tile: int, P: F8, Z: F8, steps: F8) -> None:
             i, j = r + a * EDGE, c + b * EDGE
             sums[a, b] = P[i, j] if i < D and j < D else 0.0
     for s in range(0, n, DEEP):
-        load(Z, s, n, row, D, False, left)
-        load(Z, s, n, col, D, False, right)
+        load(Z, None, s, n, row, D, False, left)
+        load(Z, None, s, n, col, D, False, right)
         cuda.syncthreads()
         for term in range(min(DEEP, n - s)):
             g2, floor = steps[s + term, G2], steps[s + term, FLOOR]
@@ -316,16 +316,16 @@ def meet(
     grid.sync()
     new = F[before : before + cols]
     for tile in range(cuda.blockIdx.x, tiles(cols, D), cuda.gridDim.x):
-        product(new, cols, P, D, False, tile, U[before:])
+        product(new, None, cols, P, D, False, tile, U[before:])
     grid.sync()
     pairs, means = tiles(before + cols, cols), tiles(W.shape[0], cols)
     for tile in range(cuda.blockIdx.x, 2 * pairs + means, cuda.gridDim.x):
         if tile < pairs:
-            product(U, before + cols, new, cols, True, tile, x)
+            product(U, None, before + cols, new, cols, True, tile, x)
         elif tile < 2 * pairs:
-            product(F, before + cols, new, cols, True, tile - pairs, ff)
+            product(F, None, before + cols, new, cols, True, tile - pairs, ff)
         else:
-            product(W, W.shape[0], new, cols, True, tile - 2 * pairs, Wf)
+            product(W, None, W.shape[0], new, cols, True, tile - 2 * pairs, Wf)
     grid.sync()
 
 

@@ -32,16 +32,7 @@ import numpy as np
 from streamlearn.jit._compile import F8
 from streamlearn.jit.cuda._compile import SIMULATED, cuda, kernel, part
 from streamlearn.jit.cuda.delayed import condense
-from streamlearn.jit.cuda.products import (
-    DEEP,
-    MICRO,
-    THREADS,
-    TILE,
-    load,
-    multiply,
-    store,
-    tiles,
-)  # fmt: skip
+from streamlearn.jit.cuda.products import THREADS, product, tiles
 
 SLOTS = 3 if SIMULATED else 64
 MAX_K = 4 if SIMULATED else 256
@@ -190,38 +181,6 @@ def walk_rows(rows: Any, state: Any, scratch: Any, score: F8) -> None:
 
 
 @part
-def load_centred(X: F8, mu: F8, row: int, rows: int, col: int, into: F8) -> None:
-    """As `products.load`, turned, of X - mu."""
-    for at in range(cuda.threadIdx.x, DEEP * TILE, THREADS):
-        term, place = at % DEEP, at // DEEP
-        i, k = row + place, col + term
-        into[term, place] = X[i, k] - mu[k] if i < rows and k < mu.shape[0] else 0.0
-
-
-@part
-def centred_product(X: F8, mu: F8, n: int, B: F8, m: int, turned: bool, tile: int, out: F8) -> None:
-    """One tile of out (n, m) <- (X[:n] - mu) B, or, turned, (X[:n] - mu) B[:m]'."""
-    left = cuda.shared.array((DEEP, TILE), np.float64)
-    right = cuda.shared.array((DEEP, TILE), np.float64)
-    sums = cuda.local.array((MICRO, MICRO), np.float64)
-    across = (m + TILE - 1) // TILE
-    row, col, D = tile // across * TILE, tile % across * TILE, mu.shape[0]
-    for a in range(MICRO):
-        for b in range(MICRO):
-            sums[a, b] = 0.0
-    for term in range(0, D, DEEP):
-        load_centred(X, mu, row, n, term, left)
-        if turned:
-            load(B, col, m, term, D, True, right)
-        else:
-            load(B, term, D, col, m, False, right)
-        cuda.syncthreads()
-        multiply(left, right, sums)
-        cuda.syncthreads()
-    store(sums, row, n, col, m, out)
-
-
-@part
 def distance(t: int, n: int, x: F8, mean: F8, B: F8, C: F8) -> float:
     """b of row t into B[t], z'y_r / root into C[t]; d2 = b'(x b). One block of threads, O(n)."""
     for r in range(cuda.threadIdx.x, n, THREADS):
@@ -302,12 +261,12 @@ def meet(n: int, X: F8, state: Any, scratch: Any) -> None:
     per = tiles(n, D)
     for tile in range(cuda.blockIdx.x, K * per, cuda.gridDim.x):
         j = tile // per
-        centred_product(X, mu[j], n, Lam[j], D, False, tile % per, V[j])
+        product(X, mu[j], n, Lam[j], D, False, tile % per, V[j])
     grid.sync()
     per = tiles(n, n)
     for tile in range(cuda.blockIdx.x, K * per, cuda.gridDim.x):
         j = tile // per
-        centred_product(X, mu[j], n, V[j], n, True, tile % per, x[j])
+        product(X, mu[j], n, V[j], n, True, tile % per, x[j])
     grid.sync()
 
 

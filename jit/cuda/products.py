@@ -17,15 +17,22 @@ TILE = EDGE * MICRO
 
 
 @part
-def load(M: F8, row: int, rows: int, col: int, cols: int, turned: bool, into: F8) -> None:
+def load(
+    M: F8, centre: F8 | None, row: int, rows: int, col: int, cols: int, turned: bool, into: F8
+) -> None:
     """into (DEEP, TILE) <- the tile of M that begins at (row, col), 0 outside of rows and cols.
 
     turned: rows of M run along the tile, its columns are the terms; else the other way around.
+    centre: what is taken off every row of M, if anything.
     """
     for at in range(cuda.threadIdx.x, DEEP * TILE, THREADS):
         term, place = (at % DEEP, at // DEEP) if turned else (at // TILE, at % TILE)
         i, j = (row + place, col + term) if turned else (row + term, col + place)
-        into[term, place] = M[i, j] if i < rows and j < cols else 0.0
+        inside = i < rows and j < cols
+        value = M[i, j] if inside else 0.0
+        if centre is not None:
+            value -= centre[j] if inside else 0.0
+        into[term, place] = value
 
 
 @part
@@ -57,10 +64,12 @@ def tiles(rows: int, cols: int) -> int:
 
 
 @part
-def product(A: F8, n: int, B: F8, m: int, turned: bool, tile: int, out: F8) -> None:
+def product(
+    A: F8, centre: F8 | None, n: int, B: F8, m: int, turned: bool, tile: int, out: F8
+) -> None:
     """One tile of out (n, m) <- A[:n] B, or, turned, A[:n] B[:m]'. All threads of a block.
 
-    A (n, k) | B (k, m), or (m, k) if turned.
+    A (n, k) | centre (k,), taken off every row of A, or None | B (k, m), or (m, k) if turned.
     """
     left = cuda.shared.array((DEEP, TILE), np.float64)
     right = cuda.shared.array((DEEP, TILE), np.float64)
@@ -71,11 +80,11 @@ def product(A: F8, n: int, B: F8, m: int, turned: bool, tile: int, out: F8) -> N
         for b in range(MICRO):
             sums[a, b] = 0.0
     for term in range(0, k, DEEP):
-        load(A, row, n, term, k, True, left)
+        load(A, centre, row, n, term, k, True, left)
         if turned:
-            load(B, col, m, term, k, True, right)
+            load(B, None, col, m, term, k, True, right)
         else:
-            load(B, term, k, col, m, False, right)
+            load(B, None, term, k, col, m, False, right)
         cuda.syncthreads()
         multiply(left, right, sums)
         cuda.syncthreads()
