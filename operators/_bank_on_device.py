@@ -86,8 +86,8 @@ class DeviceBank:
     def walk(self, rows: Any, keys: I8, out: Any) -> None:
         """Walk a block: rows = X | y (n, 1) | weight | mode; out as `jit.cuda.bank` says.
 
-        In pieces: one is copied while the one before is walked. Arrays that are pinned (see
-        `jit.cuda._compile.pinned`) are copied without the processor.
+        In pieces: one is copied while the one before is walked; without the processor where arrays
+        are pinned (see `jit.cuda._compile.pinned`).
         Raises: MemoryError before anything is changed.
         """
         if (keys == self._kernels.FREE).any():
@@ -97,9 +97,10 @@ class DeviceBank:
         settings, s = self._device.send(self._owner, self._settings, self.counters)
         parts = [slice(at, min(at + _PIECE, n)) for at in range(0, n, _PIECE)]
         there = [self._room(rows, keys, out, part) for part in parts[: len(self._queues)]]
+        cut = [self._cut(there[i % 2], part) for i, part in enumerate(parts)]
         before = None
         for i, part in enumerate(parts):
-            queue, arrays = self._queues[i % 2], self._cut(there[i % 2], part)
+            queue, arrays = self._queues[i % 2], cut[i]
             for array, given in zip(arrays[:5], (*rows, keys), strict=True):
                 queue.send(array, given[part])
             queue.wait(before)
@@ -109,11 +110,18 @@ class DeviceBank:
             )  # fmt: skip
             queue.launch(self._walk, self._kernels.THREADS, arguments)
             before = queue.mark()
-            for array, given in zip(arrays[10:], out, strict=True):
-                queue.fetch(array, given[part])
+            if i > 0:  # not before: a copy to what is not pinned waits for the walk
+                self._bring(i - 1, cut, parts, out)
+        if parts:
+            self._bring(len(parts) - 1, cut, parts, out)
         for queue in self._queues:
             queue.finish()
         self.counters[:] = self._device.fetch(s)
+
+    def _bring(self, i: int, cut: list[list[Any]], parts: list[slice], out: Any) -> None:
+        """The answers of piece i, to the host."""
+        for array, given in zip(cut[i][10:], out, strict=True):
+            self._queues[i % 2].fetch(array, given[parts[i]])
 
     def _room(self, rows: Any, keys: I8, out: Any, part: slice) -> list[Any]:
         """Arrays on the device for one piece: rows, keys, what sorts them, answers."""
