@@ -79,7 +79,7 @@ class DeviceBank:
         """Room for so many keys beside those there are; both tables stand there for a moment."""
         wanted = self.n_keys + more
         if wanted > _FULL * self._keys.shape[0]:
-            self._enter(self._keys, self._records, 2 * wanted)
+            self._enter(self._keys, self._records, wanted)  # at least twice the places
 
     # -- the walk ----------------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class DeviceBank:
     def fill(self, moment: Moment) -> None:
         """Hold these records and no others."""
         keys, records = self._device.send(self._owner, moment.keys, moment.records)
-        self._enter(keys, records, 2 * moment.keys.shape[0])
+        self._enter(keys, records, moment.keys.shape[0])
         entered = self.n_keys
         self.counters[:] = moment.counters
         self.counters[self._kernels.ENTERED] = entered

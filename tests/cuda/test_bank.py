@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from streamlearn.block import F8, Block, Features, Vocabulary
 from streamlearn.jit import bank, kalman, lift, rls
+from streamlearn.jit.cuda import _compile
 from streamlearn.operators import KeyedClassifier, _bank_on_device
 from streamlearn.operators._bank_on_device import DeviceBank
 
@@ -104,13 +105,37 @@ def test_the_device_walks_every_key_as_the_cpu_does(
 
 def test_who_only_asks_finds_a_key_that_came_before_in_the_block() -> None:
     """Whichever thread is first: in the simulator the one that asks is."""
-    (X, y, weight, _), _ = stream(5, 1)
+    (X, _, weight, _), _ = stream(5, 1)
     keys = np.array([1, 2, 3, 4, 2])
     rows = X, np.arange(1.0, 6.0)[:, None], weight, np.array([7, 7, 7, 7, 1], dtype=np.uint8)
     said, _ = on_cpu("walk_kalman", rows, keys, 1)
     model = DeviceBank("Bank", "walk_kalman", blank(1), settings("walk_kalman"))
     for column, expected in zip(walk(model, rows, keys, 1), said, strict=True):
         assert_allclose(column, expected, **CLOSE)
+
+
+def test_a_table_has_at_most_three_and_a_half_places_a_key() -> None:
+    model = DeviceBank("Bank", "walk_kalman", blank(1), settings("walk_kalman"), room=9)
+    assert model._keys.shape == (16,)
+    model._make_room(10)
+    assert model._keys.shape == (32,)
+
+
+def test_without_room_on_the_device_a_bank_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, keys = stream(4, 1)
+    model = DeviceBank("Bank", "walk_kalman", blank(1), settings("walk_kalman"))
+    walk(model, rows, keys, 1)
+    before = model.whole()
+
+    def full(owner: str, like: Any) -> Any:
+        raise _compile.no_room(owner, like)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_compile, "reserve", full)
+        with pytest.raises(MemoryError, match=r"^Bank: the device must have [0-9,]+ bytes"):
+            walk(model, rows, keys, 1)
+    for mine, other in zip(model.whole(), before, strict=True):
+        assert_array_equal(mine, other)
 
 
 def rows_of(model: KeyedClassifier) -> F8:
