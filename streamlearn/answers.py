@@ -219,7 +219,7 @@ class Outputs:
     def open(self, position: Json) -> None:
         """Begin after what `commit` once returned."""
         told = {"book": None, "named": None} if position is None else position
-        if not {"book", "named"} <= set(told):
+        if not isinstance(told, dict) or not {"book", "named"} <= set(told):
             raise UserError(
                 "checkpoint: is of a run that did not serve; begin with a new checkpoint folder"
             )

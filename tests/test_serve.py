@@ -307,8 +307,9 @@ def test_a_file_of_answers_may_come_and_go_between_two_starts(tmp_path: Path) ->
 def test_checkpoints_of_a_run_that_did_not_serve_are_refused(tmp_path: Path) -> None:
     plan = serve.planned(check(config(tmp_path)))
     assert plan.job.sink is not None
-    with pytest.raises(UserError, match="is of a run that did not serve"):
-        plan.job.sink.open({"bytes": 7})
+    for position in ({"bytes": 7}, [{"bytes": 7}, None], 7):
+        with pytest.raises(UserError, match="is of a run that did not serve"):
+            plan.job.sink.open(position)
 
 
 def test_what_nobody_needs_any_more_goes(tmp_path: Path) -> None:
