@@ -66,11 +66,11 @@ def limits_for(found: dict[str, Any], length: float) -> F8:
 class Calibrated(Detector):
     """A detector that takes `average_run_length`.
 
-    A subclass puts CALIBRATION into its `_arrays`, ends its constructor with `_calibrate`, begins
-    `first_alarm` with `_first_calibrated` where `average_run_length` is given, and has
-    `_statistics`. `_shape` names the arguments of which limits were measured at the defaults alone;
-    `_bits_only` says that it takes nothing but zeros and ones; `_takes`, as what it takes the first
-    value: BITS as long as there is nothing else, RANKS of whatever comes, or values as GIVEN.
+    A subclass puts CALIBRATION into its `_arrays`, ends its constructor with `_calibrate`, and has
+    `_first`, as published, and `_statistics`. `_shape` names the arguments of which limits were
+    measured at the defaults alone; `_bits_only` says that it takes nothing but zeros and ones;
+    `_takes`, as what it takes the first value: BITS as long as there is nothing else, RANKS of
+    whatever comes, or values as GIVEN.
     State:
         tally_: (5,) int64, age, ones, all values ever, regime (bits, ranks), whether alarmed.
         edges_: (2, 127) float64, the first values since the restart, sorted, and their tie-breaks.
@@ -130,6 +130,23 @@ class Calibrated(Detector):
         self._key = key & 0xFFFFFFFF
         self._jitter: F8 = np.array([*found["jitter"], key >> 32], dtype=np.float64)
 
+    def first_alarm(self, values: F8) -> int:
+        """Feed values (n,) in order up to and including the first that raises an alarm.
+
+        Returns its index, or -1 when all were fed without one.
+        """
+        values = np.asarray(values, dtype=np.float64)
+        if self.average_run_length is not None:
+            return self._first_calibrated(values)
+        at, refused = self._first(values)
+        self.n_rejected += int(refused)  # without the JIT, kernels give numpy's integers
+        self.n_detections += int(at >= 0)
+        return int(at)
+
+    def _first(self, values: F8) -> tuple[int, int]:
+        """One call of the kernel: the index of the alarm or -1, how many values were refused."""
+        raise NotImplementedError(f"{type(self).__name__} has no _first")
+
     def _statistics(self, scores: F8, out: F8) -> None:
         """Feed scores (n,), NaN is skipped; out (n,): the statistic after each, -inf for none."""
         raise NotImplementedError(f"{type(self).__name__} has no _statistics")
@@ -150,7 +167,7 @@ class Calibrated(Detector):
         return self.tally_.size > 0 and bool(self.tally_[ALARMED])
 
     def _first_calibrated(self, values: F8) -> int:
-        """As `first_alarm`."""
+        """As `first_alarm`, with limits for the run length."""
         start = 0
         if self._bits_only:  # infinity is refused, too
             values = np.where((values == 0.0) | (values == 1.0) | np.isnan(values), values, np.inf)

@@ -29,22 +29,6 @@ class OneNumberDetector(Calibrated):
         self.n_rejected = 0
         self._calibrate(None, 0)  # a subclass with limits calls it again
 
-    def first_alarm(self, values: F8) -> int:
-        """Feed values (n,) in order up to and including the first that raises an alarm.
-
-        Returns its index, or -1 when all were fed without one.
-        """
-        if self.average_run_length is not None:
-            return self._first_calibrated(values)
-        at, refused = self._first(values)
-        self.n_rejected += int(refused)  # without the JIT, kernels give numpy's integers
-        self.n_detections += int(at >= 0)
-        return int(at)
-
-    def _first(self, values: F8) -> tuple[int, int]:
-        """One call of the kernel: the index of the alarm or -1, how many values were refused."""
-        raise NotImplementedError(f"{type(self).__name__} has no _first")
-
     def _alarm(self) -> None:
         self.state_[STATISTIC], self.state_[LIMIT] = self.last_
         self.state_[ALARMED] = ROSE if self._rises() else FELL

@@ -91,20 +91,11 @@ class ADWIN(Calibrated, base.DriftDetector):
         yield {}
         yield {"average_run_length": 1000}
 
-    def first_alarm(self, values: F8) -> int:
-        """Feed values (n,) in order up to and including the first that raises an alarm.
-
-        Returns its index, or -1 when all were fed without one.
-        """
-        if self.average_run_length is not None:
-            return self._first_calibrated(values)
-        at, refused = adwin_first_alarm(
+    def _first(self, values: F8) -> tuple[int, int]:
+        return adwin_first_alarm(
             values, self.buckets_, self.counts_, self.window_,
             self.delta, self.clock, float(self.min_window_length), self.grace_period,
         )  # fmt: skip
-        self.n_rejected += int(refused)  # without the JIT, kernels give numpy's integers
-        self.n_detections += int(at >= 0)
-        return at
 
     def _statistics(self, scores: F8, out: F8) -> None:
         shape = (self.clock, float(self.min_window_length), self.grace_period)

@@ -108,21 +108,12 @@ class BayesianChangePoint(Calibrated, base.DriftDetector):
         fell = self.runs_[MEAN, self.counts_[LIKELIEST]] < self.whole_[MEAN]
         self.counts_[ALARMED] = FELL if fell else ROSE
 
-    def first_alarm(self, values: F8) -> int:
-        """Feed values (n,) in order up to and including the first that raises an alarm.
-
-        Returns its index, or -1 when all were fed without one.
-        """
-        if self.average_run_length is not None:
-            return self._first_calibrated(values)
+    def _first(self, values: F8) -> tuple[int, int]:
         prior = (self.prior_mean, self.prior_var, self.data_var, self.hazard)
-        at, refused = change_point_first_alarm(
-            np.asarray(values, dtype=np.float64), self.runs_, self.whole_, self.counts_,
+        return change_point_first_alarm(
+            values, self.runs_, self.whole_, self.counts_,
             prior, self._by_length, self.min_num_instances, _LIMIT,
         )  # fmt: skip
-        self.n_rejected += int(refused)
-        self.n_detections += int(at >= 0)
-        return at
 
     def finding(self) -> Finding:
         """The probability of the likeliest run, its length and mean, and the mean before."""

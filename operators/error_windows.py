@@ -46,11 +46,6 @@ class _ErrorWindow(Calibrated, base.DriftDetector):
         """Of a calibrated alarm, just raised: whether errors rose."""
         return True
 
-    def _told(self, at: int, refused: int) -> int:
-        self.n_rejected += int(refused)
-        self.n_detections += int(at >= 0)
-        return at
-
     def finding(self) -> Finding:
         """What the errors did, and what the detector stands at."""
         return super().finding() | {"how": "rose" if self.rose else "fell"} | self.standing
@@ -152,19 +147,12 @@ class FHDDM(_ErrorWindow):
         eps = self._eps(self.sliding_window_size)
         fhddm_statistics(scores, self.ring_, self.counts_, 0, eps, out)
 
-    def first_alarm(self, values: F8) -> int:
-        """Feed bits (n,) in order up to and including the first that raises an alarm.
-
-        Returns its index, or -1 when all were fed without one.
-        """
-        if self.average_run_length is not None:
-            return self._first_calibrated(values)
+    def _first(self, values: F8) -> tuple[int, int]:
         short = self.short_window_size or 0
-        at, refused = fhddm_first_alarm(
-            np.asarray(values, dtype=np.float64), self.ring_, self.counts_, self.said_,
+        return fhddm_first_alarm(
+            values, self.ring_, self.counts_, self.said_,
             short, self._eps(self.sliding_window_size), self._eps(short) if short else 1.0,
         )  # fmt: skip
-        return self._told(at, refused)
 
 
 class STEPD(_ErrorWindow):
@@ -224,16 +212,8 @@ class STEPD(_ErrorWindow):
         n0, before = int(self.counts_[FED]) - n1, int(self.counts_[ALL]) - newest
         return newest * n0 >= before * n1
 
-    def first_alarm(self, values: F8) -> int:
-        """Feed bits (n,) in order up to and including the first that raises an alarm.
-
-        Returns its index, or -1 when all were fed without one.
-        """
-        if self.average_run_length is not None:
-            return self._first_calibrated(values)
-        values = np.asarray(values, dtype=np.float64)
-        at, refused = stepd_first_alarm(values, self.ring_, self.counts_, self.said_, self._limit)
-        return self._told(at, refused)
+    def _first(self, values: F8) -> tuple[int, int]:
+        return stepd_first_alarm(values, self.ring_, self.counts_, self.said_, self._limit)
 
     def finding(self) -> Finding:
         """What the error rate of the window did against the one before it, and z."""

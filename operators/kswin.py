@@ -112,20 +112,10 @@ class KSWIN(Calibrated, base.DriftDetector):
             low, high = (low, middle) if self._exact(middle) <= self.alpha else (middle + 1, high)
         return math.inf if low > self._steps else (low - 0.5) / self._steps
 
-    def first_alarm(self, values: F8) -> int:
-        """Feed values (n,) in order up to and including the first that raises an alarm.
-
-        Returns its index, or -1 when all were fed without one.
-        """
-        if self.average_run_length is not None:
-            return self._first_calibrated(values)
-        values = np.asarray(values, dtype=np.float64)
-        at, refused = kswin_first_alarm(
+    def _first(self, values: F8) -> tuple[int, int]:
+        return kswin_first_alarm(
             values, self.ordered_, self.gaps_, self.ring_, self.counts_, self.stat_size, self._limit
         )
-        self.n_rejected += int(refused)
-        self.n_detections += int(at >= 0)
-        return at
 
     def finding(self) -> Finding:
         """The KS distance, its p-value, and whether the newest values are larger or smaller."""
