@@ -196,6 +196,16 @@ def fold(tiles: F8, Z: F8, s: F8, D: int) -> None:
 
 
 @part
+def fold_within(tiles: F8, Z: F8, s: F8, D: int, largest: float) -> bool:
+    """`fold`; whether every element of the diagonal is in (0, largest] then."""
+    fold(tiles, Z, s, D)
+    for i in range(D):
+        if not 0.0 < tiles[panel_at(i // WIDE, Z.shape[0]), i % WIDE, i % WIDE] <= largest:
+            return False
+    return True
+
+
+@part
 def out_of_bounds(s: F8) -> bool:
     """Whether the scale has left the range in which factors are well kept."""
     return not LOWEST <= s[SCALE] <= HIGHEST
@@ -224,12 +234,6 @@ def gather(t: int, F: F8, codes: I8, lessons: int, X: F8, asks: bool) -> tuple[i
         lessons -= int(lesson)
         t += 1
     return t, n
-
-
-@part
-def diagonal_at(tiles: F8, i: int, T: int) -> float:
-    """Element (i, i) of B."""
-    return float(tiles[panel_at(i // WIDE, T), i % WIDE, i % WIDE])
 
 
 @part

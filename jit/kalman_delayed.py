@@ -16,9 +16,8 @@ from streamlearn.jit.delayed import (
     SCALE,
     SHIFT,
     add_to_diagonal,
-    diagonal_at,
     finish_product,
-    fold,
+    fold_within,
     gather,
     join,
     out_of_bounds,
@@ -47,13 +46,10 @@ Fixed = tuple[F8, F8, F8, F8, F8, F8]
 def fold_guarded(state: State, s_w: float) -> None:
     """Fold; a diagonal that is not positive then gets 1e-10 s_w, which is counted."""
     m, B, _, s, Z, waiting = state
-    D, T = m.shape[1], Z.shape[0]
-    fold(B, Z, waiting, D)
-    for i in range(D):
-        if not diagonal_at(B, i, T) > 0.0:
-            s[REPAIRED] += 1.0
-            add_to_diagonal(B, D, T, 1e-10 * s_w)
-            return
+    D = m.shape[1]
+    if not fold_within(B, Z, waiting, D, math.inf):
+        s[REPAIRED] += 1.0
+        add_to_diagonal(B, D, Z.shape[0], 1e-10 * s_w)
 
 
 @part

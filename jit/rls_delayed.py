@@ -14,10 +14,10 @@ from streamlearn.jit._compile import F8, I8, kernel, part, section
 from streamlearn.jit.delayed import (
     PENDING,
     SCALE,
-    diagonal_at,
+    add_to_diagonal,
     finish_product,
     finish_with,
-    fold,
+    fold_within,
     gather,
     is_lesson,
     join,
@@ -78,17 +78,12 @@ def leak(i: int, c: float, state: State, fixed: Fixed) -> None:
 def fold_checked(state: State, p: F8) -> None:
     """Fold; where the diagonal has wound up or lost its sign, begin anew: P <- I / ridge."""
     W, B, _, s, Z, waiting = state
-    D, T = W.shape[1], Z.shape[0]
-    fold(B, Z, waiting, D)
-    for i in range(D):
-        if not 0.0 < diagonal_at(B, i, T) <= LARGEST_P / p[RIDGE]:
-            B[:] = 0.0
-            for J in range(T):
-                for j in range(min(8, D - 8 * J)):
-                    B[J * T - J * (J - 1) // 2, j, j] = 1.0 / p[RIDGE]
-            s[RESETS] += 1.0
-            s[SINCE] = 0.0
-            return
+    D = W.shape[1]
+    if not fold_within(B, Z, waiting, D, LARGEST_P / p[RIDGE]):
+        B[:] = 0.0
+        add_to_diagonal(B, D, Z.shape[0], 1.0 / p[RIDGE])
+        s[RESETS] += 1.0
+        s[SINCE] = 0.0
 
 
 @part

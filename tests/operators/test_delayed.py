@@ -153,6 +153,25 @@ def test_factors_that_wait_are_state() -> None:
     assert whole.factors_.shape == (60 % 8, 10)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("name", ["KalmanRegressor", "AnalyticRegressor"])
+def test_a_diagonal_that_is_not_positive_is_mended_by_the_fold(name: str) -> None:
+    X, y = stream(9, 8, classes=False)
+    model: Any = HEADS[name]()
+    model.run(labelled(X[:3], y[:3]))
+    model.tiles_[0, 2, 2] = -1.0
+    model.run(labelled(X[3:7], y[3:7]))
+    before = model.tiles_.copy()
+    assert not (model._n_troubles() if "Kalman" in name else model.n_resets)
+    model.run(labelled(X[7:], y[7:]))
+    assert model.factors_.shape == (0, 10)
+    if "Kalman" in name:
+        assert model._n_troubles() == 1.0
+        assert model.tiles_[0, 2, 2] != before[0, 2, 2]
+    else:
+        assert model.n_resets == 1
+        assert_array_equal(model.inverse_, np.eye(10))
+
+
 @pytest.mark.jit
 @pytest.mark.parametrize("name", ["KalmanRegressor", "AnalyticRegressor"])
 def test_many_rows_with_forgetting(name: str) -> None:
