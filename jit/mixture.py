@@ -529,6 +529,12 @@ def prune(due: bool, state: State, p: F8) -> None:
             j += 1
 
 
+@part
+def ranked(tight: float, apart: float) -> float:
+    """How tight a coordinate counts: where two are tied, the values of the row decide."""
+    return tight * (1.0 + _TIE * apart / (1.0 + abs(apart)))
+
+
 @section
 def update(j: int, d2: float, gain: float, state: State, fixed: Fixed) -> None:
     """(5) to (8) and (10) of component j by w = gain, in one pass over Lam. O(D^2).
@@ -555,8 +561,7 @@ def update(j: int, d2: float, gain: float, state: State, fixed: Fixed) -> None:
         z[i] *= root
         dims += moments[USED, i]
         tight = (a * L[i, i] + sign * z[i] * z[i]) * vec[_SIG2, i] * moments[USED, i]
-        apart = mu[j, i] + 0.6 * e[i]
-        rank = tight * (1.0 + _TIE * apart / (1.0 + abs(apart)))
+        rank = ranked(tight, mu[j, i] + 0.6 * e[i])
         at, worst, first = (i, tight, rank) if rank > first else (at, worst, first)
     comp[LOGDET, j] += dims * math.log1p(-gain) + math.log(q)
     if p[EPS] * worst > 1.0:
@@ -607,8 +612,7 @@ def update_far(j: int, d2: float, gain: float, state: State, fixed: Fixed) -> No
         mu[j, i] += gain * e[i]
         dims += moments[USED, i]
         tight = counters[j, SCALE] * anchor[j, DIAGONAL, i] * vec[_SIG2, i] * moments[USED, i]
-        apart = mu[j, i] + 0.6 * e[i]
-        rank = tight * (1.0 + _TIE * apart / (1.0 + abs(apart)))
+        rank = ranked(tight, mu[j, i] + 0.6 * e[i])
         at, worst, first = (i, tight, rank) if rank > first else (at, worst, first)
     comp[LOGDET, j] += dims * math.log1p(-gain) + math.log(q)
     if p[EPS] * worst > 1.0:

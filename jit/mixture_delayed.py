@@ -140,12 +140,12 @@ def gradient(j: int, e: F8, s: F8, delayed: Delayed) -> None:
 
 
 def _write_dot(L: Lanes, a: Value, b: Value, T: Value, out: Value) -> None:
-    """out[0] <- a b: 8 lanes, each one chain, added by pairs; the rest of out (8,) <- 0."""
+    """out[0] <- a b: 8 lanes, each one chain, added by pairs."""
     total = L.variable()
     with L.loop(L.index(0), T) as i:
         here = L.times(i, WIDE)
         total.set(L.fma(L.load(L.at(a, here)), L.load(L.at(b, here)), total.get()))
-    L.store(L.totals([total.get()] + [L.zero()] * (WIDE - 1)), out)
+    L.store_total(total.get(), out)
 
 
 @emitted(_write_dot)
@@ -207,12 +207,16 @@ def row_far(j: int, i: int, out: F8, delayed: Delayed) -> None:
 
 @section
 def anchor_here(j: int, mu: F8, delayed: Delayed) -> None:
-    """Component j stands on its mean of now; there are no factors. O(D)."""
+    """Component j stands on its mean of now; there are no factors. O(ROOM D)."""
     tiles, Z, counters, anchor, _, _, windows, _, _ = delayed
     T = Z.shape[1]
     for i in range(mu.shape[1]):
         anchor[j, MEAN0, i], anchor[j, MOVED, i] = mu[j, i], 0.0
         anchor[j, DIAGONAL, i] = tiles[j, panel_at(i // WIDE, T), i % WIDE, i % WIDE]
+    for i in range(T):
+        for k in range(Z.shape[2]):
+            for c in range(WIDE):
+                Z[j, i, k, c] = 0.0
     counters[j, factors.PENDING], counters[j, factors.SCALE] = 0.0, 1.0
     windows[j, _STOP] = windows[j, _START]
 
@@ -226,28 +230,19 @@ def fold(j: int, mu: F8, used: F8, delayed: Delayed) -> None:
     for i in range(D):
         if used[i] == 0.0:
             tiles[j, panel_at(i // WIDE, T), i % WIDE, i % WIDE] = 1.0
-    for i in range(T):
-        for k in range(Z.shape[2]):
-            for c in range(WIDE):
-                Z[j, i, k, c] = 0.0
     anchor_here(j, mu, delayed)
 
 
 @section
 def set_diagonal(j: int, diagonal: F8, mu: F8, delayed: Delayed) -> None:
     """B <- a diagonal matrix (D,), mu0 <- mu. O(D^2)."""
-    tiles, Z, counters, _, _, _, _, _, _ = delayed
-    T = Z.shape[1]
+    tiles, _, counters, _, _, _, _, _, _ = delayed
     for k in range(tiles.shape[1]):
         for r in range(WIDE):
             for c in range(WIDE):
                 tiles[j, k, r, c] = 0.0
     for i in range(mu.shape[1]):
         set_element(j, i, diagonal[i], delayed)
-    for i in range(T):
-        for k in range(Z.shape[2]):
-            for c in range(WIDE):
-                Z[j, i, k, c] = 0.0
     counters[j, SINCE] = 0.0
     anchor_here(j, mu, delayed)
 
