@@ -14,7 +14,7 @@ run length is begun, and twice more, on more streams, when all are there.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
@@ -52,7 +52,8 @@ EMPTY: dict[str, Any] = {
 }
 
 # of closures, which no disk cache knows
-compiled: Any = numba.njit(nogil=True, error_model="numpy")
+Function = TypeVar("Function", bound=Callable[..., Any])
+compiled: Callable[[Function], Function] = cast(Any, numba.njit(nogil=True, error_model="numpy"))
 
 
 class Plan(NamedTuple):
