@@ -9,12 +9,14 @@ import math
 
 import numpy as np
 
-from streamlearn.jit._compile import F8, I8, kernel, part
+from streamlearn.jit import limits
+from streamlearn.jit._compile import F8, I8, kernel, part, section
 
 TOTAL, SPREAD = 0, 1  # planes of `buckets`, and places in `window`
 LEVELS, TICK, WIDTH, ALARMED, SIZES = 0, 1, 2, 3, 4  # places in `counts`
 ROSE, FELL = 1, 2  # ALARMED: what the mean did at the newest cut; 0: no alarm
 CALM = 1e100  # a value beyond is refused: its square would swamp the window for ever
+PLACE, WAY, MEAN, WINDOW, SAID, BOUND, TOLD = range(7)  # what is told of an alarm, a column each
 
 
 @part
@@ -110,7 +112,7 @@ def cut(buckets: F8, counts: I8, window: F8, delta: float, least: float) -> int:
     return 0
 
 
-@part
+@section
 def strongest_cut(buckets: F8, counts: I8, window: F8, least: float) -> tuple[float, int]:
     """The largest dp at which some cut between buckets is one (`cut`), and ROSE or FELL there.
 
@@ -157,16 +159,97 @@ def adwin_statistics(
             out[t] = strongest_cut(buckets, counts, window, least)[0]
 
 
-@kernel
-def adwin_drop(buckets: F8, counts: I8, window: F8, limit: float, least: float) -> None:
+@part
+def drop_older(buckets: F8, counts: I8, window: F8, way: int, limit: float, least: float) -> None:
     """After an alarm: drop the oldest buckets for as long as some cut is beyond the limit."""
-    said, way = strongest_cut(buckets, counts, window, least)
-    while counts[ALARMED] == 0 or said > limit:
+    said = math.inf
+    while said > limit:
         counts[ALARMED] = way
         drop_oldest(buckets, counts, window)
         if counts[WIDTH] < 2.0 * least:
             break
         said, way = strongest_cut(buckets, counts, window, least)
+
+
+@part
+def forget(own: tuple[F8, I8, F8], tally: I8, slots: I8) -> None:
+    """Begin anew: nothing but the count of values and the regime stays."""
+    own[0][:] = 0.0
+    own[1][:] = 0
+    own[2][:] = 0.0
+    slots[:] = 0
+    tally[limits.AGE] = tally[limits.ONES] = tally[limits.ALARMED] = 0
+
+
+@part
+def tell(t: int, own: tuple[F8, I8, F8], last: F8, told: F8) -> None:
+    """What there is to say of an alarm at value t. told (TOLD,) out."""
+    _, counts, window = own
+    width = float(counts[WIDTH])
+    told[PLACE] = t
+    told[WAY] = counts[ALARMED]
+    told[MEAN] = window[TOTAL] / width if width > 0.0 else 0.0
+    told[WINDOW] = width
+    told[SAID] = last[0]
+    told[BOUND] = last[1]
+
+
+@kernel
+def adwin_calibrated(
+    values: F8,
+    own: tuple[F8, I8, F8],
+    held: tuple[I8, F8, I8, F8],
+    shape: tuple[int, float, int, int, int],
+    table: tuple[F8, F8],
+    told: F8,
+) -> tuple[int, int, int]:
+    """Feed values up to the alarm that fills told (m, TOLD) out, a row an alarm.
+
+    values (n,), NaN is skipped | own: buckets, counts, window as in `adwin_first_alarm` | held:
+    tally, edges, slots, last as in `limits` | shape: clock, least, grace, warm-up, key | table:
+    limits (rows, 15), jitter (3,). The value after an alarm starts an empty window, and so does the
+    first that is neither 0 nor 1, from which on it is fed ranks.
+    Returns how many values were fed, how many alarms were raised and values refused. Amortised
+    O(1 + log(width) / clock) a value, allocates nothing.
+    """
+    buckets, counts, window = own
+    tally, edges, slots, last = held
+    clock, least, grace, warm_up, key = shape
+    refused = alarms = 0
+    for t in range(values.shape[0]):
+        value = values[t]
+        if value != value:
+            continue
+        if tally[limits.ALARMED] != 0:
+            forget(own, tally, slots)
+        if not abs(value) <= CALM:
+            refused += 1
+            continue
+        if tally[limits.REGIME] == limits.BITS and value != 0.0 and value != 1.0:
+            forget(own, tally, slots)
+            tally[limits.REGIME] = limits.RANKS
+        insert(limits.score(value, tally, edges, slots, key), buckets, counts, window)
+        counts[TICK] += 1
+        width, age = counts[WIDTH], tally[limits.AGE]
+        if counts[TICK] % clock != 0 or width <= grace or float(width) < 2.0 * least:
+            continue
+        if age < warm_up:
+            continue
+        ones, regime = tally[limits.ONES], tally[limits.REGIME]
+        last[0], way = strongest_cut(buckets, counts, window, least)
+        last[1] = limits.limit(table[0], age, ones, regime)
+        if regime == limits.BITS and (ones == 0 or ones == age):  # all alike: they say nothing
+            continue
+        said = limits.jittered(last[0], regime, tally[limits.TICK], table[1])
+        if said > last[1]:
+            last[0] = said
+            tally[limits.ALARMED] = 1
+            drop_older(buckets, counts, window, way, last[1], least)
+            tell(t, own, last, told[alarms])
+            alarms += 1
+            if alarms == told.shape[0]:
+                return t + 1, alarms, refused
+    return values.shape[0], alarms, refused
 
 
 @kernel

@@ -77,6 +77,19 @@ def ranked(value: float, tie: float, within: float, age: int, edges: F8, slots: 
     return float((below + within * (here + 1.0)) / age)
 
 
+@part
+def score(value: float, tally: I8, edges: F8, slots: I8, key: int) -> float:
+    """Count a value; what the detector is fed for it: the bit, the sequential rank, or itself."""
+    tally[AGE] += 1
+    tally[TICK] += 1
+    if tally[REGIME] == BITS:
+        tally[ONES] += value == 1.0
+    elif tally[REGIME] == RANKS:
+        tie, within = draw(key, 2 * tally[TICK]), draw(key, 2 * tally[TICK] + 1)
+        return ranked(value, tie, within, tally[AGE], edges, slots)
+    return value
+
+
 @kernel
 def scored(values: F8, tally: I8, edges: F8, slots: I8, key: int, scores: F8) -> tuple[int, int]:
     """What the detector is fed for each value, up to the first that ends a stream of bits.
@@ -94,14 +107,7 @@ def scored(values: F8, tally: I8, edges: F8, slots: I8, key: int, scores: F8) ->
             continue
         if tally[REGIME] == BITS and value != 0.0 and value != 1.0:
             return t, refused
-        tally[AGE] += 1
-        tally[TICK] += 1
-        scores[t] = value
-        if tally[REGIME] == BITS:
-            tally[ONES] += value == 1.0
-        elif tally[REGIME] == RANKS:
-            tie, within = draw(key, 2 * tally[TICK]), draw(key, 2 * tally[TICK] + 1)
-            scores[t] = ranked(value, tie, within, tally[AGE], edges, slots)
+        scores[t] = score(value, tally, edges, slots, key)
     return values.shape[0], refused
 
 
@@ -124,6 +130,13 @@ def limit(limits: F8, age: int, ones: int, regime: int) -> float:
     return float(low + x * (high - low))
 
 
+@part
+def jittered(said: float, regime: int, tick: int, jitter: F8) -> float:
+    """A statistic and its tie-break. jitter (3,): its width on bits, on anything else, its key."""
+    width = jitter[0] if regime == BITS else jitter[1]
+    return said + width * (draw(int(jitter[2]), tick) - 0.5) if width > 0.0 else said
+
+
 @kernel
 def first_over(
     statistics: F8, scores: F8, before: I8, limits: F8, floor: float, jitter: F8, last: F8
@@ -131,12 +144,11 @@ def first_over(
     """Index of the first statistic beyond its limit, or -1; bits that are all alike say nothing.
 
     statistics, scores (n,); a NaN score had no value | before (5,), the tally before them | limits
-    (rows, 15) | floor: no limit is lower | jitter (3,): its width on bits, on ranks, its key | last
-    (2,) out, statistic and limit of the last value that had a statistic.
+    (rows, 15) | floor: no limit is lower | jitter as in `jittered` | last (2,) out, statistic and
+    limit of the last value that had a statistic.
     """
     age, ones, tick, regime = before[AGE], before[ONES], before[TICK], before[REGIME]
     width = jitter[0] if regime == BITS else jitter[1]
-    key = int(jitter[2])
     at, age_at, ones_at = -1, 0, 0
     for t in range(scores.shape[0]):
         if scores[t] != scores[t]:
@@ -152,8 +164,7 @@ def first_over(
             continue
         if regime == BITS and (ones == 0 or ones == age):
             continue
-        if width > 0.0:
-            said += width * (draw(key, tick) - 0.5)
+        said = jittered(said, regime, tick, jitter)
         bound = limit(limits, age, ones, regime)
         if said > bound:
             last[0] = said

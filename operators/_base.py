@@ -480,20 +480,26 @@ class Detector(Operator, base.DriftDetector):
 
     def _run(self, block: Block) -> Columns:
         values = np.where(block.mode & UNSCORED != 0, block.X[:, 0], np.nan)
-        return _findings.added({"alarm": np.zeros(block.n, np.uint8)}, self.find(values))
+        return _findings.raised({}, block.n, self.alarms(values))
 
     def watch(self, values: F8) -> U1:
         """Feed all values (n,); 1 where an alarm was raised."""
-        return np.asarray(self.find(values) != None, dtype=np.uint8)  # noqa: E711  # elementwise
+        marks = np.zeros(values.shape[0], dtype=np.uint8)
+        marks[[row for row, _ in self.alarms(values)]] = 1
+        return marks
 
     def find(self, values: F8) -> _findings.Found:
         """Feed all values (n,); the findings, a column of n rows."""
-        found = np.full(values.shape[0], None, dtype=object)
+        return _findings.column(values.shape[0], self.alarms(values))
+
+    def alarms(self, values: F8) -> list[tuple[int, Finding]]:
+        """Feed all values (n,); the rows that raised an alarm, each with its finding."""
+        raised: list[tuple[int, Finding]] = []
         start = 0
         while (at := self.first_alarm(values[start:])) >= 0:
-            found[start + at] = (self.finding(),)
+            raised.append((start + at, self.finding()))
             start += at + 1
-        return found
+        return raised
 
     def update(self, x: float) -> None:
         """Feed one value; `drift_detected` says whether this value raised an alarm."""

@@ -4,6 +4,7 @@ A column of findings is (n,) object: None, or a tuple of `contracts.Finding`s. O
 `why` beside `alarm` (n,) uint8.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,19 @@ from streamlearn.contracts import Finding
 Found = NDArray[Any]
 
 
+def column(n: int, found: Iterable[tuple[int, Finding]]) -> Found:
+    """A column of n rows with a finding on each of these."""
+    made = np.full(n, None, dtype=object)
+    for row, finding in found:
+        made[row] = (finding,)
+    return made
+
+
 def at(n: int, row: int, *found: Finding) -> Found:
     """A column of n rows with findings on one of them."""
-    column = np.full(n, None, dtype=object)
-    column[row] = found
-    return column
+    made = np.full(n, None, dtype=object)
+    made[row] = found
+    return made
 
 
 def joined(first: Found | None, second: Found | None) -> Found | None:
@@ -49,3 +58,10 @@ def added(outputs: Columns, found: Found | None) -> Columns:
         assert why is not None
         out["why"] = why
     return out
+
+
+def raised(outputs: Columns, n: int, found: list[tuple[int, Finding]]) -> Columns:
+    """As `added`, of findings by row; most blocks have none, and then no column of them is made."""
+    if found:
+        return added(outputs, column(n, found))
+    return outputs if "alarm" in outputs else outputs | {"alarm": np.zeros(n, dtype=np.uint8)}

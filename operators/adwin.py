@@ -10,19 +10,21 @@ from streamlearn.block import F8, I8
 from streamlearn.contracts import Finding, Json
 from streamlearn.jit.adwin import (
     ALARMED,
+    PLACE,
     ROSE,
     SIZES,
     SPREAD,
+    TOLD,
     TOTAL,
     WIDTH,
-    adwin_drop,
+    adwin_calibrated,
     adwin_first_alarm,
-    adwin_statistics,
 )
 from streamlearn.operators import _checks
 from streamlearn.operators._calibrated import CALIBRATION, Calibrated
 
 _LEVELS = 48  # room for max_buckets * 2 ** 48 values: more than any stream has
+_AT_ONCE = 64  # alarms of one walk: nothing is walked twice, and few walks tell of many
 
 
 class ADWIN(Calibrated, base.DriftDetector):
@@ -83,6 +85,7 @@ class ADWIN(Calibrated, base.DriftDetector):
         self.window_: F8 = np.zeros(2)
         self.n_detections = 0
         self.n_rejected = 0
+        self._one, self._many = np.empty((1, TOLD)), np.empty((_AT_ONCE, TOLD))
         self._calibrate(average_run_length, seed)
 
     @classmethod
@@ -97,19 +100,63 @@ class ADWIN(Calibrated, base.DriftDetector):
             self.delta, self.clock, float(self.min_window_length), self.grace_period,
         )  # fmt: skip
 
-    def _statistics(self, scores: F8, out: F8) -> None:
-        shape = (self.clock, float(self.min_window_length), self.grace_period)
-        adwin_statistics(scores, self.buckets_, self.counts_, self.window_, shape, out)
+    def _first_calibrated(self, values: F8) -> int:
+        alarms = self._walk_calibrated(values, self._one)[1]
+        return int(self._one[0, PLACE]) if alarms else -1
 
-    def _alarm(self) -> None:
-        """Keep the newer part of the window alone."""
+    def alarms(self, values: F8) -> list[tuple[int, Finding]]:
+        """Feed all values (n,); the rows that raised an alarm, each with its finding."""
+        if self.average_run_length is None:
+            return super().alarms(values)
+        values = np.asarray(values, dtype=np.float64)
+        raised: list[tuple[int, Finding]] = []
+        start = 0
+        while start < values.shape[0]:
+            fed, alarms = self._walk_calibrated(values[start:], self._many)
+            for at, way, mean, window, said, limit in self._many[:alarms].tolist():
+                told = self._told(way == ROSE, mean, int(window), said, limit)
+                raised.append((start + int(at), told))
+            start += fed
+        return raised
+
+    def _take(self, found: dict[str, Any]) -> None:
+        super()._take(found)
         least = float(self.min_window_length)
-        adwin_drop(self.buckets_, self.counts_, self.window_, self.last_[1], least)
+        self._fixed = self.clock, least, self.grace_period, self._warm_up, self._key
+
+    def _walk_calibrated(self, values: F8, told: F8) -> tuple[int, int]:
+        """Feed values up to the alarm that fills told; how many, and how many alarms there were."""
+        fed, alarms, refused = adwin_calibrated(
+            values,
+            (self.buckets_, self.counts_, self.window_),
+            (self.tally_, self.edges_, self.slots_, self.last_),
+            self._fixed,
+            (self._limits, self._jitter),
+            told,
+        )
+        self.n_rejected += int(refused)  # without the JIT, kernels give numpy's integers
+        self.n_detections += int(alarms)
+        return int(fed), int(alarms)
 
     def finding(self) -> Finding:
         """What the mean of the window did, and its length once the older part was dropped."""
+        if self.average_run_length is not None:
+            return self._told(self.rose, self.estimation, self.width, *self.last_.tolist())
         how = "rose" if self.rose else "fell"
         return super().finding() | {"how": how, "mean": self.estimation, "window": self.width}
+
+    def _told(self, rose: bool, mean: float, window: int, said: float, limit: float) -> Finding:
+        """The finding of a calibrated alarm, from what is told of it."""
+        return {
+            "detector": type(self).__name__,
+            "watches": self.watches,
+            "mean": mean,
+            "window": window,
+            "statistic": said,
+            "limit": limit,
+            "average_run_length": self.average_run_length,
+            "how": "rose" if rose else "fell",
+        }
 
     @property
     def standing(self) -> dict[str, Json]:

@@ -262,7 +262,7 @@ class Pipeline(Operator):
         for detector in detectors:
             assert isinstance(detector, Detector)  # the constructor saw to it
             values = _prequential.signal(detector.watches, asked, outputs, str(self.task))
-            outputs = _findings.added(outputs, detector.find(values))
+            outputs = _findings.raised(outputs, block.n, detector.alarms(values))
         return {**_prequential.hidden(outputs, block), **logs}
 
     def _run_stage(self, k: int, block: Block) -> Columns:

@@ -11,8 +11,19 @@ from scipy import stats
 
 from streamlearn import operators
 from streamlearn.block import F8
+from streamlearn.jit.adwin import SIZES, adwin_statistics
 from streamlearn.jit.error_rate import SIZE, ddm_statistics, eddm_statistics, rddm_statistics
-from streamlearn.jit.limits import EDGES, GIVEN, GROUP, PLACES, RANKS, REGIME, first_over, scored
+from streamlearn.jit.limits import (
+    BITS,
+    EDGES,
+    GIVEN,
+    GROUP,
+    PLACES,
+    RANKS,
+    REGIME,
+    first_over,
+    scored,
+)
 from streamlearn.operators import _calibrated
 from streamlearn.operators._calibrated import Calibrated
 
@@ -209,6 +220,42 @@ def test_rddm_is_a_ddm_that_begins_again_with_the_newest_bits() -> None:
     assert_array_equal(got[:400], fed(ddm_statistics, SIZE, bits[:400], settings))
     assert_array_equal(got[400:700], fed(ddm_statistics, SIZE, bits[300:700], settings)[100:])
     assert_array_equal(got[700:1000], fed(ddm_statistics, SIZE, bits[600:], settings)[100:])
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("source", ["bits", "numbers"])
+def test_adwin_in_one_walk_is_its_parts_one_after_the_other(source: str) -> None:
+    """Scores of all values, the strongest cut at each, the first beyond its limit."""
+    one, rng = operators.ADWIN(average_run_length=1000), np.random.default_rng(11)
+    p = np.repeat([0.1, 0.6], [1500, 500])
+    values: Any = (rng.random(2000) < p) * 1.0 if source == "bits" else rng.normal(5.0 * p)
+    tally = np.zeros(PLACES, dtype=np.int64)
+    tally[REGIME] = RANKS if source == "numbers" else BITS
+    slots = np.zeros(EDGES + 1 + (EDGES + 1) // GROUP, dtype=np.int64)
+    scores, statistics, last = np.empty(2000), np.empty(2000), np.zeros(2)
+    before = tally.copy()
+    scored(values, tally, np.zeros((2, EDGES)), slots, one._key, scores)
+    counts = np.zeros(SIZES + 48, dtype=np.int64)
+    adwin_statistics(scores, np.zeros((2, 48, 6)), counts, np.zeros(2), (32, 5.0, 10), statistics)
+    statistics[: one._warm_up - 1] = -np.inf
+    at = first_over(statistics, scores, before, one._limits, 0.0, one._jitter, last)
+    assert one.first_alarm(values) == at > 0
+    assert_array_equal(one.last_, last)
+
+
+@pytest.mark.jit
+def test_adwin_tells_of_all_alarms_of_a_walk_what_each_alone_tells() -> None:
+    """More alarms than one walk has room for, bits first, then numbers."""
+    rng, at = np.random.default_rng(12), 0
+    values: Any = (rng.random(40_000) < np.arange(40_000) // 200 % 2) * 1.0
+    values[30_000:] += rng.normal(size=10_000)
+    one, other = (operators.ADWIN(average_run_length=1000) for _ in range(2))
+    told = one.alarms(values)
+    assert len(told) > 2 * 64
+    for row, finding in told:
+        at += other.first_alarm(values[at:]) + 1
+        assert (row, finding) == (at - 1, other.finding())
+    assert other.first_alarm(values[at:]) == -1
 
 
 @pytest.mark.jit
