@@ -6,26 +6,30 @@
 
 Fit: `benchmarks/detector_limits.py`. Check: the detectors themselves on streams that no fit has
 seen. Hazard times A by band of age, for known rates and distributions; 400 alarms a cell or more.
-With names after fit or check, these detectors alone.
+With names after fit or check, these detectors alone; `fit --keep` adds the run lengths that a table
+lacks, and leaves the others as they are; `correct --lengths` moves these alone.
 """
 
 import argparse
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.detector_limits import PLANS, corrected, fitted
+from benchmarks.detector_limits import ALARMS, PLANS, corrected, fitted
 from streamlearn import operators
 from streamlearn.block import F8
 from streamlearn.jit.limits import BITS, GIVEN, RANKS, REGIME
 from streamlearn.operators import _calibrated
 
+LENGTHS = (1_000, 10_000, 30_000, 100_000)
 BANDS = ((0.0, 0.1), (0.1, 1.0), (1.0, 3.0))
+UNCLAIMED = ("EDDM", "bits 0.05")
+BAND_WORDS = ("below A / 10", "from A / 10 to A", "beyond A")
 FOLDER = Path(_calibrated.__file__).parent / "limits"
 MEASURED = Path(__file__).parent / "calibrated"
 
@@ -62,7 +66,7 @@ def sources_of(name: str) -> dict[str, Source]:
 
 def lengths_of(name: str) -> list[int]:
     """The run lengths that a detector is checked at."""
-    return sorted({1_000, 10_000, _calibrated.longest(name)})
+    return [length for length in LENGTHS if length <= _calibrated.longest(name)]
 
 
 def walked(detector: Any, length: int, draw: Draw, cap: int) -> tuple[int, bool]:
@@ -98,7 +102,7 @@ def measured(name: str, length: int, source: str, rng: np.random.Generator, leas
     return [[int(a), a / r * length if r else math.nan] for a, r in zip(rose, risk, strict=True)]
 
 
-def checked(name: str, lengths: list[int], seed: int, least: int) -> None:
+def checked(name: str, lengths: Sequence[int], seed: int, least: int) -> None:
     """Measure each cell, print it, and keep it."""
     path = MEASURED / f"{name}.json"
     for length in lengths:
@@ -115,27 +119,67 @@ def checked(name: str, lengths: list[int], seed: int, least: int) -> None:
             path.write_text(json.dumps(held, indent=0, sort_keys=True) + "\n")
 
 
-def table() -> str:
-    """All that was measured, in Markdown: least and most over the sources of hazard times A."""
+def kept() -> dict[str, dict[int, dict[str, Any]]]:
+    """What was measured: [alarms, hazard times A] of each band, by detector, A and source."""
+    found = {}
+    for path in sorted(MEASURED.glob("*.json")):
+        held = json.loads(path.read_text(encoding="utf-8"))
+        found[path.stem] = {length: held[str(length)] for length in sorted(map(int, held))}
+    return found
+
+
+def table(found: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
+    """All of it, in Markdown: least and most over the sources of hazard times A."""
     lines = ["| detector | A | alarms | age below A / 10 | A / 10 to A | A to 3 A |"]
     lines.append("| --- | ---: | ---: | --- | --- | --- |")
-    for path in sorted(MEASURED.glob("*.json")):
-        for length, sources in sorted(
-            json.loads(path.read_text()).items(), key=lambda x: int(x[0])
-        ):
+    for name, lengths in found.items():
+        for length, sources in lengths.items():
             cells = [
                 [each[k] for each in sources.values() if each[k][0]] for k in range(len(BANDS))
             ]
             ratios = [[ratio for _, ratio in band] for band in cells]
             shown = [f"{min(r):.2f} to {max(r):.2f}" if r else "warm-up" for r in ratios]
             alarms = sum(n for band in cells for n, _ in band)
-            lines.append(f"| {path.stem} | {int(length):,} | {alarms:,} | {' | '.join(shown)} |")
-    return "\n".join(lines)
+            lines.append(f"| {name} | {length:,} | {alarms:,} | {' | '.join(shown)} |")
+    return lines
+
+
+def far_off(found: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
+    """Each cell of what is claimed that is more than 20 % off, in Markdown, and of how many."""
+    lines, cells = [], 0
+    for name, lengths in found.items():
+        for length, sources in lengths.items():
+            for source, bands in sources.items():
+                for (alarms, ratio), words in zip(bands, BAND_WORDS, strict=True):
+                    claimed = alarms > 0 and (name, source) != UNCLAIMED
+                    cells += claimed
+                    if claimed and abs(ratio - 1.0) > 0.2:
+                        lines.append(f"- {name}, A = {length:,}, {source}, {words}: {ratio:.2f}")
+    apart = "(those of EDDM at a rate of 0.05 apart)"
+    return [f"Of {cells:,} cells {apart} {len(lines)} are more than 20 % off:", *lines]
 
 
 def told(line: str) -> None:
     """Print what has been done, with the processor time it took in all."""
     print(f"{time.process_time():7.0f} s  {line}", flush=True)
+
+
+def fit(name: str, seed: int, keep: bool) -> None:
+    """Limits of a detector, into its file; `keep`: but those that it lacks."""
+    path = FOLDER / f"{name}.json"
+    held = json.loads(path.read_text(encoding="utf-8"))["limits"] if keep else {}
+    lacking = [length for length in ALARMS if str(length) not in held]
+    for found in fitted(name, seed, told, held):
+        path.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    correct(name, seed, lacking)
+
+
+def correct(name: str, seed: int, lengths: list[int]) -> None:
+    """Correct what the file of a detector has for these run lengths."""
+    path = FOLDER / f"{name}.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    for better in corrected(name, found, seed, told, lengths):
+        path.write_text(json.dumps(better) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -145,20 +189,18 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(PLANS)}")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--least", type=int, default=400, help="alarms in a cell that is checked")
-    parser.add_argument("--lengths", type=int, nargs="+", help="run lengths that are checked")
+    parser.add_argument("--lengths", type=int, nargs="+", help="to be corrected or checked")
+    parser.add_argument("--keep", action="store_true", help="fit but what the table lacks")
     given = parser.parse_args()
     if given.what == "table":
-        print(table())
+        print("\n".join([*far_off(kept()), "", *table(kept())]))
         return
     for name in given.names or PLANS:
-        if given.what in ("fit", "correct"):
-            path, seed = FOLDER / f"{name}.json", given.seed or 1
-            if given.what == "fit":
-                for found in fitted(name, seed, told):
-                    path.write_text(json.dumps(found) + "\n", encoding="utf-8")
-            found = json.loads(path.read_text(encoding="utf-8"))
-            for better in corrected(name, found, seed, told):
-                path.write_text(json.dumps(better) + "\n", encoding="utf-8")
+        seed = given.seed or 1
+        if given.what == "fit":
+            fit(name, seed, given.keep)
+        elif given.what == "correct":
+            correct(name, seed, given.lengths or list(ALARMS))
         else:
             checked(name, given.lengths or lengths_of(name), given.seed or 1001, given.least)
 

@@ -40,7 +40,7 @@ ROWS = 32
 ALARMS = {1_000: 300, 3_000: 200, 10_000: 200, 30_000: 120, 100_000: 60}
 LOG_RATES = np.log(RATES)
 COLUMNS = RATES.shape[0]
-AGAIN = {1_000: 1_500, 3_000: 700, 10_000: 600, 30_000: 600, 100_000: 400}  # when all are there
+AGAIN = {1_000: 1_500, 3_000: 700, 10_000: 600, 30_000: 600, 100_000: 150}  # when all are there
 GAIN, AGAIN_GAINS = 0.7, (0.6, 0.4)  # of the corrections
 SLOW_GAINS, SLOW_TIMES = (0.5, 0.4), 3  # more, with so many times the streams
 FEWEST = 1_500  # streams
@@ -70,11 +70,11 @@ class Plan(NamedTuple):
 PLANS = {
     "ADWIN": Plan(64, (0.2, 0.0), 40_000, longest=100_000),
     "BayesianChangePoint": Plan(64, (0.0, 0.0), 40_000, 2_000, longest=10_000),
-    "CUSUM": Plan(64, (0.1, 0.0), 500_000),
+    "CUSUM": Plan(64, (0.1, 0.0), 500_000, longest=100_000),
     "DDM": Plan(64, (0.1, 0.0), 500_000, slow=True),
     "ECDD": Plan(64, (0.3, 0.0), 500_000),
     "EDDM": Plan(128, (0.01, 0.0), 500_000, slow=True, longest=10_000),
-    "FHDDM": Plan(256, (0.04, 0.0), 500_000),
+    "FHDDM": Plan(256, (0.04, 0.0), 500_000, longest=100_000),
     "HDDM_A": Plan(64, (0.02, 0.0), 500_000),
     "HDDM_W": Plan(64, (0.02, 0.0), 500_000),
     "KSWIN": Plan(128, (0.0, 0.006), 60_000, 2_000, longest=10_000),
@@ -531,15 +531,25 @@ def regimes_of(name: str) -> list[bool]:
     return [True] if kind._bits_only else [False] if kind._takes else [True, False]
 
 
-def fitted(name: str, seed: int, told: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """The table of a detector, after each run length that was added to it."""
+def fitted(
+    name: str, seed: int, told: Callable[[str], None], held: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The table of a detector, after each run length that was added to it.
+
+    held: limits by run length that stay as they are, from the shortest on, perhaps none.
+    """
     plan = PLANS[name]
     limits, tau = np.zeros((2, ROWS, COLUMNS + 1))
-    found: dict[str, Any] = {"warm_up": plan.warm_up, "jitter": list(plan.jitter), "limits": {}}
-    before = 0
+    found: dict[str, Any] = {"warm_up": plan.warm_up, "jitter": list(plan.jitter), "limits": held}
+    if len(held) > 1:
+        tables = np.array(list(held.values()))
+        limits, tau = tables[-1], taus([int(each) for each in held], tables)[-1]
+    before = max((int(each) for each in held), default=0)
     for length, alarms in ALARMS.items():
         if length > plan.longest:
             return
+        if length <= before:
+            continue
         if before:
             limits = limits + tau * math.log(length / before)
         for bits in regimes_of(name):
@@ -556,24 +566,35 @@ def fitted(name: str, seed: int, told: Callable[[str], None]) -> Iterator[dict[s
         yield found
 
 
-def corrected(
-    name: str, found: dict[str, Any], seed: int, told: Callable[[str], None]
-) -> Iterator[dict[str, Any]]:
-    """A table with each run length corrected on more fresh streams; tau is what it says itself."""
-    lengths = [int(each) for each in found["limits"]]
-    tables = [np.array(found["limits"][str(each)]) for each in lengths]
+def taus(lengths: list[int], tables: F8) -> F8:
+    """How far limits move when A grows by e, by run length: what the tables themselves say.
+
+    tables (run lengths, rows, columns); a longest one has the tau of the one before.
+    """
     moved = np.diff(tables, axis=0) / np.diff(np.log(lengths))[:, None, None]
+    moved = np.concatenate((moved, moved[-1:]))
+    found: F8 = np.maximum(moved, 0.3 * np.median(moved, axis=1, keepdims=True))
+    return found
+
+
+def corrected(
+    name: str, found: dict[str, Any], seed: int, told: Callable[[str], None], chosen: list[int]
+) -> Iterator[dict[str, Any]]:
+    """A table with each of the chosen run lengths corrected on more fresh streams."""
+    lengths = [int(each) for each in found["limits"]]
+    tables = np.array(list(found["limits"].values()))
+    moved = taus(lengths, tables)
     rounds = [(gain, 1) for gain in AGAIN_GAINS]
     rounds += [(gain, SLOW_TIMES) for gain in SLOW_GAINS if PLANS[name].slow]
-    for k, length in enumerate(lengths):
-        tau = moved[min(k, len(lengths) - 2)]
-        tau = np.maximum(tau, 0.3 * np.median(tau, axis=0))
+    for length, table, tau in zip(lengths, tables, moved, strict=True):
+        if length not in chosen:
+            continue
         for bits in regimes_of(name):
             for j, (gain, times) in enumerate(rounds):
                 run = Simulation(name, length, bits, seed + 100 + j, AGAIN[length], times)
                 at = run.columns
                 rate = aged(blurred(tau[:, at]))
-                tables[k][:, at], hazard = correct_once(run, tables[k][:, at], rate, gain)
+                table[:, at], hazard = correct_once(run, table[:, at], rate, gain)
                 told(f"{name} {length} again {'bits' if bits else 'numbers'}: {hazard:.3f}")
-        found["limits"][str(length)] = np.round(tables[k], 5).tolist()
+        found["limits"][str(length)] = np.round(table, 5).tolist()
         yield found

@@ -107,7 +107,7 @@ class CUSUM(OneNumberDetector, base.DriftDetector):
         delta: the deviation that is tolerated, in units of the values.
         threshold: the sum that is too large, in units of the values, > 0.
         mode: which changes of the mean count, "up", "down" or "both".
-        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
+        average_run_length: events between false alarms without drift, 1,000 to 100,000, whatever
             the distribution and the age; then `threshold` is not used, and the others
             stay at their defaults. None: as published, which claims nothing.
         seed: of the generator behind calibrated alarms.

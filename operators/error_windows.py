@@ -96,7 +96,7 @@ class FHDDM(_ErrorWindow):
         sliding_window_size: values in the window, and before the first alarm, >= 1.
         confidence_level: chance of error in Hoeffding's bound, in (0, 1).
         short_window_size: values in a second window, in [1, sliding_window_size]; None: no such.
-        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
+        average_run_length: events between false alarms without drift, 1,000 to 100,000, whatever
             the error rate and the age; then the others stay at their defaults. None: as
             published, which claims nothing.
         seed: of the generator behind calibrated alarms.

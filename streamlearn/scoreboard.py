@@ -136,7 +136,7 @@ def scoreboard(
         runs: streams of each kind, >= 1.
         seed: of the streams.
         average_run_length: of the calibrated detectors, 1,000 to 100,000 events; one that has no
-            limits for it, as most above 30,000, stands there as published alone.
+            limits for it, as some above 10,000, stands there as published alone.
         peers: whether River's detectors run, and frouros's where it is installed.
         told: called with the name of each detector before it runs.
     Raises: ValueError for a number out of range.
