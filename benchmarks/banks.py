@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from river import linear_model
@@ -15,7 +16,7 @@ from benchmarks import clock
 from benchmarks.tables import markdown
 from streamlearn.block import I8, Block
 from streamlearn.jit import bank
-from streamlearn.operators import AnalyticRegressor, KalmanRegressor, KeyedRegressor
+from streamlearn.operators import AnalyticRegressor, KalmanRegressor, KeyedRegressor, _threads
 from streamlearn.testing import labelled
 
 TITLE = "Banks: one model per key"
@@ -25,8 +26,13 @@ constant, int64 keys drawn uniformly, blocks of 4,096 labelled events, every key
 `walk` is the kernel alone, records at hand by slot; `keys` the search of the keys; `run` the whole
 operator, its search and its checks included. Median over blocks (and the least); beside them a dict
 with an operator of its own for every key, and one with a linear regression of River, both one event
-at a time."""
+at a time. `bytes a key`: of all arrays of the bank, the table of keys and room for more included.
+
+Then `run` by the clock with 100,000 keys, one thread and as many as there are cores, by turns:
+milliseconds of a block, medians, and the median of their ratio. The bits are the same. On a busy
+machine it measures the others."""
 D, BLOCK, BLOCKS = 8, 4096, 60
+ROWS = (4096, 65_536)  # of a block, in threads
 KEYS = (1_000, 100_000, 1_000_000)
 HEADS: dict[str, Callable[[], Any]] = {
     "Kalman": KalmanRegressor,
@@ -37,8 +43,9 @@ Times = list[float]  # nanoseconds an event: median, least
 
 def measure(quick: bool) -> dict[str, Any]:
     """Nanoseconds an event by head, keys and part."""
+    found: dict[str, Any] = {"heads": {}, "cores": _threads.cores(), "threads": _in_threads(quick)}
     clock.pin()
-    found: dict[str, Any] = {"heads": {}, "dicts": _dicts(200 if quick else 2_000)}
+    found["dicts"] = _dicts(200 if quick else 2_000)
     for head in HEADS:
         by_keys = found["heads"][head] = {}
         for n_keys in KEYS[:1] if quick else KEYS:
@@ -53,22 +60,29 @@ def _blocks(n_keys: int, n: int) -> list[Block]:
     return [block.replace(keys=rng.integers(0, n_keys, BLOCK)) for _ in range(n)]
 
 
+def _full(head: str, n_keys: int, block: Block) -> KeyedRegressor:
+    """A bank that knows all keys."""
+    model = KeyedRegressor(HEADS[head]())
+    for start in range(0, n_keys, block.n):
+        keys = np.arange(start, min(start + block.n, n_keys))
+        model.run(block.rows(0, keys.shape[0]).replace(keys=keys))
+    return model
+
+
 def _bank(head: str, n_keys: int, n: int) -> dict[str, Any]:
     """One bank with all keys, its parts by turns."""
-    model, blocks = KeyedRegressor(HEADS[head](), max_keys=None), _blocks(n_keys, n)
-    for start in range(0, n_keys, BLOCK):
-        keys = np.arange(start, min(start + BLOCK, n_keys))
-        model.run(blocks[0].rows(0, keys.shape[0]).replace(keys=keys))
+    blocks = _blocks(n_keys, n)
+    model = _full(head, n_keys, blocks[0])
     records: Any = model._records
     fixed = model._settings, np.empty(bank.work_size(1 + D, 1)), np.empty(1 + D)
     out = np.empty((BLOCK, 1)), np.empty((BLOCK, 1)), np.empty((0, D))
-    undo = records.undo(BLOCK)
     least = True if head == "least squares" else None
     taken: dict[str, list[int]] = {"run": [], "keys": [], "walk": []}
 
     def walk(block: Block, slots: I8) -> None:
-        rows = block.X, block.y[:, None], block.weight, block.mode, slots
-        bank.walk_targets(rows, records.rows, fixed, records.counters, out, undo, least)
+        events, (own,) = records.deal(slots, block.mode, 1)
+        rows = block.X, block.y[:, None], block.weight, block.mode, slots, events
+        bank.walk_targets(rows, own.order, records.rows, fixed, own.counters, out, own.undo, least)
 
     for i, block in enumerate(blocks):
         slots = records.slots_of(_keys(block), block.mode)
@@ -79,7 +93,35 @@ def _bank(head: str, n_keys: int, n: int) -> dict[str, Any]:
             _processor(lambda b=block: records.slots_of(_keys(b), b.mode))  # type: ignore[misc]
         )
     times = {part: _times(values) for part, values in taken.items()}
-    return times | {"bytes a key": 8 * records.layout.stride + 25}
+    held = records._held
+    arrays = [held.rows, held.keys, held.used, records._table, records._free]
+    return times | {"bytes a key": sum(array.nbytes for array in arrays) / n_keys}
+
+
+def _in_threads(quick: bool) -> list[dict[str, Any]]:
+    """Milliseconds of a block by one thread and by all, and the median ratio."""
+    found = []
+    for head in HEADS:
+        model = _full(head, KEYS[1], _blocks(KEYS[1], 1)[0])
+        for rows in ROWS[:1] if quick else ROWS:
+            taken = [_turn(model, rows, seed) for seed in range(2 if quick else 40)]
+            alone, together = zip(*taken[1:], strict=True)  # the first tells what a row costs
+            ratio = median(a / b for a, b in zip(alone, together, strict=True))
+            case = {"head": head, "rows": rows, "one_thread_ms": median(alone)}
+            found.append(case | {"threads_ms": median(together), "times_faster": ratio})
+    return found
+
+
+def _turn(model: KeyedRegressor, n: int, seed: int) -> list[float]:
+    """Milliseconds of a block with one thread, and of another with as many as there are cores."""
+    rng, taken = np.random.default_rng(seed), []
+    X = rng.normal(size=(n, D))
+    block = labelled(X, X.sum(axis=1) + rng.normal(size=n))
+    for cores in (1, _threads.cores()):
+        asked = block.replace(keys=rng.integers(0, KEYS[1], n))
+        with mock.patch.object(_threads, "cores", lambda cores=cores: cores):
+            taken.append(1e-6 * clock.nanoseconds(lambda b=asked: model.run(b)))  # type: ignore[misc]
+    return taken
 
 
 def _processor(call: Callable[[], object]) -> int:
@@ -139,8 +181,13 @@ def tables(measured: dict[str, Any]) -> list[str]:
             told = [parts[part] for part in ("walk", "keys", "run")]
             cells = [f"{middle:,.0f} ({least:,.0f})" for middle, least in told]
             speed = [f"{1e3 / parts[part][0]:.1f}" for part in ("walk", "run")]
-            rows.append([head, f"{int(n_keys):,}", *cells, *speed])
+            rows.append([head, f"{int(n_keys):,}", *cells, *speed, f"{parts['bytes a key']:,.0f}"])
     for name, ns in measured["dicts"].items():
-        rows.append([f"a dict of {name}", "100", "", "", f"{ns:,.0f}", "", f"{1e3 / ns:.2f}"])
+        rows.append([f"a dict of {name}", "100", "", "", f"{ns:,.0f}", "", f"{1e3 / ns:.2f}", ""])
     head = ["model", "keys", "walk, ns", "keys, ns", "run, ns", "walk, M/s", "run, M/s"]
-    return [markdown(head, rows)]
+    threads = [
+        [c["head"], f"{c['rows']:,}", *(f"{c[k]:.2f}" for k in ("one_thread_ms", "threads_ms")),
+         f"{c['times_faster']:.2f}"] for c in measured["threads"]
+    ]  # fmt: skip
+    shared = ["model", "rows of a block", "one thread, ms", f"{measured['cores']} threads, ms"]
+    return [markdown([*head, "bytes a key"], rows), markdown([*shared, "times"], threads)]

@@ -499,32 +499,54 @@ def assign(table: I8, keys: I8, mode: U1, free: I8, counts: I8, slots: I8, fresh
 
 # -- the walk ------------------------------------------------------------------------------------
 
-# places in the counters s of a bank: events, rows refused, lessons, classes; for the undo log the
-# count when it was begun (-1: there is none), and the records in it
+# places in the counters s of a bank, or of one shard's walk of a block: events, rows refused,
+# lessons, classes; for the undo log the count when it was begun (-1: there is none), and the
+# records in it
 COUNT, REFUSED, LESSONS, CLASSES, MARK, UNDONE = range(6)
 N_COUNTERS = 6
 
-Rows = tuple[F8, F8, F8, U1, I8]
+Rows = tuple[F8, F8, F8, U1, I8, F8]
 Fixed = tuple[F8, F8, F8]
 Out = tuple[F8, F8, F8]
 Undo = tuple[I8, F8]
 
 
-@part
-def touch(record: F8, slot: int, bits: int, s: F8, undo: Undo) -> None:
-    """Count an event; of a record that was not seen since the mark keep a copy: it will change.
+@kernel
+def deal(slots: I8, mode: U1, s: F8, events: F8, order: I8, ends: I8) -> None:
+    """Deal the rows of a block to shards by slot: each may be walked in a thread of its own.
 
-    A late label counts as no event, so that it does what one that comes with its event does. So a
-    record may be kept twice: the first copy counts.
+    events (n,) <- the bank's count of events with each row: a late label counts as none, so that it
+    does what one that comes with its event does. order (n,) <- the rows of the first shard as they
+    come, then those of the next; ends (shards,) <- where they end in it. O(n), counts the events.
     """
-    s[COUNT] += 1.0 if bits & _OBSERVE else 0.0
+    shards = ends.shape[0]
+    ends[:] = 0
+    for t in range(slots.shape[0]):
+        s[COUNT] += 1.0 if mode[t] & _OBSERVE else 0.0
+        events[t] = s[COUNT]
+        ends[slots[t] % shards] += 1
+    first = 0
+    for k in range(shards):
+        ends[k], first = first, first + ends[k]
+    for t in range(slots.shape[0]):
+        k = slots[t] % shards
+        order[ends[k]] = t
+        ends[k] += 1
+
+
+@part
+def touch(record: F8, slot: int, event: float, s: F8, undo: Undo) -> None:
+    """Note the event; of a record that was not seen since the mark keep a copy: it will change.
+
+    Where late labels come before the next event a record may be kept twice: the first copy counts.
+    """
     if record[SEEN] <= s[MARK]:
         k = int(s[UNDONE])
         undo[0][k] = slot
         for i in range(record.shape[0]):
             undo[1][k, i] = record[i]
         s[UNDONE] += 1.0
-    record[SEEN] = s[COUNT]
+    record[SEEN] = event
 
 
 @part
@@ -547,13 +569,12 @@ def begin(
     t: int, rows: Rows, records: F8, K: int, fixed: Fixed, s: F8, seen: F8, undo: Undo
 ) -> int:  # fmt: skip
     """What walks share of row t, up to its features: returns the code of its lesson."""
-    X, y, weight, mode, slots = rows
+    X, y, weight, mode, slots, events = rows
     p, _, f = fixed
-    prefetch_row(records, slots[min(t + _AHEAD, slots.shape[0] - 1)])
     record, bits = records[slots[t]], mode[t]
     label = read_label(t, y, K) if bits & _LEARN else EMPTY
     if bits & _ACTIVE:
-        touch(record, slots[t], bits, s, undo)
+        touch(record, slots[t], events[t], s, undo)
     show_seen(t, X, record, max(K, 1), seen)
     code = lift_row(record, X[t], f, label, weight[t], bits, max(K, 1), p)
     if bits & _LEARN:
@@ -562,20 +583,31 @@ def begin(
     return code
 
 
+@part
+def next_row(i: int, order: I8, slots: I8, records: F8) -> int:
+    """The i-th row of a shard; the record of one further on is fetched meanwhile."""
+    prefetch_row(records, slots[order[min(i + _AHEAD, order.shape[0] - 1)]])
+    return int(order[i])
+
+
 @kernel
 def walk_targets(
-    rows: Rows, records: F8, fixed: Fixed, s: F8, out: Out, undo: Undo, least: bool | None
-) -> None:
-    """Walk a block whose rows belong to the records at `slots`: predict, then learn.
+    rows: Rows, order: I8, records: F8, fixed: Fixed, s: F8, out: Out, undo: Undo,
+    least: bool | None,
+) -> None:  # fmt: skip
+    """Walk rows of a block that belong to the records at `slots`: predict, then learn.
 
-    rows = X (n, d) | y (n, 1) | weight (n,) | mode (n,) | slots (n,). fixed = p | work | f (D,)
+    rows = X (n, d) | y (n, 1) | weight (n,) | mode (n,) | slots (n,) | events (n,). order (m,): the
+    rows of a shard, as `deal` gives them; another shard's records are not looked at, so shards may
+    be walked at the same time, each with s, fixed and undo of its own. fixed = p | work | f (D,)
     scratch. out = mean (n, 1) | variance (n, 1) | seen (n, d), or (0, d) where it is not wanted.
     undo = slots (n,) | records (n, stride), or (0, stride) where s[MARK] is -1. least: None for
     Kalman, True for least squares: what is not needed is not compiled.
     """
-    X, y, weight, mode, slots = rows
+    _, y, weight, mode, slots, _ = rows
     p, work, f = fixed
-    for t in range(X.shape[0]):
+    for i in range(order.shape[0]):
+        t = next_row(i, order, slots, records)
         code = begin(t, rows, records, 0, fixed, s, out[2], undo)
         record, bits = records[slots[t]], mode[t]
         mean, variance = math.nan, math.nan
@@ -612,12 +644,15 @@ def teach_class(
 
 
 @kernel
-def walk_classes(rows: Rows, records: F8, fixed: Fixed, s: F8, out: Out, undo: Undo) -> None:
+def walk_classes(
+    rows: Rows, order: I8, records: F8, fixed: Fixed, s: F8, out: Out, undo: Undo
+) -> None:  # fmt: skip
     """As `walk_targets`, for classes. out = prob (n, K) | class (n, 1) | seen."""
-    X, _, weight, mode, slots = rows
+    _, _, weight, mode, slots, _ = rows
     p, work, f = fixed
     K, D = out[0].shape[1], f.shape[0]
-    for t in range(X.shape[0]):
+    for i in range(order.shape[0]):
+        t = next_row(i, order, slots, records)
         code = begin(t, rows, records, K, fixed, s, out[2], undo)
         record, bits, best = records[slots[t]], mode[t], -1
         if code != SKIP:

@@ -6,6 +6,7 @@ record before its first change since, never of the bank.
 
 import weakref
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,8 +21,15 @@ EVERY = 4096  # events of a bank between two looks at what is to be evicted
 _ROOM = 4096  # records by which the room grows
 _NONE: I8 = np.zeros(0, dtype=np.int64)
 
-Undo = tuple[I8, F8]
 Entry = tuple[str, tuple[Any, ...]]  # what was changed, and how it was
+
+
+class Shard(NamedTuple):
+    """Rows of a block whose records no other shard has; what their walk counts, and keeps."""
+
+    order: I8
+    counters: F8
+    undo: tuple[I8, F8]  # slots, and their records as they were
 
 
 class _Held(NamedTuple):
@@ -276,19 +284,31 @@ class Records:
         slots[unknown[here]] = np.arange(first, first + records.shape[0])
         self.rows[first : first + records.shape[0]] = records
 
-    def undo(self, n: int) -> Undo:
-        """Where the walk of n rows keeps records as they were."""
-        self.counters[bank.UNDONE] = 0.0
+    def deal(self, slots: I8, mode: U1, shares: int) -> tuple[F8, list[Shard]]:
+        """The count of events with each row of a block, and its rows by shards of the records."""
+        events, order, ends = np.empty(slots.size), np.empty_like(slots), np.empty(shares, np.int64)
         if self._last() is None:
             self.counters[bank.MARK] = -1.0
-            n = 0
-        return np.empty(n, dtype=np.int64), np.empty((n, self.layout.stride))
+        bank.deal(slots, mode, self.counters, events, order, ends)
+        return events, [self._shard(order[a:b]) for a, b in pairwise([0, *ends.tolist()])]
 
-    def walked(self, undo: Undo) -> None:
-        """A walk has ended, which kept these."""
-        n = int(self.counters[bank.UNDONE])
-        if n:
-            self._note("rows", undo[0][:n], undo[1][:n].copy())
+    def _shard(self, order: I8) -> Shard:
+        s, n = np.zeros(bank.N_COUNTERS), order.size
+        s[bank.MARK] = self.counters[bank.MARK]
+        if s[bank.MARK] < 0.0:  # nobody can go back
+            n = 0
+        return Shard(order, s, (np.empty(n, np.int64), np.empty((n, self.layout.stride))))
+
+    def walked(self, shards: list[Shard]) -> None:
+        """A block has been walked: what was counted, and what is kept of records that changed."""
+        total = self.counters
+        for _, s, (slots, records) in shards:
+            total[bank.REFUSED] += s[bank.REFUSED]
+            total[bank.LESSONS] += s[bank.LESSONS]
+            total[bank.CLASSES] = max(total[bank.CLASSES], s[bank.CLASSES])
+            n = int(s[bank.UNDONE])
+            if n:
+                self._note("rows", slots[:n], records[:n].copy())
 
     # -- eviction ----------------------------------------------------------------------------------
 
@@ -297,6 +317,8 @@ class Records:
 
         Then an eighth of `most` more, so that it is done once in as many new keys.
         """
+        if age is None and (most is None or self.n_keys <= most):
+            return  # a look at all records costs more than a block
         held, shared = self._held, bank.NO_KEY
         live = np.flatnonzero(held.used[: self.counts[bank.N_SLOTS]])
         live = live[held.keys[live] != shared]

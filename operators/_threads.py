@@ -99,6 +99,7 @@ class Crew:
 
     def __init__(self) -> None:
         self._row_ns = 0.0  # of all members together: the first block runs in one thread
+        self._rows = 0  # of the block that said so
 
     def map(self, calls: Sequence[Callable[[], Result]], rows: int) -> list[Result]:
         """The results of the members' calls over so many rows, in their order."""
@@ -111,6 +112,17 @@ class Crew:
             return result
 
         parts = [lambda j=j: timed(j) for j in range(len(calls))]
-        results = map_members(parts, self._row_ns * rows)
-        self._row_ns = sum(taken) / max(rows, 1)
+        results = map_members(parts, self._work(rows))
+        self._row_ns, self._rows = sum(taken) / max(rows, 1), rows
         return results
+
+    def _work(self, rows: int) -> float:
+        """Nanoseconds that so many rows take. A short block tells of one eight times as long."""
+        return self._row_ns * min(rows, 8 * self._rows)
+
+    def shares(self, rows: int) -> int:
+        """Into how many calls to cut so many rows: as many as pay, 1 where threads do not."""
+        work = self._work(rows)
+        if work < LEAST_WORK or getattr(_inside, "busy", False):
+            return 1
+        return max(1, min(cores(), int(2.0 * work / max(LEAST_WORK, 1.0))))

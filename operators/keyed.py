@@ -19,9 +19,10 @@ from streamlearn.operators._base import Classifier, Operator, Regressor, Row
 from streamlearn.operators._keys import Codes
 from streamlearn.operators._layout import Layout, relaid
 from streamlearn.operators._on_device import DEVICES
-from streamlearn.operators._records import Records
+from streamlearn.operators._records import Records, Shard
 from streamlearn.operators._saved import Saved
 from streamlearn.operators._supervised import Supervised, refuse_bad_weights, rows_of
+from streamlearn.operators._threads import Crew
 from streamlearn.operators.analytic import AnalyticRegressor
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
 
@@ -57,6 +58,7 @@ class _Keyed(Supervised):
             log_alpha=math.log(getattr(self.model, "alpha0", 1.0)),
         )
         self._codes = Codes()
+        self._crew = Crew()  # shards of the records, in threads
         self._saved: Saved | None = None
         self._records: Records | DeviceRecords = (
             Records(self._layout(0, 1), blank)
@@ -189,20 +191,29 @@ class _Keyed(Supervised):
         if isinstance(records, DeviceRecords):
             records.walk(rows, keys, out)
             return
-        slots, undo = records.slots_of(keys, rows[3]), records.undo(keys.shape[0])
+        n, mode = keys.shape[0], rows[3]
+        slots = records.slots_of(keys, mode)
+        events, shards = records.deal(slots, mode, self._crew.shares(n))
+        walk = functools.partial(self._walk_shard, (*rows, slots, events), records, out)
+        self._crew.map([functools.partial(walk, shard) for shard in shards], n)
+        records.walked(shards)
+
+    def _walk_shard(self, rows: Any, records: Records, out: tuple[F8, F8, F8], own: Shard) -> None:
+        """Walk the rows of one shard, which share nothing that is written with those of others."""
         d, K, _ = records.layout
         fixed = self._settings, np.empty(bank.work_size(1 + d, K)), np.empty(1 + d)
-        given = (*rows, slots)
         if self._classify:
-            bank.walk_classes(given, records.rows, fixed, records.counters, out, undo)
+            bank.walk_classes(rows, own.order, records.rows, fixed, own.counters, out, own.undo)
         else:
-            least = True if self._least else None
-            bank.walk_targets(given, records.rows, fixed, records.counters, out, undo, least)
-        records.walked(undo)
+            bank.walk_targets(
+                rows, own.order, records.rows, fixed, own.counters, out, own.undo,
+                True if self._least else None,
+            )  # fmt: skip
 
     def _parts(self, block: Block) -> list[tuple[int, int, bool]]:
-        """The block cut where a look at what is to be evicted is due, by the bank's own count."""
-        if self.max_keys is None and self.max_age is None:
+        """The block cut where something may have to be evicted, by the bank's own count."""
+        most = math.inf if self.max_keys is None else self.max_keys
+        if self.max_age is None and self._records.n_keys + block.n <= most:
             return [(0, block.n, False)]
         every, count = _records.EVERY, int(self._records.counters[bank.COUNT])
         touched = block.mode & np.uint8(OBSERVE) != 0
@@ -375,8 +386,9 @@ class KeyedClassifier(_Keyed, Classifier):
         `streamlearn.jit.bank`: about 8 (45 + K D + D^2 / 2 + 2 d) bytes a key, D = 1 + d.
         evicted_keys_, evicted_records_: likewise. counters_ (4,): events, refused rows, lessons,
         classes. A key of text is known by 64 bits of its digest.
-    Cost: O(D^2 + K D) time an event, no allocation in the kernel; a snapshot costs a copy of the
-        records that change while it is held, a new feature or class a copy of all.
+    Cost: O(D^2 + K D) time an event, no allocation in the kernel, a block's keys in threads where
+        that pays (the bits are those of one); a snapshot costs a copy of the records that change
+        while it is held, a new feature or class a copy of all.
     Raises: ValueError for a parameter out of range, another model, and a negative weight; TypeError
         for a key that is no integer, text or None.
     Reference: as `KalmanClassifier`.

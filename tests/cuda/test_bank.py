@@ -70,12 +70,12 @@ def on_cpu(walker: str, rows: Any, keys: Any, outputs: int) -> tuple[list[F8], F
     out = np.empty((n, outputs)), np.empty((n, 1)), np.empty((n, D - 1))
     fixed = settings(walker), np.empty(bank.work_size(D, outputs)), np.empty(D)
     undo = np.zeros(n, np.int64), np.zeros((0, 0))
-    given = (*rows, slots)
+    given, order = (*rows, slots, np.arange(1.0, n + 1.0)), np.arange(n)
     if walker == "walk_classes":
-        bank.walk_classes(given, records, fixed, s, out, undo)
+        bank.walk_classes(given, order, records, fixed, s, out, undo)
     else:
         least = True if walker == "walk_rls" else None
-        bank.walk_targets(given, records, fixed, s, out, undo, least)
+        bank.walk_targets(given, order, records, fixed, s, out, undo, least)
     return list(out), records[:-1][[first[k] < n for k in known]]
 
 

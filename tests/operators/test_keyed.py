@@ -1,6 +1,7 @@
 """Banks: one model a key does what an operator of its own would do, whatever is evicted."""
 
 import copy
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from streamlearn.operators import (
     KeyedRegressor,
     _cold,
     _records,
+    _threads,
 )
 from streamlearn.operators._base import Operator
 from streamlearn.testing import (
@@ -149,6 +151,85 @@ def test_what_came_back_is_let_go_although_a_wrapper_takes_snapshots(
     assert records.left is None, "nobody keeps files of them"
 
 
+@pytest.mark.usefixtures("often")
+def test_where_all_keys_have_room_none_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at a hundred thousand records cost more than the block, every 4,096 events."""
+    model = KeyedRegressor(max_keys=16)
+    records: Any = model._records
+    X, y = np.ones((32, 1)), np.zeros(32)
+    blocks = [labelled(X[:n], y[:n]).replace(keys=np.arange(n) % 16) for n in (8, 16, 32)]
+    monkeypatch.setattr(records, "_evict", lambda *_: pytest.fail("evicts"))
+    assert model._parts(blocks[1]) == [(0, 16, False)]
+    assert model._parts(blocks[2]) == [(0, 8, True), (8, 16, True), (16, 24, True), (24, 32, True)]
+    model.run(blocks[2])
+    monkeypatch.setattr(np, "flatnonzero", lambda *_: pytest.fail("looks"))
+    records.evict(16, None, True)
+    assert model.n_keys_ == 16
+
+
+# -- shards ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three shards of every bank in two threads, on a machine of any size."""
+    monkeypatch.setattr(_threads, "cores", lambda: 2)
+    monkeypatch.setattr(_threads, "LEAST_WORK", 0.0)
+    monkeypatch.setattr(_threads.Crew, "shares", lambda self, rows: 3)
+
+
+def _alone(model: Any) -> Any:
+    """The same bank, walked by one thread."""
+    model._crew.shares = lambda rows: 1
+    return model
+
+
+@pytest.mark.jit
+@pytest.mark.usefixtures("often", "threads")
+@pytest.mark.parametrize("name", ["kalman", "least squares", "classes"])
+def test_shards_in_threads_give_the_bits_of_one_thread(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helped = threading.Event()
+    together, alone = (_bank(MODELS[name](), max_keys=9) for _ in range(2))
+    real = type(together)._walk_shard
+
+    def walk(self: Any, *given: Any) -> None:
+        if threading.current_thread().name.startswith("streamlearn-members"):
+            helped.set()
+        elif self is together:  # not before another thread has a shard, too
+            helped.wait(10.0)
+        real(self, *given)
+
+    monkeypatch.setattr(type(together), "_walk_shard", walk)
+    stream = Stream.from_plan(_plan(MODELS[name](), keys=12))
+    said = run_in_cuts(together, stream.blocks([50]))
+    assert helped.is_set()
+    assert_same_bits(run_in_cuts(_alone(alone), stream.blocks([50])), said)
+    assert_same_state(alone.state(), together.state())
+
+
+@pytest.mark.usefixtures("often", "threads")
+@settings(max_examples=25)
+@given(
+    st.sampled_from(["mixed", "labelled", "late"]), st.integers(0, 99), st.integers(1, 12),
+    st.lists(st.integers(1, 119), max_size=3, unique=True).map(sorted),
+)  # fmt: skip
+def test_shards_give_the_bits_of_one_however_the_stream_is_cut(
+    modes: str, seed: int, keys: int, cuts: list[int]
+) -> None:
+    """Whatever is evicted, asked or late; and after the last piece was undone and done again."""
+    stream = Stream.from_plan(_plan(KalmanClassifier(), modes=modes, seed=seed, keys=keys))
+    sharded, alone = KeyedClassifier(max_keys=4), _alone(KeyedClassifier(max_keys=4))
+    expected = [alone.run(block) for block in stream.blocks(cuts)]
+    for block, answers in zip(stream.blocks(cuts), expected, strict=True):
+        taken = sharded.snapshot()
+        for _ in range(2):
+            sharded.restore(taken)
+            assert_same_bits(answers, sharded.run(block))
+    assert_same_state(alone.state(), sharded.state())
+
+
 def test_metrics_of_a_key_are_those_of_its_answers() -> None:
     rng = np.random.default_rng(0)
     X, keys = rng.normal(size=(200, 2)), rng.integers(0, 3, 200)
@@ -208,7 +289,7 @@ def _walked(model: KeyedRegressor, seed: int, n: int = 30) -> None:
         model.run(block)
 
 
-@pytest.mark.usefixtures("often")
+@pytest.mark.usefixtures("often", "threads")
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from(["walk", "take", "back", "drop"]), st.integers(0, 9))))
 def test_versions_are_restored_in_any_order(steps: list[tuple[str, int]]) -> None:
@@ -241,8 +322,9 @@ def test_a_snapshot_copies_what_is_touched_and_growth_what_is_new() -> None:
     taken = model.snapshot()
     block: Block = labelled(X[:640], np.full(640, -5.0)).replace(keys=np.arange(640) % 64 * 7919)
     model.run(block)
-    ((what, (slots, records)),) = taken["_records"].entries
-    assert (what, len(slots), len(records)) == ("rows", 64, 64)
+    entries = taken["_records"].entries
+    assert {what for what, _ in entries} == {"rows"}
+    assert [sum(len(kept[i]) for _, kept in entries) for i in (0, 1)] == [64, 64]
     asked = block.replace(mode=np.full(640, PREDICT, np.uint8))
     later = model.run(asked)["prediction"]
     model.restore(taken)

@@ -146,6 +146,22 @@ def test_the_first_block_of_a_crew_tells_what_a_row_costs(monkeypatch: pytest.Mo
     assert asked == [0.0, 30 * 2 * 500 / 10]
 
 
+def test_a_crew_cuts_work_into_as_many_shares_as_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """500 ns a row, as ten rows said: that holds of up to eighty; 300 us are to be done by each."""
+    ticks = iter(range(0, 10**9, 5000))
+    monkeypatch.setattr(time, "thread_time_ns", lambda: next(ticks))
+    monkeypatch.setattr(_threads, "cores", lambda: 4)
+    crew = Crew()
+    assert crew.shares(10**6) == 1
+    crew.map([lambda: 1], 10)
+    monkeypatch.setattr(_threads, "LEAST_WORK", 12_000.0)
+    assert [crew.shares(n) for n in (23, 24, 35, 36, 80, 10**6)] == [1, 2, 2, 3, 4, 4]
+    monkeypatch.setattr(_threads, "LEAST_WORK", 20_001.0)
+    assert [crew.shares(n) for n in (80, 10**6)] == [3, 3]
+    inside = map_members([partial(crew.shares, 80)] * 3, 10**6)
+    assert inside == [1, 1, 1]
+
+
 def _child(answers: Any) -> None:
     answers.put(map_members([os.getpid] * 4, 1.0))
 
