@@ -220,7 +220,7 @@ class ECDD(WarningDetector, base.BinaryDriftAndWarningDetector):
     Args:
         min_instances: no alarm before so many values, >= 1.
         lambda_val: weight of the newest bit, in (0, 1); L was made for 0.2.
-        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
+        average_run_length: events between false alarms without drift, 1,000 to 100,000, whatever
             the error rate and the age; then the published L is not used, and the others stay at
             their defaults. None: as published, which claims nothing.
         seed: of the generator behind calibrated alarms.
