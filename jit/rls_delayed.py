@@ -163,12 +163,15 @@ def walk_delayed(rows: Rows, state: State, fixed: Fixed, out: Out, targets: bool
     tiles, Z, waiting = state[1], state[4], state[5]
     p, X, U = fixed[0], fixed[3], fixed[4]
     asks = targets is not None
-    if waiting[PENDING] + per_lesson(p) > Z.shape[1]:  # a leak that was not there before
-        fold_checked(state, p)
     t = 0
     while t < F.shape[0]:
         room = (Z.shape[1] - int(waiting[PENDING])) // per_lesson(p)
-        stop, n = gather(t, F, codes, room, X, asks)
+        ahead = F.shape[0]
+        if room == 0:  # a leak that was not there before: row by row to the lesson that folds
+            if is_lesson(codes[t]):
+                fold_checked(state, p)
+            room, ahead = 1, t + 1
+        stop, n = gather(t, F[:ahead], codes, room, X, asks)
         products(tiles, X, U, n)
         r, folded = 0, False
         while t < stop and not folded:

@@ -54,7 +54,7 @@ class _Mixture(Operator):
     std: float
     warm_start: int
     _q: int  # targets of a regressor
-    _given: tuple[str, ...] = ()  # the names of a state that is being loaded
+    _given_far: bool | None = None  # whether a state that is being loaded is far
 
     # -- construction ------------------------------------------------------------------------------
 
@@ -147,8 +147,10 @@ class _Mixture(Operator):
 
     @property
     def _names_of_state(self) -> tuple[str, ...]:
-        far = tuple(name for name in self._arrays if name != "Lam_") + self._far_arrays
-        return self._given or (far if self._is_far else self._arrays)
+        far = self._is_far if self._given_far is None else self._given_far
+        if not far:
+            return self._arrays
+        return tuple(name for name in self._arrays if name != "Lam_") + self._far_arrays
 
     @property
     def _is_far(self) -> bool:
@@ -277,11 +279,11 @@ class _Mixture(Operator):
 
     def load(self, state: State) -> None:
         """Take over a state that `state` gave; refused if the parameters were others."""
-        self._given = tuple(state.arrays)
+        self._given_far = "tiles_" in state.arrays
         try:
             super().load(state)
         finally:
-            self._given = ()
+            self._given_far = None
         D = self.moments_.shape[1]
         if self.mode == "exact" and self._large <= D and not self._is_far:
             self._insert(D, 0)  # of a version whose updates never waited
