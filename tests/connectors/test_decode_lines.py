@@ -59,7 +59,7 @@ def outcome(
     return chunk, block, tables
 
 
-def same(make: Callable[[Schema], LineDecoder], data: bytes) -> Chunk:
+def assert_same(make: Callable[[Schema], LineDecoder], data: bytes) -> Chunk:
     """Decode both ways and compare all there is; the chunk of the way that was taken."""
     chunk, block, tables = outcome(make, data, by_line=False)
     slow_chunk, slow_block, slow_tables = outcome(make, data, by_line=True)
@@ -104,12 +104,12 @@ CLEAN = st.tuples(
 
 @given(st.lists(st.one_of(CLEAN, LINES), max_size=4), st.sampled_from(["\n", "\r\n"]))
 def test_csv_pieces_and_lines_agree(lines: list[str], end: str) -> None:
-    same(csv_decoder, end.join(lines).encode())
+    assert_same(csv_decoder, end.join(lines).encode())
 
 
 @given(st.lists(st.one_of(CLEAN, st.just("")), max_size=6), st.sampled_from(["\n", "\r\n"]))
 def test_blank_lines_count_as_lines_and_not_as_rows(lines: list[str], end: str) -> None:
-    chunk = same(csv_decoder, (end.join(lines) + end).encode())
+    chunk = assert_same(csv_decoder, (end.join(lines) + end).encode())
     assert chunk.decoded.n == sum(line != "" for line in lines)
     assert chunk.end == {"offset": 100 + sum(len(x + end) for x in lines or [""]),
                          "line": 7 + len(lines or [""])}  # fmt: skip
@@ -157,7 +157,7 @@ ODD = st.sampled_from(
 
 @given(st.lists(st.one_of(GOOD, OBJECTS, ODD), max_size=5))
 def test_json_pieces_and_lines_agree(lines: list[str]) -> None:
-    same(JsonDecoder, "\n".join(lines).encode())
+    assert_same(JsonDecoder, "\n".join(lines).encode())
 
 
 @given(st.lists(GOOD, max_size=5))
@@ -167,7 +167,7 @@ def test_clean_json_is_decoded_by_typed_records(lines: list[str]) -> None:
 
 @given(st.lists(st.binary(max_size=30), max_size=4))
 def test_json_pieces_and_lines_agree_on_any_bytes(lines: list[bytes]) -> None:
-    same(JsonDecoder, b"\n".join(b'{"c":"' + line + b'","a":1}' for line in lines))
+    assert_same(JsonDecoder, b"\n".join(b'{"c":"' + line + b'","a":1}' for line in lines))
 
 
 def test_one_bad_line_costs_one_row_and_its_place_is_told() -> None:
@@ -251,4 +251,4 @@ def test_each_single_value_means_the_same_both_ways(pair: tuple[str, str]) -> No
     """One odd cell in a line that is otherwise clean: the column-wise way takes it where it can."""
     name, text = pair
     cells = dict(zip(NAMES, ["1", "true", "x", "2020-01-01", "1", "0"], strict=True)) | {name: text}
-    same(csv_decoder, ",".join(cells.values()).encode() + b"\n1,0,y,2020-01-02,1,1\n")
+    assert_same(csv_decoder, ",".join(cells.values()).encode() + b"\n1,0,y,2020-01-02,1,1\n")
