@@ -23,6 +23,7 @@ U8 = NDArray[np.uint64]
 SLOTS = 1024
 LEAST, MOST = -290, 270  # powers of ten whose table is kept
 Words = tuple[I8, I8, I8, I8]
+Missing = tuple[U1, I8, int]
 Powers = tuple[F8, U8, U8]
 Out = tuple[F8, I8, I8]
 
@@ -198,14 +199,16 @@ def _is_one_of(text: U1, start: int, stop: int, tokens: U1, ends: I8) -> bool:
 
 @kernel
 def csv_cells(
-    text: U1, roles: I8, delimiter: int, missing: tuple[U1, I8], by: Powers, words: Words, out: Out
+    text: U1, roles: I8, delimiter: int, missing: Missing, by: Powers, words: Words, out: Out
 ) -> int:
     """Records of a CSV text into the rows of out. Returns how many, or -1.
 
     roles (fields,): j for column j of the table, -2 - j for column j of the codes, -1: not wanted.
-    missing: the cells that are no number but say that there is none, and their ends.
+    missing: the cells that say that there is no number, one after the other; their ends; how many
+    of them, the first, may be numbers themselves.
     """
     table, codes, _ = out
+    numbers = missing[1][: missing[2]]
     n, i, t = text.shape[0], 0, 0
     while i < n:
         if text[i] == _LINE or (text[i] == _RETURN and text[i + 1] == _LINE):
@@ -215,6 +218,8 @@ def csv_cells(
             end = -1
             if roles[c] >= 0:
                 table[t, roles[c]], end = _number(text, i, by, False)
+                if end >= 0 and _is_one_of(text, i, end, missing[0], numbers):
+                    table[t, roles[c]] = math.nan
             if end < 0 or (text[end] != delimiter and text[end] > _RETURN):
                 start, stop, end = _cell(text, i, delimiter)
                 if end < 0:

@@ -6,7 +6,7 @@ which know everything; both give the same bits.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +41,10 @@ class TextColumns:
         self._names = _side_by_side(encoded)
         self._order: I8 = np.full(_MEMBERS, -1, dtype=np.int64)
         self._plain_names = not any(set(name) & _ESCAPED for name in self.numbers + self.coded)
-        self._missing = _side_by_side([token.encode() for token in schema.missing])
+        like = [token for token in schema.missing if token.startswith(_BEGIN)]
+        tokens = [*like, *(token for token in schema.missing if token not in like)]
+        encoded = [token.encode() for token in tokens]
+        self._missing = (*_side_by_side(encoded), len(like))
 
     def csv(self, data: bytes, fields: Sequence[str], delimiter: str) -> Decoded | None:
         """Records of these fields."""
@@ -54,7 +57,7 @@ class TextColumns:
         n = text_cells.csv_cells(
             text, roles, ord(delimiter), self._missing, self._powers, words, out
         )
-        return self._decoded(data, n, words, out, {})
+        return self._decoded(data, n, words, out, str)
 
     def json(self, data: bytes) -> Decoded | None:
         """Objects, one a line."""
@@ -65,7 +68,7 @@ class TextColumns:
         out[1].fill(-1)
         names = (*self._names, self._order)
         n = text_cells.json_cells(text, names, self._powers, words, out)
-        return self._decoded(data, n, words, out, {"read": json.loads})
+        return self._decoded(data, n, words, out, json.loads)
 
     def _worth(self, data: bytes) -> bool:
         """Whether to try at all."""
@@ -91,10 +94,9 @@ class TextColumns:
         return text, (table, codes, np.zeros(m + k, dtype=np.int64)), words
 
     def _decoded(
-        self, data: bytes, n: int, words: Any, out: Any, how: Mapping[str, Any]
+        self, data: bytes, n: int, words: Any, out: Any, read: Callable[[str], Any]
     ) -> Decoded | None:
-        """What the kernel gave, as the other ways would have given it."""
-        read = how.get("read", str)
+        """What the kernel gave, as the other ways would have given it; read: a coded value."""
         self._skip = _AGAIN if n < 0 else 0
         if n < 0:
             return None
@@ -109,6 +111,7 @@ class TextColumns:
         return None if misfits else decoded
 
 
+_BEGIN = tuple("-0123456789")  # of what may be a number
 _ESCAPED = {'"', "\\", *map(chr, range(32))}
 
 

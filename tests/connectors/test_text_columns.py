@@ -40,9 +40,9 @@ def decoder(kind: str, schema: Schema) -> LineDecoder:
     return CsvDecoder(schema, NAMES, ",") if kind == "csv" else JsonDecoder(schema)
 
 
-def outcome(kind: str, data: bytes, kernels: bool) -> tuple[Any, Any]:
+def outcome(kind: str, data: bytes, kernels: bool, **more: Any) -> tuple[Any, Any]:
     """Everything that a piece gives; whether the kernels took it."""
-    schema = Schema.from_config(TABLE)
+    schema = Schema.from_config(TABLE | more)
     made: Any = decoder(kind, schema)
     made._kernels.able = kernels
     taken: list[bool] = []
@@ -63,9 +63,9 @@ def outcome(kind: str, data: bytes, kernels: bool) -> tuple[Any, Any]:
     return (bits, after, rejects, schema.state().table, used, line, chunk.end), any(taken)
 
 
-def same(kind: str, data: bytes, taken: bool | None = None) -> None:
-    found, by_kernels = outcome(kind, data, True)
-    assert found == outcome(kind, data, False)[0]
+def assert_same(kind: str, data: bytes, taken: bool | None = None, **more: Any) -> None:
+    found, by_kernels = outcome(kind, data, True, **more)
+    assert found == outcome(kind, data, False, **more)[0]
     if taken is not None:
         assert by_kernels == taken
 
@@ -96,14 +96,14 @@ OBJECTS = st.lists(MEMBERS.map(lambda members: "{" + ", ".join(members) + "}"), 
 @given(rows=ROWS, end=st.sampled_from(["\n", "\r\n"]))
 @example(rows=["1,x,red,2,up", "", "3,x,blue,4,up"], end="\r\n")
 def test_any_csv_is_read_as_the_other_ways_read_it(rows: list[str], end: str) -> None:
-    same("csv", end.join(rows).encode())
+    assert_same("csv", end.join(rows).encode())
 
 
 @pytest.mark.jit
 @settings(max_examples=100)
 @given(rows=OBJECTS)
 def test_any_json_is_read_as_the_other_ways_read_it(rows: list[str]) -> None:
-    same("json", "\n".join(rows).encode())
+    assert_same("json", "\n".join(rows).encode())
 
 
 CSV = ["1,s,red,2.5,up", "NA,,blue,-0.125,down", '3,"s,s","red",1e3,up', "", "4,s,,5,"]
@@ -121,7 +121,7 @@ JSON = [
 @pytest.mark.parametrize(("kind", "lines"), [("csv", CSV), ("json", JSON)])
 def test_plain_text_is_taken_by_the_kernels(kind: str, lines: list[str], end: str) -> None:
     for last in ("", end):
-        same(kind, (end.join(lines) + last).encode(), taken=True)
+        assert_same(kind, (end.join(lines) + last).encode(), taken=True)
 
 
 ODD = [
@@ -148,7 +148,7 @@ ODD = [
 @pytest.mark.parametrize(("kind", "data"), ODD)
 def test_what_is_not_plain_is_left_to_the_other_ways(kind: str, data: bytes) -> None:
     good = b"1,s,red,2,up\n" if kind == "csv" else b'{"a": 1}\n'
-    same(kind, good + data + good, taken=False)
+    assert_same(kind, good + data + good, taken=False)
 
 
 @pytest.mark.jit
@@ -156,7 +156,15 @@ def test_more_values_than_the_table_holds_are_left_to_the_other_ways() -> None:
     half = text_cells.SLOTS // 2
     for n in (half, half + 1):
         lines = "".join(f"1,s,c{i % n},2,up\n" for i in range(n + 5))
-        same("csv", lines.encode(), taken=n == half)
+        assert_same("csv", lines.encode(), taken=n == half)
+
+
+@pytest.mark.jit
+def test_a_number_may_say_that_there_is_none() -> None:
+    """As a whole cell alone, and as it is written."""
+    lines = ["-999,s,-999,1,up", '-999.0,s,red,"-999",down', "-9990,s,red,7,up", "0,s,x,-99,-999"]
+    missing = ["NA", "-999", "", "7"]
+    assert_same("csv", "\n".join(lines).encode(), taken=True, missing=missing)
 
 
 # -- when to try -----------------------------------------------------------------------------------
@@ -197,7 +205,7 @@ def parsed(texts: list[str]) -> Any:
     table, codes = np.empty((len(texts), 1)), np.empty((len(texts), 0), dtype=np.int64)
     words = (codes, codes, codes, none)
     roles = np.zeros(1, dtype=np.int64)
-    missing = np.zeros(0, dtype=np.uint8), none
+    missing = np.zeros(0, dtype=np.uint8), none, 0
     n = text_cells.csv_cells(text, roles, 44, missing, by, words, (table, codes, none))
     return table[:, 0] if n == len(texts) else None
 
