@@ -183,6 +183,7 @@ def test_the_file_is_closed_after_the_chunk_in_hand_and_nothing_is_read_after() 
     assert made.begun.wait(10.0)
     closing = threading.Thread(target=reader.close)
     closing.start()
+    closing.join(0.05)
     assert made.closed_at == -1  # the thread is still at chunk 1
     made.may_go_on.set()
     closing.join(10.0)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -251,8 +252,10 @@ def test_the_sender_outlives_a_name_that_is_none_and_a_disk_that_refuses(
     odd = Webhook("http://a..b/", tmp_path / "odd", pauses=PAUSES)
     odd.open(None)
     odd.write(alarms(0))
-    while odd.n_failed < 2:
-        pass
+    until = time.monotonic() + 10.0
+    while odd.n_failed < 2 and time.monotonic() < until:
+        time.sleep(0.005)
+    assert odd.n_failed >= 2
     odd.close()
     sink, real, refused = hook(receiver, tmp_path / "disk"), os.pwrite, threading.Event()
 
