@@ -56,12 +56,10 @@ def page(title: str, about: str, found: dict[str, Any]) -> str:
 
 def summary(found: dict[str, Any]) -> str:
     """What README.md shows: whole replays, one event, peers, starts."""
-    parts = [
-        part for part in ("replays", "marginal", "peers", "latency", "starts") if part in found
-    ]
+    parts = [part for part in SHOWN if part in found]
     if not parts:
         return "Nothing has been measured yet."
-    said = [f"{machine.line(found[parts[0]]['machine'])}"]
+    said = [machine.line(found[parts[0]]["machine"])]
     for part in parts:
         said += suite.module(part).summary(found[part]["measured"])
     return "\n\n".join(said)

@@ -26,12 +26,13 @@ from streamlearn import LiteRVFLClassifier, Normalizer, Pipeline, replay
 TITLE = "Beside other packages"
 ABOUT = """\
 A stream of 8 numbers and two classes that turns over in the middle, predicted and then learnt:
-microseconds of an event by the clock, and of the processor with all threads, medians of rounds by
-turns; least and most by the clock. Ours reads and decodes a file, normalises, predicts, learns and
-measures. River gets ready dicts; scikit-learn ready arrays, `partial_fit` in mini-batches, which
-learns from none of a batch before it has answered all, and row by row; Vowpal Wabbit reads its own
-text by its own command (a run on nothing is taken off); CapyMOA is MOA's loop in Java on an ARFF
-file, its second pass. Start-up is in none. Accuracy is on the first 5,000 rows."""
+microseconds of an event by the clock, and of the processor with all threads, on one core, medians
+of rounds by turns; least and most by the clock. Ours reads and decodes a file, normalises,
+predicts, learns and measures. River gets ready dicts; scikit-learn ready arrays, `partial_fit` in
+mini-batches, which learns from none of a batch before it has answered all, and row by row; Vowpal
+Wabbit reads its own text by its own command (a run on nothing is taken off); CapyMOA is MOA's loop
+in Java on an ARFF file, its second pass. Start-up is in none. Accuracy is on the first 5,000
+rows."""
 PYTHON = Path(__file__).resolve().parent.parent / ".venv-peers" / "bin" / "python"
 HEAD = 5_000
 ROWS = {"River": 20_000, "scikit-learn": 200_000, "Vowpal Wabbit": 300_000, "CapyMOA": 50_000}

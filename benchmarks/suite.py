@@ -26,7 +26,8 @@ DIGITS = 5
 
 ABOUT = """\
 `make bench` measures everything on this page but what needs an environment of other packages, which
-is `make bench-peers`. What is compared runs by turns in one run, on one core; medians. What an
+is `make bench-peers`. What is compared runs by turns in one run, medians; on one core, but
+for the marginal event and members in threads. What an
 event costs by size is on [a page of its own](costs.md). Of the site, <a href="plots.html">all plots
 are one page</a>; `make bench` writes it to `build/benchmarks.html`, too."""
 ABOUT_COSTS = """\
