@@ -1,5 +1,6 @@
 """Error memories: their cost beside numpy, the tables of their specification, their defaults."""
 
+import abc
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,7 +40,7 @@ GRID = np.array([(0.0, 0.0), (1.0, 0.4), (1.0, 0.9), (0.0, 0.5), (0.0, 1.0)])
 # -- cost ------------------------------------------------------------------------------------------
 
 
-class Plain:
+class Plain(abc.ABC):
     """The equations in numpy, whole arrays at a time, around the shares of C classes."""
 
     def __init__(self, C: int = 2, rho: float = 0.9995) -> None:
@@ -65,13 +66,13 @@ class Plain:
             self.write(place, target, b)
             self.counts[label] += 1.0
 
+    @abc.abstractmethod
     def read(self, x: F8) -> tuple[tuple[F8, F8] | None, Any]:
         """Means of labels and answers of like rows, and where the row belongs."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def write(self, place: Any, target: F8, b: F8) -> None:
         """Note a label and the answer of then."""
-        raise NotImplementedError
 
 
 class PlainSketch(Plain):

@@ -3,6 +3,7 @@
 They stand in `{eval-rst}` blocks, as what they write is reStructuredText.
 """
 
+import abc
 import contextlib
 import inspect
 import io
@@ -33,14 +34,14 @@ from streamlearn.metric_readers import BASELINES, METRICS
 _log = logging.getLogger(__name__)
 
 
-class _Generated(SphinxDirective):
+class _Generated(SphinxDirective, abc.ABC):
     """Parses the lines that `lines` gives, where it stands."""
 
     has_content = False
 
+    @abc.abstractmethod
     def lines(self) -> Iterator[str]:
         """reStructuredText."""
-        raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
         """Nodes of the parsed lines."""
