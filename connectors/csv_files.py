@@ -288,10 +288,7 @@ def sample_csv(path: Path, rows: int) -> dict[str, list[Any]]:
         stream.close()
     everything = Schema.from_config({"features": dict.fromkeys(names, "category")})
     decoder = CsvDecoder(everything, names, delimiter)
-    for most in (
-        rows + rows // 4,
-        data.count(b"\n") + 1,
-    ):  # a sample of lines, and if it is thin, all
+    for most in (rows + rows // 4, data.count(b"\n") + 1):  # if those are too few, all
         cut = _first_lines(data, most)
         whole = final and cut == len(data)
         cut = cut if whole else data.rfind(b"\n", 0, cut) + 1

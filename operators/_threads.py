@@ -1,4 +1,4 @@
-"""Independent work in threads: members of an ensemble within a block, shards of a bank.
+"""Independent work in threads: members of an ensemble within a block.
 
 Kernels let go of the GIL, so members of compiled operators run at the same time. Which thread does
 what changes no bit: each piece of work has its own state, and results come in the order of the
