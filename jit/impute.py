@@ -60,24 +60,25 @@ def follow_last(x: F8, fill: F8, frozen: U1) -> None:
 @kernel
 def impute_run(
     X: F8, weight: F8, mode: U1, strategy: int, fill: F8, mass: F8, frozen: U1, out: F8
-) -> int:
+) -> tuple[int, bool]:
     """Walk a block: each row filled with what was known before it, then learnt.
 
-    X (n, d) | weight, mode (n,) | fill, mass (d,) in/out | frozen (d,) | out (n, d) written, or
-    empty where nothing in X is missing. An infinite row is passed on and not learnt.
-    Returns the number of rows refused. O(n d), allocates nothing.
+    X (n, d) | weight, mode (n,) | fill, mass (d,) in/out | frozen (d,) | out (n, d) written where
+    something in X is missing. An infinite row is passed on and not learnt.
+    Returns the number of rows refused, and whether something is missing. O(n d), allocates nothing.
     """
-    suspect, even = any_infinite(X.reshape(X.size)), out.size == 0 and is_even(mass, frozen)
+    some = any_missing(X.reshape(X.size))
+    suspect, even = any_infinite(X.reshape(X.size)), not some and is_even(mass, frozen)
     refused = 0
     for t in range(X.shape[0]):
         learns = (mode[t] & 4) != 0 and weight[t] > 0.0
         if suspect and any_infinite(X[t]):
             refused += learns
-            if out.size:
+            if some:
                 for j in range(X.shape[1]):  # `out[t] = X[t]` takes 2 s to compile
                     out[t, j] = X[t, j]
             continue
-        if out.size:
+        if some:
             fill_row(X[t], fill, out[t])
         if learns and strategy == MEAN and even:  # the same bits at half the cost
             follow_mean_even(X[t], weight[t], fill, mass)
@@ -85,13 +86,7 @@ def impute_run(
             follow_mean(X[t], weight[t], fill, mass, frozen)
         elif learns and strategy == LAST:
             follow_last(X[t], fill, frozen)
-    return refused
-
-
-@kernel
-def anything_missing(X: F8) -> bool:
-    """Whether the block X (n, d) holds a NaN. O(n d)."""
-    return any_missing(X.reshape(X.size))
+    return refused, some
 
 
 @kernel

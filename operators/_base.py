@@ -114,6 +114,10 @@ class Operator(base.Base):
         """The block, cut before each row that widens the output; a piece runs before the next."""
         yield block
 
+    def may_widen(self, features: Features) -> bool:
+        """Whether `pieces` may cut a block of these columns: never where it is not overridden."""
+        return type(self).pieces is not Operator.pieces
+
     def seen(self, block: Block, rows: I8) -> F8:
         """What late labels of these scored rows (m,) teach on, (m, d): the `log:X` of the walk.
 
@@ -134,7 +138,7 @@ class Operator(base.Base):
                 f"{type(self).__name__}: features must begin with those seen before, in their "
                 f"order; got {list(features.names)!r} after {list(known)!r}"
             )
-        if not self.takes_categories and CATEGORY in features.kinds:
+        if not self.takes_categories and features.some_category:
             name = features.names[features.kinds.index(CATEGORY)]
             raise ValueError(
                 f"{type(self).__name__}: features must be numbers, got the category {name!r}; "

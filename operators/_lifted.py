@@ -184,7 +184,8 @@ class Lifted(Lifting):
         self._walk(rows, (answer, side))
         if not self._warned and self._n_troubles() > 0.0:
             self._warn()
-        return self._named(block, answer, side) | seen
+        named = self._named(block, answer, side)
+        return named | seen if seen else named
 
     def _warn(self) -> None:
         """Say once that rows are refused, or that the covariance had to be repaired."""

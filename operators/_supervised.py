@@ -23,8 +23,11 @@ def plain(array: Any) -> Any:
 
 def rows_of(block: Block) -> tuple[F8, F8, F8, U1]:
     """X, y (n, q), weight and mode of a block as the kernels take them."""
-    y = block.y if block.y.ndim == 2 else block.y[:, None]
-    return plain(block.X), plain(y), plain(block.weight), plain(block.mode)
+    X, y, weight, mode = block.X, block.y, block.weight, block.mode
+    y = y if y.ndim == 2 else y[:, None]
+    if X.flags.carray and y.flags.carray and weight.flags.carray and mode.flags.carray:
+        return X, y, weight, mode
+    return plain(X), plain(y), plain(weight), plain(mode)
 
 
 def bad_weight(operator: Operator, block: Block, row: int) -> ValueError:

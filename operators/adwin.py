@@ -110,9 +110,11 @@ class ADWIN(Calibrated, base.DriftDetector):
             return super().alarms(values)
         values = np.asarray(values, dtype=np.float64)
         raised: list[tuple[int, Finding]] = []
-        start = 0
-        while start < values.shape[0]:
+        start, n = 0, values.shape[0]
+        while start < n:
             fed, alarms = self._walk_calibrated(values[start:], self._many)
+            if alarms == 0:
+                break
             for at, way, mean, window, said, limit in self._many[:alarms].tolist():
                 told = self._told(way == ROSE, mean, int(window), said, limit)
                 raised.append((start + int(at), told))

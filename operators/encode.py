@@ -68,7 +68,7 @@ class OneHotEncoder(Transformer, base.Transformer):
 
     def pieces(self, block: Block) -> Iterator[Block]:
         """The block, cut before each row that opens a column; each piece is run before the next."""
-        if CATEGORY not in block.features.kinds or block.n == 0:
+        if not block.features.some_category or block.n == 0:
             yield block
             return
         start = 0
@@ -78,9 +78,13 @@ class OneHotEncoder(Transformer, base.Transformer):
             yield block.rows(start, stop)
             start = stop
 
+    def may_widen(self, features: Features) -> bool:
+        """Where there is a category to open columns for."""
+        return features.some_category
+
     def output_features(self, features: Features) -> Features:
         """The names of the columns of the output, as of the last row run."""
-        if CATEGORY not in features.kinds:
+        if not features.some_category:
             return features
         known = self._named
         if known is None or known[0] is not self.layout_ or known[1] is not features:
@@ -89,7 +93,7 @@ class OneHotEncoder(Transformer, base.Transformer):
         return known[2]
 
     def _run(self, block: Block) -> Columns:
-        if CATEGORY not in block.features.kinds:
+        if not block.features.some_category:
             return {"X": block.X}
         self._look_up(block.features)
         parts: list[Columns] = []
@@ -194,7 +198,7 @@ class OrdinalEncoder(Transformer, base.Transformer):
 
     def output_features(self, features: Features) -> Features:
         """The same names, all of them numbers."""
-        if CATEGORY not in features.kinds:
+        if not features.some_category:
             return features
         if self._named is None or self._named[0] is not features:
             kinds = [NUMBER if kind == CATEGORY else kind for kind in features.kinds]
@@ -248,11 +252,11 @@ class HashEncoder(Transformer, base.Transformer):
 
     def output_features(self, features: Features) -> Features:
         """The numbers, and the hash columns in the place of the first category."""
-        return self._place(features).named if CATEGORY in features.kinds else features
+        return self._place(features).named if features.some_category else features
 
     def _run(self, block: Block) -> Columns:
         features = block.features
-        if CATEGORY not in features.kinds:
+        if not features.some_category:
             return {"X": block.X}
         to = self._place(features)
         self._hash_new(features, to.categories)

@@ -11,7 +11,6 @@ from streamlearn.jit.impute import (
     CONSTANT,
     LAST,
     MEAN,
-    anything_missing,
     impute_run,
     mark_missing,
 )
@@ -73,9 +72,8 @@ class Imputer(Transformer, base.Transformer):
         self.fill_[known:][self._frozen[known:] == 1] = np.nan
 
     def _run(self, block: Block) -> Columns:
-        some = anything_missing(block.X)
-        out = np.empty(block.X.shape if some else (0, 0))
-        refused = impute_run(
+        out = np.empty(block.X.shape)
+        refused, some = impute_run(
             block.X, block.weight, block.mode, _STRATEGIES[self.strategy],
             self.fill_, self.mass_, self._frozen, out,
         )  # fmt: skip

@@ -215,7 +215,7 @@ class _KalmanHead(OnDevice, Delayed, Lifted):
 
     def _widen(self, K: int) -> None:
         """Room for K classes or targets, and scratch to fit."""
-        D, room = self._means.shape[1], self._means.shape[0]
+        room, D = self._means.shape
         if room >= K and self._work.shape[1] >= max(D, room):
             return
         if room < K:
@@ -384,8 +384,10 @@ class _KalmanHead(OnDevice, Delayed, Lifted):
         self.scalars_[kalman.SAMPLES] += B
 
     def _n_troubles(self) -> float:
-        repaired = self.scalars_[kalman.REPAIRED] + self._heads[:, kalman.REPAIRED].sum()
-        return float(self.scalars_[lift.REFUSED] + repaired)
+        troubles = self.scalars_[lift.REFUSED] + self.scalars_[kalman.REPAIRED]
+        if self._apart:
+            troubles += self._heads[:, kalman.REPAIRED].sum()
+        return float(troubles)
 
 
 class KalmanClassifier(_KalmanHead, Classifier):

@@ -28,11 +28,10 @@ class _Scaler(Transformer):
 
     def output_features(self, features: Features) -> Features:
         """The same names, all of them numbers: a scaled 0 or 1 is no boolean any more."""
-        if BOOLEAN not in features.kinds:
-            return features
         if self._named is None or self._named[0] is not features:
             kinds = [NUMBER if kind == BOOLEAN else kind for kind in features.kinds]
-            self._named = (features, Features(features.names, kinds, features.categories))
+            scaled = Features(features.names, kinds, features.categories)
+            self._named = (features, scaled if BOOLEAN in features.kinds else features)
         return self._named[1]
 
 

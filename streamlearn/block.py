@@ -23,6 +23,7 @@ OBSERVE = 4  # stages that need no label learn from x
 SCORED = PREDICT | OBSERVE  # a live event; its label comes later as LEARN
 LABELLED = PREDICT | LEARN | OBSERVE  # an event that comes with its label
 UNSCORED = LEARN | OBSERVE  # an event that was never scored; River's learn_one
+_LABELLED = bytes([LABELLED])
 EXPIRED = 0  # the label of an event scored before will not come: what was logged is dropped
 
 NUMBER, CATEGORY, BOOLEAN, TIME = "number", "category", "boolean", "time"
@@ -59,7 +60,7 @@ class Vocabulary:
 class Features:
     """The named columns of X: immutable, but for the vocabularies of categories, which grow."""
 
-    __slots__ = ("_index", "categories", "kinds", "names")
+    __slots__ = ("_index", "categories", "kinds", "names", "some_category")
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class Features:
     ) -> None:
         self.names = tuple(names)
         self.kinds = tuple(kinds) if kinds is not None else (NUMBER,) * len(self.names)
+        self.some_category = CATEGORY in self.kinds
         given = dict(categories or {})
         for name, kind in zip(self.names, self.kinds, strict=True):
             if kind == CATEGORY and name not in given:
@@ -270,7 +272,7 @@ class Block:
     def plain(self) -> bool:
         """Whether every row is LABELLED: nothing to log, to recall, to ask or to hide."""
         if self._plain is None:
-            self._plain = bool((self.mode == LABELLED).all())
+            self._plain = self.mode.tobytes() == _LABELLED * self.n
         return self._plain
 
     @property
@@ -298,7 +300,10 @@ class Block:
         )  # fmt: skip
 
     def with_X(self, X: F8, features: Features, keep_sparse: bool = True) -> "Block":
-        """This block with other features."""
+        """This block with other features; itself where they are its own."""
+        sparse = self.sparse is None or keep_sparse
+        if X is self.X and features is self.features and sparse:
+            return self
         out = self._copied()
         out.X, out.features = X, features
         if not keep_sparse:

@@ -217,7 +217,7 @@ class Pipeline(Operator):
         """Transformers from the k-th on, then the tail; a piece of one width goes all the way."""
         while k < len(self._transformers):
             stage = self._transformers[k]
-            if _may_widen(stage):
+            if stage.may_widen(block.features):
                 at = 0
                 for piece in stage.pieces(block):
                     cut = {name: column[at : at + piece.n] for name, column in logs.items()}
@@ -239,7 +239,7 @@ class Pipeline(Operator):
         done = block.with_X(out["X"], features, keep_sparse=not stage.takes_sparse)
         if "alarm" in out:  # raised or not: so that the outputs of all blocks have the column
             found = out["why"] if "why" in out else np.full(block.n, None, dtype=object)
-            done.raised = _findings.joined(block.raised, found)
+            done = done.replace(raised=_findings.joined(block.raised, found))
         if not block.log_wanted:
             return done, {}
         return done, {name: column for name, column in out.items() if name.startswith("log:")}
@@ -263,7 +263,8 @@ class Pipeline(Operator):
             assert isinstance(detector, Detector)  # the constructor saw to it
             values = _prequential.signal(detector.watches, asked, outputs, str(self.task))
             outputs = _findings.raised(outputs, block.n, detector.alarms(values))
-        return {**_prequential.hidden(outputs, block), **logs}
+        outputs = _prequential.hidden(outputs, block)
+        return {**outputs, **logs} if logs else outputs
 
     def _run_stage(self, k: int, block: Block) -> Columns:
         """One stage over a block; a label-learning one gets its log back, and adds to it."""
