@@ -158,9 +158,8 @@ def test_a_leak_that_begins_late_folds_at_a_lesson_alone() -> None:
     """Seven factors wait and a lesson is to leave two: rows that only ask do not fold."""
     X, y = stream(5, 40, classes=True)
     y[15:25] = np.nan  # 8 lessons of the warm-up are one fold, and seven wait
-    whole, by_row = (
-        operators.LiteRVFLClassifier(hidden=2, warm_up=8, memory=None) for _ in range(2)
-    )
+    whole = operators.LiteRVFLClassifier(hidden=2, warm_up=8, memory=None)
+    by_row = copy.deepcopy(whole)
     for model in (whole, by_row):
         model.run(labelled(X[:15], y[:15]))
         assert len(model.factors_) == 7
