@@ -159,7 +159,7 @@ class Classification(Contest):
         heard = rows.heard
         return jit.classification_book(
             rows.y, rows.asked, heard["prediction"], heard["proba"], heard["set_proba"],
-            heard["said"], rows.group, rows.key, rows.event, start, every, book, ready,
+            heard["said"], rows.group, rows.key, rows.event, start, every, tuple(book), ready,
         )  # fmt: skip
 
     def rank(self, truth: F8, scores: F8, known: int) -> tuple[float, float]:
@@ -240,7 +240,7 @@ class Regression(Contest):
         heard = rows.heard
         return jit.regression_book(
             rows.y, rows.asked, heard["prediction"], heard["low"], heard["high"], self._tau,
-            heard["said"], rows.group, rows.key, rows.event, start, book, ready,
+            heard["said"], rows.group, rows.key, rows.event, start, tuple(book), ready,
         )  # fmt: skip
 
 
@@ -313,7 +313,7 @@ class Multilabel(Contest):
         heard = rows.heard
         return jit.multilabel_book(
             rows.y, rows.asked, heard["prediction"], heard["proba"], heard["last"],
-            heard["frequency"], rows.group, rows.key, rows.event, start, book, ready,
+            heard["frequency"], rows.group, rows.key, rows.event, start, tuple(book), ready,
         )  # fmt: skip
 
 
@@ -353,7 +353,7 @@ class Anomaly(Contest):
     def _book(self, rows: Rows, start: int, every: int, book: jit.Book, ready: F8) -> int:
         return jit.anomaly_book(
             rows.y, rows.asked, rows.heard["score"], rows.group, rows.key, rows.event, start,
-            every, book, ready,
+            every, tuple(book), ready,
         )  # fmt: skip
 
     def rank(self, truth: F8, scores: F8, known: int) -> tuple[float, float]:

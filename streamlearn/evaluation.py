@@ -290,7 +290,7 @@ class Evaluation:
     def _note_alarms(self, outputs: Columns, event: I8) -> None:
         """Keep the events at which the detector fired; another model that serves is no drift."""
         alarm = outputs.get("alarm")
-        if alarm is None or not alarm.any():
+        if alarm is None or not np.count_nonzero(alarm):  # `any` takes 1 us of a lone event
             return
         drift = of_drift(outputs)
         self._n_swaps += int(np.count_nonzero(alarm)) - int(np.count_nonzero(drift))
