@@ -492,16 +492,24 @@ class Consumer:
             return
         self._closed = True
         end = time.monotonic() + CLOSE_SECONDS
-        while self._commits > 0 and time.monotonic() < end:
-            self._kafka.poll(0.005)
-        _closed(self._kafka)
+        closing = _closing(self._kafka)
+        try:
+            while self._commits > 0 and time.monotonic() < end:
+                self._kafka.poll(0.005)
+        finally:  # by ShutdownError, too: freed without it, it keeps a core busy for a minute
+            closing.start()
+        closing.join(CLOSE_SECONDS)
 
 
 def _closed(consumer: Any) -> None:
     """Close it; where the broker is away the library waits for ever, so not here."""
-    closing = threading.Thread(target=consumer.close, name="kafka-close", daemon=True)
+    closing = _closing(consumer)
     closing.start()
     closing.join(CLOSE_SECONDS)
+
+
+def _closing(consumer: Any) -> threading.Thread:
+    return threading.Thread(target=consumer.close, name="kafka-close", daemon=True)
 
 
 def _bytes(found: Iterable[Any]) -> list[bytes | None]:

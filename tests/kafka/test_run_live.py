@@ -23,6 +23,7 @@ from tests.kafka.test_run import T0, Setting, events
 
 Topic = Callable[..., str]
 WAIT = 60.0
+STOP_SECONDS = 30.0  # the time-out of a shutdown, what may follow it, and a busy machine
 
 
 @pytest.fixture
@@ -76,10 +77,13 @@ class Process:
         raise AssertionError(f"{told}\n{self.lines}")
 
     def stop(self) -> int:
-        """End it by SIGTERM; its exit status."""
+        """End it by SIGTERM, in time; its exit status."""
+        begin = time.monotonic()
         self._process.send_signal(signal.SIGTERM)
         list(self._until(""))
-        return self._process.wait(WAIT)
+        status = self._process.wait(WAIT)
+        assert time.monotonic() - begin < STOP_SECONDS
+        return status
 
     def kill(self) -> None:
         if self._process.poll() is None:
