@@ -1,4 +1,4 @@
-"""The device suite: law and equality on a GPU, then its marks, every case beside our own CPU path.
+"""The device suite: law, conformance and equality on a GPU, then its marks, each beside our CPU.
 
     python -m benchmarks.cuda_device [--quick]
 
@@ -32,6 +32,7 @@ from streamlearn.jit.cuda import _compile, bank, mixture, products  # noqa: E402
 from streamlearn.operators._bank_on_device import DeviceBank  # noqa: E402
 from streamlearn.operators._layout import Layout  # noqa: E402
 from streamlearn.operators.analytic import AnalyticRegressor  # noqa: E402
+from streamlearn.operators.bagging import OnlineBaggingRegressor  # noqa: E402
 from streamlearn.operators.kalman import KalmanRegressor  # noqa: E402
 from streamlearn.operators.keyed import KeyedRegressor  # noqa: E402
 from streamlearn.operators.mixture import GaussianMixtureAnomalyScorer  # noqa: E402
@@ -108,7 +109,9 @@ def walk_time(kernel: Any, X: F8, state: Any, shapes: list[tuple[int, ...]]) -> 
     if len(shapes) == 4:
         _compile.overwrite(scratch[3], np.tile([0.0, 1.0, 1e-9], (shapes[3][0], 1)))
     arguments = rows, state, scratch, score
-    return seconds(lambda: _compile.launch(kernel, products.THREADS, arguments), 5) / len(X)
+    return seconds(
+        lambda: _compile.launch("mixture", kernel, products.THREADS, arguments), 5
+    ) / len(X)
 
 
 def cpu_mixture(D: int, K: int) -> float:
@@ -163,7 +166,7 @@ def launch_alone(there: DeviceBank, rows: Any, keys: Any, d: int) -> Callable[[]
     fixed = _compile.send("bank", there._settings, there.counters)
     out = _compile.send("bank", np.zeros((n, 1)), np.zeros((n, 1)), np.zeros((0, d)))
     arguments = (sent, (there._keys, there._records), sort, fixed, out)
-    return lambda: _compile.launch(bank.walk_rls, bank.THREADS, arguments)
+    return lambda: _compile.launch("bank", bank.walk_rls, bank.THREADS, arguments)
 
 
 # -- heads -----------------------------------------------------------------------------------------
@@ -179,6 +182,22 @@ def head_case(d: int, n: int) -> Row:
     for device, name in (("cuda", "end_to_end_per_s"), ("cpu", "cpu_per_s")):
         model = KalmanRegressor(delta0=1e-3, device=device)
         found[name] = n / seconds(lambda model=model: model.run(block), 3)  # type: ignore[misc]
+    return found
+
+
+# -- ensembles -------------------------------------------------------------------------------------
+
+
+def ensemble_case(J: int, d: int, n: int) -> Row:
+    """Labelled events a second of a bag of Kalman heads, whole way, beside the CPU's in threads."""
+    rng = np.random.default_rng(SEED)
+    X, mode = rng.normal(size=(n, d)), np.full(n, 7, dtype=np.uint8)
+    names = Features([f"x{i}" for i in range(d)])
+    block = Block(X, X[:, 0].copy(), np.ones(n), mode, names)
+    found: Row = {"case": f"bag of {J} Kalman heads, d = {d}, blocks of {n}"}
+    for device, name in (("cuda", "end_to_end_per_s"), ("cpu", "cpu_per_s")):
+        bag = OnlineBaggingRegressor(KalmanRegressor(delta0=1e-3), n=J, device=device)
+        found[name] = n / seconds(lambda bag=bag: bag.run(block), 3)  # type: ignore[misc]
     return found
 
 
@@ -212,6 +231,10 @@ def measure(quick: bool) -> Row:
     cases += [bank_case(keys, n, zipf, 2 if TINY else 8) for keys, n, zipf in sizes]
     for d in (3,) if TINY else (1000,) if small else (1000, 4000, 8000):
         cases.append(head_case(d, 6 if TINY else 1024))
+    for J, d in (
+        ((2, 2),) if TINY else ((100, 64),) if small else ((100, 64), (1000, 64), (100, 500))
+    ):
+        cases.append(ensemble_case(J, d, 4 if TINY else 1024))
     name = "simulator" if TINY else _cuda.get_current_device().name
     name = name.decode() if isinstance(name, bytes) else name
     return {

@@ -41,7 +41,7 @@ class DeviceBank:
         self._blank, self._settings = blank, settings
         self.counters = np.zeros(bank.N_COUNTERS + 2)
         self._keys, self._records = self._empty(room)
-        self._queues = [_compile.Queue(), _compile.Queue()]
+        self._queues = [_compile.Queue(owner), _compile.Queue(owner)]
 
     @property
     def n_keys(self) -> int:
@@ -61,7 +61,7 @@ class DeviceBank:
         )
         (blank,) = self._device.send(self._owner, self._blank)
         self._device.launch(
-            self._kernels.clear, self._kernels.THREADS, (keys, records, blank), 1024
+            self._owner, self._kernels.clear, self._kernels.THREADS, (keys, records, blank), 1024
         )
         return keys, records
 
@@ -71,7 +71,9 @@ class DeviceBank:
         (s,) = self._device.send(self._owner, np.zeros(self.counters.shape))
         arguments = (keys, rows, table, records, s)
         if keys.shape[0]:
-            self._device.launch(self._kernels.enter, self._kernels.THREADS, arguments, 1024)
+            self._device.launch(
+                self._owner, self._kernels.enter, self._kernels.THREADS, arguments, 1024
+            )
         self._keys, self._records = table, records
         self.counters[self._kernels.ENTERED] = self._device.fetch(s)[self._kernels.ENTERED]
 

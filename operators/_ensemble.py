@@ -1,7 +1,7 @@
 """What ensembles share: members that run over a block each on its own, their answers, their states.
 
-A member's late labels find what it logged under its number (`_members.ask`); what it answered is
-logged there too, so that a wrapper learns from the answers of then.
+A member's late labels find what it logged under its number (`_members.own_block`); what it answered
+is logged there too, so that a wrapper learns from the answers of then.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from streamlearn.block import F8, Block, Columns, Features
 from streamlearn.contracts import State, merged
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import Operator
-from streamlearn.operators._members import Holder, ask
+from streamlearn.operators._members import Holder, own_block, told
 from streamlearn.operators._threads import Crew
 
 _HUGE = 1e150  # a number beyond it is no answer
@@ -25,6 +25,7 @@ class Ensemble(Holder):
 
     members_: list[Operator]
     _numbers: list[int]  # of each member, for ever: under it stands what the member has logged
+    _there: Any = None  # where all members stand together, if that is a device
 
     def _adopt(self, members: Sequence[Operator], argument: str) -> None:
         """Take these members, and be able to do what they can; argument is where they are from."""
@@ -57,14 +58,20 @@ class Ensemble(Holder):
     # -- the members' answers ----------------------------------------------------------------------
 
     def _ask(self, j: int, block: Block) -> tuple[Columns, Columns]:
-        """What member j answers, and what is to be logged of it, its answers among that.
+        """What member j answers, and what is to be logged of it, its answers among that."""
+        return self._told(j, block, self.members_[j].run(self._own(j, block)))
 
-        One that takes no sparse features sees the dense ones alone.
-        """
-        member, number = self.members_[j], self._numbers[j]
+    def _own(self, j: int, block: Block) -> Block:
+        """The block as member j sees it: one that takes no sparse features the dense ones alone."""
+        member = self.members_[j]
         if block.sparse is not None and not member.takes_sparse:
             block = block.replace(sparse=None)
-        outputs = ask(member, number, block)
+        return own_block(member, self._numbers[j], block)
+
+    def _told(self, j: int, block: Block, outputs: Columns) -> tuple[Columns, Columns]:
+        """As `_ask`, of what member j has answered to the block."""
+        number = self._numbers[j]
+        outputs = told(number, block, outputs)
         if not block.log_wanted:
             return outputs, {}
         logs = {name: column for name, column in outputs.items() if name.startswith("log:")}
@@ -89,8 +96,12 @@ class Ensemble(Holder):
         """What each member answers to its block of n rows, and its logs; in threads where it pays.
 
         block_of: makes the block of a member, in its thread. Members that run in Python would only
-        wait for each other there.
+        wait for each other there; those on a device are all walked by one launch.
         """
+        if self._there is not None:
+            blocks = [block_of(j) for j in range(len(self.members_))]
+            found = self._there.run(self.members_, [self._own(j, b) for j, b in enumerate(blocks)])
+            return [self._told(j, b, o) for j, (b, o) in enumerate(zip(blocks, found, strict=True))]
 
         def ask_one(j: int) -> tuple[Columns, Columns]:
             return self._ask(j, block_of(j))

@@ -182,9 +182,13 @@ class Lifted(Lifting):
         n, room = block.n, self._room
         answer, side = np.empty((n, room)), np.empty((n, 1 if self._classify else room))
         self._walk(rows, (answer, side))
+        return self._answered(block, (answer, side), seen)
+
+    def _answered(self, block: Block, out: Out, seen: Columns) -> Columns:
+        """The outputs of a walk, beside what it has seen; a warning at the first trouble."""
         if not self._warned and self._n_troubles() > 0.0:
             self._warn()
-        named = self._named(block, answer, side)
+        named = self._named(block, *out)
         return named | seen if seen else named
 
     def _warn(self) -> None:

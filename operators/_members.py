@@ -16,14 +16,22 @@ def ask(member: Operator, number: int, block: Block) -> Columns:
     A number belongs to one model for ever: what a model logged before it came to serve is still its
     own, and what its predecessor logged is not. Each member logs `here` where it has been asked.
     """
-    prefix = f"{number}/"
-    if block.logged is not None:
-        logged = block.logged.under(prefix)
-        block = _prequential.recalled(block, logged, member.takes_nan)
-    outputs = member.run(block)
+    return told(number, block, member.run(own_block(member, number, block)))
+
+
+def own_block(member: Operator, number: int, block: Block) -> Block:
+    """The block with what this member, and no other, has logged of its rows."""
+    if block.logged is None:
+        return block
+    logged = block.logged.under(f"{number}/")
+    return _prequential.recalled(block, logged, member.takes_nan)
+
+
+def told(number: int, block: Block, outputs: Columns) -> Columns:
+    """What a member answered to a block, its logs under its number."""
     if not block.log_wanted:
         return dict(outputs)
-    cut = len("log:")
+    prefix, cut = f"{number}/", len("log:")
     there = {f"log:{prefix}here": np.ones(block.n, dtype=np.uint8)}
     return there | {
         f"log:{prefix}{name[cut:]}" if name.startswith("log:") else name: column

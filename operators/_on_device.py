@@ -95,7 +95,7 @@ class DelayedHead:
         outputs_, s_, settings_, health_ = sent[m : m + 4]
         try:
             own.launch(
-                self._walk, self._delayed.THREADS,
+                self._owner, self._walk, self._delayed.THREADS,
                 (sent[:n], sent[n:m], (self._W, self._P, outputs_, s_), tuple(self._held),
                  tuple(self._scratch), (settings_, self._work, health_), sent[m + 4 :]),
             )  # fmt: skip
@@ -134,6 +134,11 @@ class DelayedHead:
         """Room for K outputs, those that are new with weights of 0; what is pending stays."""
         self.raw = narrowed(self.fetched(), K)
         self._W = None
+
+
+def without_cpu(given: dict[str, Any]) -> dict[str, Any]:
+    """Parameters without a `device` that is the CPU, as states had them before."""
+    return {name: value for name, value in given.items() if name != "device" or value != "cpu"}
 
 
 def narrowed(raw: tuple[F8, ...], K: int) -> tuple[F8, ...]:
@@ -302,5 +307,4 @@ class OnDevice(Operator):
 
     def _plain_parameters(self) -> dict[str, Any]:
         """Without `device` where it is the CPU: states from before it are still read."""
-        given = super()._plain_parameters()
-        return {name: v for name, v in given.items() if name != "device" or v != "cpu"}
+        return without_cpu(super()._plain_parameters())

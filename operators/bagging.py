@@ -13,7 +13,9 @@ from streamlearn.jit.counter import key_of
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import CLASSIFICATION, Classifier, Operator, Regressor
 from streamlearn.operators._ensemble import Ensemble, numbers, side_by_side
+from streamlearn.operators._experts_on_device import on_device
 from streamlearn.operators._members import Listener, first_rise
+from streamlearn.operators._on_device import without_cpu
 from streamlearn.operators.adwin import ADWIN
 from streamlearn.operators.baselines import MajorityClassifier, MeanRegressor
 from streamlearn.operators.foreign import as_stage
@@ -37,6 +39,7 @@ class _Bagging(Ensemble):
     n: int
     lam: float
     seed: int
+    device: str
 
     def _set_parameters(self, given: dict[str, Any]) -> None:
         """Check and keep the parameters that all families have, and make the members."""
@@ -47,7 +50,9 @@ class _Bagging(Ensemble):
         self.lam = _checks.positive(owner, "lam", given["lam"])
         _checks.between(owner, "lam", self.lam, 0.0, _MOST)
         self.seed = _checks.whole(owner, "seed", given["seed"], 0)
-        self._adopt([self.model.clone() for _ in range(self.n)], "model")
+        self.device = given["device"]
+        members, self._there = on_device(owner, self.device, self.model, self.n)
+        self._adopt(members, "model")
         keys = [key_of(self.seed, f"member {j}") for j in range(self.n)]
         self._keys = np.array(keys, dtype=np.uint64)
         self._cumulative = _poisson(self.lam)
@@ -59,6 +64,10 @@ class _Bagging(Ensemble):
     def _clear(self) -> None:
         self.n_events_ = 0
         self._numbers = list(range(self.n))
+
+    def _plain_parameters(self) -> dict[str, Any]:
+        """Without `device` where it is the CPU: states from before it are still read."""
+        return without_cpu(super()._plain_parameters())
 
     def load(self, state: State) -> None:
         """Take over what `state` gave; refused if the parameters were others."""
@@ -75,13 +84,13 @@ class _Bagging(Ensemble):
     def _taught(self, block: Block) -> tuple[list[Columns], Columns]:
         """What the members answer, each with weights of its own, and what is to be logged."""
         events, fresh = self._numbered(block)
-        self.n_events_ += fresh
         logs: Columns = {"log:event": events} if block.log_wanted else {}
 
         def weighted(j: int) -> Block:
             return block.replace(weight=self._weighted(j, events, block.weight))
 
         found = self._ask_all(block.n, weighted)
+        self.n_events_ += fresh
         for _, more in found:
             logs |= more
         return [answers for answers, _ in found], logs
@@ -222,10 +231,14 @@ class OnlineBaggingClassifier(_Bagging, Classifier):
         n: members, >= 1.
         lam: mean of the weights, in (0, 100].
         seed: of the draws.
+        device: "cpu", or "cuda" for an NVIDIA GPU, where one launch a block walks all members; for
+            tens of Kalman heads (standard, shared, mean field); an error where there is none.
     State: n_events_, events that have drawn; the states of the members, under their numbers.
     The draw weighs also what a member learns without labels (running means of features).
-    Cost: n times the model's, and some 10 us a block for the draws.
-    Raises: ValueError for a parameter out of range, and a model that does another task.
+    Cost: n times the model's, and some 10 us a block for the draws. On a device O(D^2) a row of all
+        members at a time, and a copy of all covariances a snapshot.
+    Raises: ValueError for a parameter out of range, and a model that does another task; MemoryError
+        where a device has no room, nothing changed.
     Reference: Oza and Russell (2001), Online bagging and boosting; Bifet, Holmes and Pfahringer
     (2010), Leveraging bagging for evolving data streams.
     >>> from streamlearn.operators import KalmanClassifier, OnlineBaggingClassifier
@@ -243,7 +256,12 @@ class OnlineBaggingClassifier(_Bagging, Classifier):
         yield {"model": MajorityClassifier(), "n": 2, "lam": 1.0, "seed": 3}
 
     def __init__(
-        self, model: Operator | Any = None, n: int = 10, lam: float = 6.0, seed: int = 0
+        self,
+        model: Operator | Any = None,
+        n: int = 10,
+        lam: float = 6.0,
+        seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         self._set_parameters(locals())
 
@@ -269,7 +287,12 @@ class OnlineBaggingRegressor(_Bagging, Regressor):
         yield {"model": MeanRegressor(), "n": 2, "lam": 1.0, "seed": 3}
 
     def __init__(
-        self, model: Operator | Any = None, n: int = 10, lam: float = 6.0, seed: int = 0
+        self,
+        model: Operator | Any = None,
+        n: int = 10,
+        lam: float = 6.0,
+        seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         self._set_parameters(locals())
 
@@ -280,7 +303,7 @@ class ADWINBaggingClassifier(_ADWINBagging, Classifier):
     An ADWIN listens to the prequential 0/1 error of each member. Where one finds that the error
     rose, the member with the largest error in its window starts anew, and so does its detector.
     Args:
-        model, n, lam, seed: as for `OnlineBaggingClassifier`.
+        model, n, lam, seed, device: as for `OnlineBaggingClassifier`.
         delta: significance of the detectors, in (0, 1).
     State: n_resets_, members replaced; the states of members and detectors.
     Cost: as `OnlineBaggingClassifier`, n detectors, and a snapshot of the members a block. Rows
@@ -308,6 +331,7 @@ class ADWINBaggingClassifier(_ADWINBagging, Classifier):
         lam: float = 6.0,
         delta: float = 0.002,
         seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         self._set_parameters(locals())
 
@@ -336,5 +360,6 @@ class ADWINBaggingRegressor(_ADWINBagging, Regressor):
         lam: float = 6.0,
         delta: float = 0.002,
         seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         self._set_parameters(locals())

@@ -10,10 +10,13 @@ No warp intrinsics, for the simulator has none: threads of a block meet in share
 blocks wait for each other: a first launch compiles for some seconds.
 """
 
+import functools
 import importlib
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import numba
@@ -83,17 +86,29 @@ def reserve(owner: str, like: Sequence[tuple[tuple[int, ...], Any]]) -> list[Arr
     try:
         for shape, dtype in like:
             made.append(_cuda.device_array(shape, dtype))
-    except _cuda.cudadrv.driver.CudaAPIError as error:
-        if int(error.code) != _OUT_OF_MEMORY:
+    except Exception as error:
+        if not _full(error):
             raise
         made.clear()
         raise no_room(owner, like) from None
     return made
 
 
+def _full(error: Exception) -> bool:
+    """Whether the driver says that the device has no memory left."""
+    code: Any = getattr(error, "code", None)
+    return isinstance(code, int) and int(code) == _OUT_OF_MEMORY
+
+
 def no_room(owner: str, like: Sequence[tuple[tuple[int, ...], Any]]) -> MemoryError:
     """The error for arrays that do not fit on the device."""
-    needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in like)
+    return too_large(
+        owner, sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in like)
+    )
+
+
+def too_large(owner: str, needed: int) -> MemoryError:
+    """The error for so many bytes that the device does not have."""
     free, total = _cuda.current_context().get_memory_info()
     return MemoryError(
         f"{owner}: the device must have {needed:,} bytes free for this, got {free:,} of {total:,}; "
@@ -140,21 +155,61 @@ def sized(kernel: Any, threads: int, arguments: tuple[Any, ...]) -> tuple[Any, i
     return kernel, overload.max_cooperative_grid_blocks(threads)
 
 
-def launch(kernel: Any, threads: int, arguments: tuple[Any, ...], blocks: int = 0) -> None:
+@functools.lru_cache(maxsize=256)
+def configured(kernel: Any, blocks: int, threads: int, stream: Any = 0) -> Any:
+    """The kernel for so many blocks. Few are meant so, and numba is not to warn of them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Grid size")
+        return kernel[blocks, threads, stream]
+
+
+@contextmanager
+def _room_to_run(owner: str, kernel: Any) -> Iterator[None]:
+    """Turn the driver's word for a launch without memory into a MemoryError with the bytes."""
+    try:
+        yield
+    except Exception as error:
+        if not _full(error):
+            raise
+        raise too_large(owner, local_bytes(kernel)) from None
+
+
+def local_bytes(kernel: Any) -> int:
+    """Bytes that a launch itself takes: the local memory of all threads that the device can hold.
+
+    The driver takes it for the whole device, however few threads are launched.
+    """
+    if SIMULATED:
+        return 0
+    device = _cuda.get_current_device()
+    each = max(one.local_mem_per_thread for one in kernel.overloads.values())
+    resident = device.MULTIPROCESSOR_COUNT * device.MAX_THREADS_PER_MULTIPROCESSOR
+    return int(each * resident)
+
+
+def launch(
+    owner: str, kernel: Any, threads: int, arguments: tuple[Any, ...], blocks: int = 0
+) -> None:
     """Launch and wait. blocks=0: as many as fit on the device at once, which may wait for each
     other; in the simulator always one.
+
+    Raises: MemoryError with the bytes that a launch needs where the device has not even those.
     """
-    if blocks == 0 or SIMULATED:
-        kernel, blocks = sized(kernel, threads, arguments)
-    kernel[blocks, threads](*arguments)
-    if not SIMULATED:
+    with _room_to_run(owner, kernel):
+        if blocks == 0 or SIMULATED:
+            kernel, blocks = sized(kernel, threads, arguments)
+        if SIMULATED:
+            kernel[blocks, threads](*arguments)
+            return
+        configured(kernel, blocks, threads)(*arguments)
         _cuda.synchronize()
 
 
 class Queue:
     """Copies and launches that happen one after the other, beside those of another queue."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
         self._stream = None if SIMULATED else _cuda.stream()
 
     def send(self, target: Array, array: Any) -> None:
@@ -169,9 +224,13 @@ class Queue:
             array.copy_to_host(target, stream=self._stream)
 
     def launch(self, kernel: Any, threads: int, arguments: tuple[Any, ...]) -> None:
-        """Launch as many blocks as fit on the device at once."""
-        kernel, blocks = sized(kernel, threads, arguments)
-        kernel[blocks, threads, self._stream or 0](*arguments)
+        """Launch as many blocks as fit on the device at once. Raises MemoryError as `launch`."""
+        with _room_to_run(self._owner, kernel):
+            kernel, blocks = sized(kernel, threads, arguments)
+            if SIMULATED:
+                kernel[blocks, threads](*arguments)
+                return
+            configured(kernel, blocks, threads, self._stream)(*arguments)
 
     def mark(self) -> Any:
         """This moment, for another queue to wait for."""

@@ -1,12 +1,13 @@
 """Ensembles of Kalman heads on the device: a block of threads an expert, all in one launch.
 
 Every expert walks the same rows with weights of its own (bagging draws them; 0 passes a row over),
-row by row as `kalman.walk_standard` does, J experts at a time.
+row by row as `kalman.walk_standard` does, J experts at a time. Features are given once for all, or
+an expert each, for gaps are filled with means that it has learnt with its own weights.
 
-    rows  = F (n, D) | codes (J, n) int64: EMPTY where an expert does not learn | y (n, 1 or K) |
-        weight (J, n) | mode (n,) uint8
+    rows  = F (1 or J, n, D) | codes (J, n) int64: EMPTY where an expert does not learn |
+        y (n, 1 or K) | weight (J, n) | mode (n,) uint8
     state = W (J, K, D) | P (J, D, D) | outputs (J, 3, K) | s (J, N_SCALARS)
-    fixed = settings p | work (J, WORK, K)
+    fixed = settings p (J, N_SETTINGS) | work (J, WORK, K)
     scratch = u and z (J, 2, D) | step (J, 1, ERRORS + 2 K)
     out   = answer (J, n, K) | side (J, n, 1 or K)
 """
@@ -72,18 +73,22 @@ def _walker(targets: bool | None) -> Any:
         sums = cuda.shared.array(2, np.float64)
         for e in range(cuda.blockIdx.x, W.shape[0], cuda.gridDim.x):
             u, z, step = scratch[0][e, 0], scratch[0][e, 1], scratch[1][e]
-            own = F, codes[e], y, weight[e], mode
+            f, p = F[e % F.shape[0]], fixed[0][e]
+            own = f, codes[e], y, weight[e], mode
             mine = W[e], P[e], outputs[e], s[e]
-            for t in range(F.shape[0]):
-                ask(F[t], W[e], P[e], u, fixed[1][e], sums)
+            for t in range(f.shape[0]):
+                ask(f[t], W[e], P[e], u, fixed[1][e], sums)
                 if cuda.threadIdx.x == 0:
                     settle_kalman(
-                        t, sums[0], sums[1], 0, own, mine, (F, F, F, step),
-                        (fixed[0], fixed[1][e], fixed[0]), (out[0][e], out[1][e]), targets,
+                        t, sums[0], sums[1], 0, own, mine, (f, f, f, step),
+                        (p, fixed[1][e], p), (out[0][e], out[1][e]), targets,
                     )  # fmt: skip
                 cuda.syncthreads()
                 if codes[e, t] >= 0 or codes[e, t] == lift.TARGET:
-                    condition(F[t], step[0], W[e], P[e], u, z)
+                    condition(f[t], step[0], W[e], P[e], u, z)
+                    if cuda.threadIdx.x == 0:
+                        kalman.guard(P[e], s[e], p[kalman.S_W])
+                    cuda.syncthreads()
 
     return walk
 

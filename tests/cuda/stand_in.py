@@ -10,9 +10,10 @@ from typing import Any
 class Base:
     """What our operators need of `river.base.Base`."""
 
-    def clone(self) -> Any:
+    def clone(self, new_params: dict[str, Any] | None = None) -> Any:
         names = inspect.signature(type(self)).parameters
-        return type(self)(**{name: getattr(self, name) for name in names})
+        given = {name: getattr(self, name) for name in names}
+        return type(self)(**given | (new_params or {}))
 
 
 def install() -> None:

@@ -1,37 +1,57 @@
-"""Ensembles on the device: every expert equal to the CPU's walk of it."""
+"""Ensembles on the device: every expert equal to the CPU's walk of it, and bags to bags."""
 
+import copy
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
+from streamlearn.block import Block
 from streamlearn.jit import kalman, lift
 from streamlearn.jit.cuda import _compile, experts
 from streamlearn.jit.cuda.delayed import ERRORS, WORK
 from streamlearn.jit.cuda.products import THREADS
+from streamlearn.operators import (
+    ADWIN,
+    ADWINBaggingClassifier,
+    KalmanClassifier,
+    KalmanRegressor,
+    LiteRVFLClassifier,
+    OnlineBaggingClassifier,
+    OnlineBaggingRegressor,
+)
+from streamlearn.testing import labelled
+from tests.cuda.test_delayed import CLOSE, same_state, stream
 
 J, K, D, N = 3, 2, 4, 6
-CLOSE: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-13}
 
 
 @pytest.mark.parametrize("targets", [None, True])
 def test_every_expert_walks_as_on_the_cpu(targets: bool | None) -> None:
-    """Each with weights of its own; a weight of 0 passes a row over."""
+    """Each with weights and settings of its own; a weight of 0 passes a row over.
+
+    The diagonal of the first is not sound, and is mended at its thousandth lesson.
+    """
     rng = np.random.default_rng(5)
-    F = np.column_stack([np.ones(N), rng.normal(size=(N, D - 1))])
+    F = np.stack(
+        [np.column_stack([np.ones(N), rng.normal(size=(N, D - 1))])] * (J if targets else 1)
+    )
+    F[0, :, -1] = 0.0
     y = rng.normal(size=(N, K)) if targets else rng.integers(0, K, (N, 1)) + 0.0
-    weight = rng.poisson(1.0, (J, N)) + 0.0
+    weight = rng.poisson(2.0, (J, N)) + 0.0
     codes = np.where(weight > 0.0, lift.TARGET if targets else y[:, 0].astype(int), lift.EMPTY)
     mode = np.full(N, 7, dtype=np.uint8)
-    p = np.zeros(kalman.N_SETTINGS)
-    p[[kalman.S_W, kalman.S2, kalman.LR_DELTA, kalman.DELTA_MAX]] = 1.0, 0.1, 0.01, 0.2
-    p[[kalman.LR_ALPHA, kalman.DECAY_MEAN, kalman.SOFTMAX, kalman.CENTRE]] = 0.02, 1.0, 1.0, 1.0
+    p = np.zeros((J, kalman.N_SETTINGS))
+    p[:, [kalman.S_W, kalman.S2, kalman.LR_DELTA, kalman.DELTA_MAX]] = 1.0, 0.1, 0.01, 0.2
+    p[:, [kalman.LR_ALPHA, kalman.DECAY_MEAN, kalman.SOFTMAX, kalman.CENTRE]] = 0.02, 1.0, 1.0, 1.0
+    p[1, kalman.S2] = 0.4
     s = np.zeros((J, kalman.N_SCALARS))
-    s[:, kalman.DELTA] = 0.05
+    s[:, kalman.DELTA], s[0, kalman.SAMPLES] = 0.05, 998.0
     outputs = np.zeros((J, 3, K))
     outputs[:, 2] = 1.0
     state = [np.zeros((J, K, D)), np.tile(np.eye(D), (J, 1, 1)), outputs, s]
+    state[1][0, -1, -1] = -10.0
     out = [np.zeros((J, N, K)), np.zeros((J, N, K if targets else 1))]
     there = _compile.send("test", *state)
     said = _compile.send("test", *out)
@@ -39,12 +59,138 @@ def test_every_expert_walks_as_on_the_cpu(targets: bool | None) -> None:
     scratch = _compile.send("test", np.zeros((J, 2, D)), np.zeros((J, 1, ERRORS + 2 * K)))
     rows = _compile.send("test", F, codes, y, weight, mode)
     kernel = experts.walk_targets if targets else experts.walk_classes
-    _compile.launch(kernel, THREADS, (rows, there, fixed, scratch, said), J)
+    _compile.launch("test", kernel, THREADS, (rows, there, fixed, scratch, said), J)
     for e in range(J):
         mine: Any = tuple(array[e] for array in state)
         work = np.zeros((kalman.work_rows("standard", D), max(D, K)))
-        own: Any = F, codes[e], y, weight[e], mode
+        own: Any = F[e % len(F)], codes[e], y, weight[e], mode
         answers = out[0][e], out[1][e]
-        kalman.walk_standard(own, mine, (p, work), answers, targets, None)
+        kalman.walk_standard(own, mine, (p[e], work), answers, targets, None)
+    assert s[0, kalman.REPAIRED] == 1.0
     for array, expected in zip((*there, *said), (*state, *out), strict=True):
         assert_allclose(_compile.fetch(array), expected, **CLOSE)
+
+
+def agree(host: Any, there: Any, said: dict[str, Any], same: dict[str, Any]) -> None:
+    """Answers and logs of both bags, and the states of their members."""
+    assert said.keys() == same.keys()
+    for name, column in said.items():
+        assert_allclose(same[name], column, **CLOSE, err_msg=name)
+    for one, other in zip(host.members_, there.members_, strict=True):
+        for name in ("means_", "covariance_", "inputs_", "outputs_", "scalars_"):
+            assert_allclose(getattr(other, name), getattr(one, name), **CLOSE, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", [OnlineBaggingClassifier, OnlineBaggingRegressor])
+def test_a_bag_on_the_device_says_what_the_cpu_says(kind: Any) -> None:
+    """Gaps, infinities, weights, drift, a class that comes late; and what was done at a row."""
+    head = KalmanRegressor if kind is OnlineBaggingRegressor else KalmanClassifier
+    model = head(delta0=0.01, random_features=1)
+    host, there = (kind(model, n=2, lam=1.0, device=at) for at in ("cpu", "cuda"))
+    n = 12
+    block = stream(4, n, d=2, numbers=kind is OnlineBaggingRegressor).replace(log_wanted=True)
+    for start, stop in ((0, 1), (1, 1), (1, 9), (9, n)):
+        part = block.rows(start, stop)
+        agree(host, there, host.run(part), there.run(part))
+        for bag in (host, there):
+            bag.members_[1].inflate(2.0)
+    assert all(member.n_samples_ > 0 for member in host.members_)
+    alone = block.rows(0, 2)  # a member can still be asked by itself
+    said, same = (bag.members_[1].run(alone) for bag in (host, there))
+    for name, column in said.items():
+        assert_allclose(same[name], column, **CLOSE, err_msg=name)
+
+
+def test_any_cut_gives_a_bag_the_same_bits() -> None:
+    """Blocks of one, a bag that is saved and loaded half-way, a feature that comes at a row."""
+    n = 10
+    block = stream(3, n, d=2)
+    wider = Block(
+        np.column_stack([block.X, block.X[:, :1]])[n - 3 :], block.y[n - 3 :],
+        block.weight[n - 3 :], block.mode[n - 3 :], block.features.plus(["new"], ["number"]),
+    )  # fmt: skip
+    settings: dict[str, Any] = {"n": 2, "lam": 1.0, "device": "cuda"}
+    whole, parts, again = (
+        OnlineBaggingClassifier(KalmanClassifier(delta0=0.01), **settings) for _ in range(3)
+    )
+    whole.run(block.rows(0, n - 3))
+    expected = whole.run(wider)["proba"]
+    for t in range(4):
+        parts.run(block.rows(t, t + 1))
+    again.load(parts.state())
+    before = again.snapshot()
+    again.run(block.rows(4, n - 3))
+    again.restore(before)
+    again = copy.deepcopy(again)
+    again.run(block.rows(4, n - 3))
+    assert_array_equal(again.run(wider)["proba"], expected)
+    same_state(again.state(), whole.state())
+    assert whole.state_bytes == sum(array.nbytes for array in whole.state().arrays.values())
+    again.reset()
+    members: list[Any] = list(again.members_)
+    for member in members:
+        assert_array_equal(member.covariance_, np.eye(4))
+
+
+def test_a_member_that_starts_anew_does_so_on_the_device() -> None:
+    """ADWIN bagging, with the alarm in the middle of a block and at the end of one."""
+    n = 14
+    y = np.arange(n) >= 10
+    block = labelled(np.ones((n, 1)), y + 0.0, "classification")
+    host, there, parts = (
+        ADWINBaggingClassifier(KalmanClassifier(), n=2, device=at) for at in ("cpu", "cuda", "cuda")
+    )
+    for bag in (host, there, parts):
+        bag.detectors_ = [ADWIN(0.99, clock=1, min_window_length=1, grace_period=1) for _ in y[:2]]
+    agree(host, there, host.run(block), there.run(block))
+    for start, stop in ((0, 12), (12, 13), (13, n)):
+        parts.run(block.rows(start, stop))
+    same_state(parts.state(), there.state())
+    assert host.n_resets_ > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "message"),
+    [
+        (KalmanClassifier(), "gpu", "OnlineBaggingClassifier: device must be one of cpu, cuda"),
+        (LiteRVFLClassifier(), "cuda", "OnlineBaggingClassifier: model must be a KalmanClassifier"),
+        (KalmanClassifier(form="sqrt"), "cuda", "KalmanClassifier: device must be cpu unless form"),
+    ],
+)
+def test_a_bag_that_has_no_kernel_is_refused(model: Any, device: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        OnlineBaggingClassifier(model, device=device)
+
+
+class Full(Exception):
+    """What the driver raises, in the simulator's place."""
+
+    code = 2
+
+
+@pytest.mark.parametrize("when", ["reserve", "launch"])
+def test_a_bag_without_room_is_as_before(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither arrays nor a launch may fail without a word of how much was needed."""
+    block = stream(1, 4, numbers=True)
+    bag, other = (OnlineBaggingRegressor(n=2, device="cuda") for _ in range(2))
+    for each in (bag, other):
+        each.run(block)
+
+    def reserve(owner: str, like: Any) -> Any:
+        raise _compile.no_room(owner, like)
+
+    def sized(*_: Any) -> Any:
+        raise Full
+
+    with monkeypatch.context() as patched:
+        if when == "reserve":
+            patched.setattr(_compile, "reserve", reserve)
+        else:
+            patched.setattr(_compile, "sized", sized)
+            patched.setattr(_compile, "local_bytes", lambda kernel: 4321)
+        needed = "[0-9,]+" if when == "reserve" else "4,321"
+        text = f"^OnlineBaggingRegressor: the device must have {needed} bytes"
+        with pytest.raises(MemoryError, match=text):
+            bag.run(block)
+    same_state(bag.state(), other.state())
+    assert_array_equal(bag.run(block)["prediction"], other.run(block)["prediction"])

@@ -57,7 +57,7 @@ def walk(way: str, X: F8, weight: F8, state: list[F8]) -> F8:
         scratch[3][:, 1] = 1.0
     there = _compile.send("test", *state)
     rows, (score,) = _compile.send("test", X, weight), _compile.send("test", np.zeros(len(X)))
-    _compile.launch(getattr(mixture, way), THREADS, (rows, there, scratch, score))
+    _compile.launch("test", getattr(mixture, way), THREADS, (rows, there, scratch, score))
     state[:] = [_compile.fetch(array) for array in there]
     said: F8 = _compile.fetch(score)
     return said

@@ -35,7 +35,7 @@ keyed = (
 )
 density = of((two, one)), of((two, three, two, one))
 ensemble = (
-    of((two, int64[:, ::1], two, two, bits)), of((three, three, three, two)), of((one, three)),
+    of((three, int64[:, ::1], two, two, bits)), of((three, three, three, two)), of((two, three)),
     of((three, three)), of((three, three)),
 )
 KERNELS = {

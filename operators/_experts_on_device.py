@@ -1,0 +1,216 @@
+"""Kalman heads that are experts of one ensemble, side by side on an NVIDIA GPU: one launch a block.
+
+Not exported. `jit.cuda` is imported where a device is asked for, never before.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from streamlearn.block import F8, Block, Columns
+from streamlearn.operators import _checks
+from streamlearn.operators._on_device import DEVICES
+from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
+
+Raw = tuple[F8, ...]
+
+
+class Experts:
+    """Weights (J, K, D) and covariances (J, D, D) of J experts on the device.
+
+    Each of them is a head that keeps its `Place` here where a lone one has its `DelayedHead`:
+    state, snapshots and growth are the head's own. Nothing is pending: every row is folded at once.
+    """
+
+    def __init__(self, owner: str, J: int, classify: bool) -> None:
+        from streamlearn.jit.cuda import _compile, delayed, experts, products
+
+        _compile.require(owner)
+        self._owner, self._device, self._classify = owner, _compile, classify
+        self._sizes = delayed.ERRORS, delayed.WORK
+        self._threads = products.THREADS
+        self._walk = experts.walk_classes if classify else experts.walk_targets
+        self.places: list[Place | None] = [None] * J
+        self._state: tuple[Any, Any] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Experts":
+        copied = Experts(self._owner, len(self.places), self._classify)
+        memo[id(self)] = copied  # places enter themselves as they are copied
+        return copied
+
+    # -- what stands on the device -----------------------------------------------------------------
+
+    def read(self, e: int) -> tuple[F8, F8]:
+        """W and P of an expert that stands here."""
+        assert self._state is not None
+        W, P = (self._device.fetch(array[e]) for array in self._state)
+        return W, P
+
+    def _make_room(self, K: int, D: int) -> None:
+        """Room for K outputs on D coordinates; who stands in another comes to the host before."""
+        if self._state is not None and self._state[0].shape[1:] == (K, D):
+            return
+        for place in self.places:
+            if place is not None:
+                place.leave()
+        self._state = None
+        J, (errors, work) = len(self.places), self._sizes
+        shapes = [
+            (J, K, D), (J, D, D), (J, 2, D), (J, 1, errors + 2 * K), (J, work, K),
+        ]  # fmt: skip
+        made = self._device.reserve(self._owner, [(shape, np.float64) for shape in shapes])
+        self._state, self._scratch, self._work = tuple(made[:2]), tuple(made[2:4]), made[4]
+
+    def _enter(self, e: int, raw: Raw) -> None:
+        assert self._state is not None
+        for array, given in zip(self._state, raw[:2], strict=True):
+            self._device.overwrite(array[e], given)
+
+    # -- the walk ----------------------------------------------------------------------------------
+
+    def walk(self, at: int, hosts: Sequence[Raw], rows: Any, settings: F8) -> tuple[F8, F8]:
+        """Walk rows by the experts from `at` on: one launch. Returns their answers and sides.
+
+        hosts: of each W, P (of the host, for who does not stand here yet), outputs and scalars, the
+        last two written to | rows as `jit.cuda.experts` says | settings (J, N_SETTINGS).
+        Raises: MemoryError before any of them is changed.
+        """
+        (K, D), J, n = hosts[0][0].shape, len(hosts), rows[0].shape[1]
+        outputs, s = (np.stack([host[i] for host in hosts]) for i in (2, 3))
+        self._make_room(K, D)
+        out = np.empty((J, n, K)), np.empty((J, n, 1 if self._classify else K))
+        sent = self._device.send(self._owner, *rows, outputs, s, settings)
+        answers = self._device.reserve(self._owner, [(a.shape, np.float64) for a in out])
+        for e, host in enumerate(hosts, at):
+            place = self.places[e]
+            assert place is not None
+            place.arrive(host)
+        assert self._state is not None
+        mine = slice(at, at + J)
+        W, P, u, step, work = (a[mine] for a in (*self._state, *self._scratch, self._work))
+        arguments = (
+            sent[:5], (W, P, sent[5], sent[6]), (sent[7], work), (u, step), tuple(answers),
+        )  # fmt: skip
+        self._device.launch(self._owner, self._walk, self._threads, arguments, J)
+        for j, host in enumerate(hosts):
+            host[2][...], host[3][...] = (self._device.fetch(a[j]) for a in sent[5:7])
+        answer, side = (self._device.fetch(array) for array in answers)
+        return answer, side
+
+    def run(self, members: Sequence[Any], blocks: Sequence[Block]) -> list[Columns]:
+        """What each member answers to a block of its own; all differ in X and weight alone.
+
+        Raises: MemoryError; the members are then as before.
+        """
+        for member, block in zip(members, blocks, strict=True):
+            member._admit(block)
+        pairs = list(zip(members, blocks, strict=True))
+        K = max(max(member._n_wanted(block), member._room) for member, block in pairs)
+        seen = [member._seen(b, K) if b.log_wanted else {} for member, b in pairs]
+        before = [(member.inputs_.copy(), member.scalars_.copy()) for member in members]
+        lifted = [member._lift(block, K) for member, block in pairs]
+        alike = all(b.X is blocks[0].X for b in blocks) and not np.isnan(blocks[0].X).any()
+        F = np.stack([rows[0] for rows in lifted[: 1 if alike else None]])
+        codes, weight = (np.stack([rows[i] for rows in lifted]) for i in (1, 3))
+        rows = F, codes, lifted[0][2], weight, lifted[0][4]
+        settings = np.stack([member._settings for member in members])
+        try:
+            answer, side = self.walk(0, [member._host() for member in members], rows, settings)
+        except MemoryError:
+            for member, (inputs, scalars) in zip(members, before, strict=True):
+                member.inputs_, member.scalars_ = inputs, scalars
+            raise
+        said = []
+        for j, (member, block) in enumerate(pairs):
+            member._fresh = False
+            said.append(member._answered(block, (answer[j], side[j]), seen[j]))
+        return said
+
+
+class Place:
+    """Where one expert stands; what a head asks of a `DelayedHead`."""
+
+    pending = 0
+
+    def __init__(self, experts: Experts, e: int) -> None:
+        self._experts, self._e = experts, e
+        experts.places[e] = self
+        self.clear()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Place":
+        copied = Place(copy.deepcopy(self._experts, memo), self._e)
+        copied._raw = self.fetched() if self.holds else None
+        return copied
+
+    _raw: Raw | None  # to be put there before the next walk
+
+    @property
+    def holds(self) -> bool:
+        """Whether weights and covariance are kept here, and not with the host."""
+        return self._there or self._raw is not None
+
+    def take(self, raw: Raw) -> None:
+        """Go on from raw arrays, which have nothing pending."""
+        self._raw, self._there = tuple(array.copy() for array in raw), False
+
+    def clear(self) -> None:
+        """Nothing here: the host's arrays count."""
+        self._raw, self._there = None, False
+
+    def leave(self) -> None:
+        """Off the device, where there is to be other room; what was there is kept."""
+        if self._there:
+            self._raw, self._there = self.fetched(), False
+
+    def arrive(self, host: Raw) -> None:
+        """Stand on the device: with what is kept, or else with the host's arrays."""
+        if not self._there:
+            self._experts._enter(self._e, self._raw or host)
+            self._raw, self._there = None, True
+
+    def fetched(self) -> Raw:
+        """The raw arrays as `DelayedHead` has them, none of them pending."""
+        if self._raw is not None:
+            return self._raw
+        W, P = self._experts.read(self._e)
+        (K, D), none = W.shape, np.zeros((0, 0))
+        return W, P, np.zeros((0, D)), np.zeros((0, D)), none, np.zeros((0, 4 + 2 * K))
+
+    def now(self) -> tuple[F8, F8]:
+        """W and P, (K, D) and (D, D)."""
+        W, P = self.fetched()[:2]
+        return W.copy(), P.copy()
+
+    def widen(self, K: int) -> None:
+        """Room for K outputs, those that are new with weights of 0."""
+        W, *rest = self.fetched()
+        self._raw, self._there = (_checks.padded(W, (K, W.shape[1])), *rest), False
+
+    def walk(self, state: Raw, rows: Any, plan: Any, settings: F8, health: F8, out: Any) -> None:
+        """Walk rows by this expert alone, as `DelayedHead.walk`; needs neither plan nor health."""
+        F, codes, y, weight, mode = rows
+        alone = F[None], codes[None], y, weight[None], mode
+        answer, side = self._experts.walk(self._e, [state], alone, settings[None])
+        out[0][...], out[1][...] = answer[0], side[0]
+
+
+def on_device(owner: str, device: str, model: Any, n: int) -> tuple[list[Any], Experts | None]:
+    """n copies of a model, and what they stand in where device is "cuda".
+
+    Raises: ValueError for another device, and for a model that has no kernel for it; as
+    `jit.cuda._compile.require` where there is none.
+    """
+    if _checks.choice(owner, "device", device, DEVICES) == "cpu":
+        return [model.clone() for _ in range(n)], None
+    if type(model) not in (KalmanClassifier, KalmanRegressor):
+        raise ValueError(
+            f"{owner}: model must be a KalmanClassifier or a KalmanRegressor with device='cuda', "
+            f"got {type(model).__name__}; device='cpu' takes any"
+        )
+    experts = Experts(owner, n, model._classify)
+    members = [model.clone({"device": "cuda"}) for _ in range(n)]
+    for e, member in enumerate(members):
+        member._there = Place(experts, e)
+    return members, experts
