@@ -75,7 +75,7 @@ PLANS = {
     "ECDD": Plan(64, (0.3, 0.0), 500_000, longest=100_000),
     "EDDM": Plan(128, (0.01, 0.0), 500_000, slow=True, longest=10_000),
     "FHDDM": Plan(256, (0.04, 0.0), 500_000, longest=100_000),
-    "HDDM_A": Plan(64, (0.02, 0.0), 500_000),
+    "HDDM_A": Plan(64, (0.02, 0.0), 500_000, longest=100_000),
     "HDDM_W": Plan(64, (0.02, 0.0), 500_000, longest=100_000),
     "KSWIN": Plan(128, (0.0, 0.006), 60_000, 2_000, longest=10_000),
     "PageHinkley": Plan(64, (0.1, 0.0), 500_000),

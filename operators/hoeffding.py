@@ -43,7 +43,7 @@ class HDDM_A(WarningDetector, base.BinaryDriftAndWarningDetector):  # River's na
         drift_confidence: significance of the test for an alarm, in (0, 1).
         warning_confidence: significance of the test for a warning, in (0, 1).
         two_sided_test: falls of the mean count, too.
-        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
+        average_run_length: events between false alarms without drift, 1,000 to 100,000, whatever
             the distribution and the age; then `warning_confidence` is not used, and the others
             stay at their defaults. None: as published, which claims nothing.
         seed: of the generator behind calibrated alarms.
