@@ -38,6 +38,7 @@ from streamlearn.operators._base import Detector
 
 SHORTEST = 1_000  # average run length that the tables begin with
 CALIBRATION = ("tally_", "edges_", "slots_", "last_")  # for the `_arrays` of a subclass
+_AHEAD = 256  # values walked at once, or as many as since the restart: an alarm walks them twice
 _FOLDER = Path(__file__).parent / "limits"
 
 
@@ -174,21 +175,24 @@ class Calibrated(Detector):
         while start < values.shape[0]:
             if self.tally_[ALARMED] and not np.isnan(values[start:]).all():
                 self._restart()
-            n, at = self._walk(values[start:])
+            ahead = max(_AHEAD, int(self.tally_[AGE]))
+            piece = values[start : start + ahead]
+            n, at = self._walk(piece)
             if at >= 0:
                 self.tally_[ALARMED] = 1
                 self.n_detections += 1
                 self._alarm()
                 return start + at
             start += n
-            if start < values.shape[0]:  # the first value that is no bit: from it on, ranks
+            if n < piece.shape[0]:  # the first value that is no bit: from it on, ranks
                 self._restart()
                 self.tally_[REGIME] = RANKS
         return -1
 
     def _walk(self, values: F8) -> tuple[int, int]:
         """Feed values up to an alarm or the end of the bits; how many, and where the alarm was."""
-        before = {name: getattr(self, name).copy() for name in (*self._fresh, *CALIBRATION)}
+        kept = (*self._fresh, *CALIBRATION) if values.shape[0] > 1 else ("tally_",)
+        before = {name: getattr(self, name).copy() for name in kept}
         n, refused, scores, statistics = self._scored(values)
         at = int(
             first_over(
