@@ -8,6 +8,9 @@ WORKERS ?= $$(( 2 * $$(nproc 2>/dev/null || echo 2) ))  # the tests of Kafka wai
 # bytecode is made of what is imported, when it is: of all that is installed it took half the time
 PIP := $(RUN) pip install --quiet --quiet --no-compile --disable-pip-version-check
 
+# Without bytecode on the disk each of hundreds of processes compiles all sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test cuda lint types docs bench bench-peers coverage soak reproduce results clean
 
