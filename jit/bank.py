@@ -11,9 +11,10 @@ touches one stretch of memory. d features, D = 1 + d coordinates of f = (1, x), 
 The bodies below take one record and one event, call nothing but `math`, and are exported as plain
 Python: `part` compiles them for the walkers here, `cuda.jit(device=True)` for a GPU. Their values
 are those of `lift`, `kalman` and `analytic`, for the order of every sum is the same: u = A f by a
-triangle adds row j's share before that of row j + 1, as `symmetric_product` does.
+triangle adds row j's share before that of row j + 1, as `symmetric_product` does. The triangle
+itself is met between them, by lanes here (`triangle.product`, `update`), by plain loops there.
 
-work (2 D + 3 K) scratch: u = A f | z | W f | targets | probabilities. p: the settings of `kalman`
+work (2 D + 3 K) scratch: u = A f | free | W f | targets | probabilities. p: settings of `kalman`
 or, for least squares, of `rls`. Letters as there.
 """
 
@@ -21,7 +22,7 @@ import math
 
 import numpy as np
 
-from streamlearn.jit import lift, rls
+from streamlearn.jit import lift, rls, triangle
 from streamlearn.jit._compile import F8, I8, U1, kernel, part
 from streamlearn.jit.kalman import (
     BALANCE,
@@ -133,8 +134,8 @@ def lift_body(
     return EMPTY if missing == d or weight == 0.0 else label
 
 
-def project_body(record: F8, f: F8, K: int, work: F8) -> None:
-    """u <- A f by the lower triangle, and W f, in work. O(D^2 + K D)."""
+def weigh_body(record: F8, f: F8, K: int, work: F8) -> None:
+    """W f, in work. O(K D)."""
     D = f.shape[0]
     at = HEAD + 3 * K + 2 * (D - 1)
     for k in range(K):
@@ -143,14 +144,6 @@ def project_body(record: F8, f: F8, K: int, work: F8) -> None:
             total += record[at + i] * f[i]
         work[2 * D + k] = total
         at += D
-    for j in range(D):
-        fj, total = f[j], 0.0
-        for i in range(j):
-            a = record[at + i]
-            total += a * f[i]
-            work[i] += a * fj
-        work[j] = total + record[at + j] * fj
-        at += j + 1
 
 
 def kalman_target_body(
@@ -287,10 +280,14 @@ def kalman_class_body(record: F8, f: F8, c: int, weight: float, K: int, p: F8, w
     return float(p[S2] / weight)
 
 
-def kalman_condition_body(record: F8, f: F8, noise: float, K: int, p: F8, work: F8) -> None:
+def kalman_correct_body(
+    record: F8, f: F8, noise: float, K: int, p: F8, work: F8
+) -> tuple[float, float, float]:  # fmt: skip
     """Time update with the new delta and measurement update: `kalman.condition_standard`.
 
-    u, W f and targets stand in work. O(D^2 + K D).
+    u, W f and targets stand in work. This much is of the weights, and u is made that of the new
+    delta; the triangle follows: A <- g2 A - root^2 u u', then `kalman_floor_body`. Returns root,
+    g2 and what the diagonal is raised by. O(K D).
     """
     D = f.shape[0]
     W = HEAD + 3 * K + 2 * (D - 1)
@@ -309,21 +306,26 @@ def kalman_condition_body(record: F8, f: F8, noise: float, K: int, p: F8, work: 
             e /= S
             for i in range(D):
                 record[W + k * D + i] = shrink * record[W + k * D + i] + work[i] * e
-    root = 1.0 / math.sqrt(S)
+    return 1.0 / math.sqrt(S), g2, floor
+
+
+def kalman_floor_body(record: F8, D: int, K: int, floor: float, p: F8) -> None:
+    """Raise the diagonal, and look at it now and then. O(D)."""
+    first = HEAD + 3 * K + 2 * (D - 1) + K * D
+    at = first
     for i in range(D):
-        work[D + i] = work[i] * root
-    at, sound = W + K * D, True
-    for i in range(D):
-        zi = work[D + i]
-        for j in range(i + 1):
-            record[at + j] = g2 * record[at + j] - zi * work[D + j]
         record[at + i] += floor
-        sound = sound and record[at + i] > 0.0
         at += i + 1
     record[GAP] = 0.0
-    if record[SAMPLES] % _CHECK_EVERY == 0.0 and not sound:
+    if int(record[SAMPLES]) % _CHECK_EVERY != 0:
+        return
+    at, sound = first, True
+    for i in range(D):
+        sound = sound and record[at + i] > 0.0
+        at += i + 1
+    if not sound:
         record[TROUBLES] += 1.0
-        at = W + K * D
+        at = first
         for i in range(D):
             record[at + i] += 1e-10 * p[S_W]
             at += i + 1
@@ -331,10 +333,12 @@ def kalman_condition_body(record: F8, f: F8, noise: float, K: int, p: F8, work: 
 
 def rls_target_body(
     record: F8, f: F8, y: float, weight: float, bits: int, code: int, p: F8, work: F8
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
     """Answer with mean and variance, then learn a TARGET: `rls.take` and `rls.teach`, no leak.
 
-    u and W f stand in work; `rls_refresh_body` gives back the ridge. Returns both. O(D^2).
+    u and W f stand in work. This much is of the weights and means; the triangle follows:
+    A <- (A - root^2 u u') / lam, then `rls_keep_body`. Returns both, and root, 0 for a row that
+    teaches nothing. O(D).
     """
     D = f.shape[0]
     W, h, nu = HEAD + 3 + 2 * (D - 1), 0.0, work[2 * D]
@@ -343,31 +347,13 @@ def rls_target_body(
     h = max(h, 0.0)
     mean, variance = record[HEAD + 1] + nu, record[HEAD + 2] * (1.0 + h)
     if code != TARGET:
-        return mean, variance
+        return mean, variance, 0.0
     if record[SAMPLES] == 0.0:
         record[HEAD + 1] = y
     lam, w, r = p[rls.LAM], min(weight, HEAVIEST), y - record[HEAD + 1]
     e, S = r - nu, lam / w + h
     for i in range(D):
         record[W + i] += work[i] * (e / S)
-    root, inverse = 1.0 / math.sqrt(S), 1.0 / lam
-    for i in range(D):
-        work[D + i] = work[i] * root
-    at, sound, largest = W + D, True, _WOUND_UP / p[rls.RIDGE]
-    for i in range(D):
-        zi = work[D + i]
-        for j in range(i + 1):
-            record[at + j] = (record[at + j] - zi * work[D + j]) * inverse
-        sound = sound and 0.0 < record[at + i] <= largest
-        at += i + 1
-    if not sound:
-        at = W + D
-        for i in range(D):
-            for j in range(i + 1):
-                record[at + j] = 1.0 / p[rls.RIDGE] if i == j else 0.0
-            at += i + 1
-        record[TROUBLES] += 1.0
-        record[GAP] = 0.0
     record[HEAD] = lam * record[HEAD] + w
     share = w / record[HEAD]
     record[HEAD + 1] += r * share
@@ -378,18 +364,31 @@ def rls_target_body(
     elif record[SAMPLES] > 1.0:
         record[HEAD + 2] += (ratio - record[HEAD + 2]) * share
     record[SAMPLES] += 1.0
-    record[GAP] += 1.0
     record[ERROR] = min(record[ERROR] + abs(e), LARGEST)
     record[SQUARE] = min(record[SQUARE] + e * e, LARGEST)
-    return mean, variance
+    return mean, variance, 1.0 / math.sqrt(S)
 
 
-def rls_refresh_body(record: F8, D: int, p: F8, work: F8) -> None:
-    """When it is due, give back what of the ridge has faded, a coordinate after the other.
+def rls_keep_body(record: F8, D: int, p: F8, work: F8) -> None:
+    """After a lesson: begin anew where the triangle has wound up; when due, give back the ridge.
 
-    R <- R + c I by D rank-one updates, R W as it was: what `analytic.renew` does with a
-    factorisation. Due every max(REFRESH, D) lessons. O(D^3).
+    What of it has faded, a coordinate after the other: R <- R + c I by D rank-one updates, R W as
+    it was, which `analytic.renew` does with a factorisation. Due every max(REFRESH, D) lessons.
+    O(D), O(D^3) then.
     """
+    at, sound, largest = HEAD + 3 + 2 * (D - 1) + D, True, _WOUND_UP / p[rls.RIDGE]
+    for i in range(D):
+        sound = sound and 0.0 < record[at + i] <= largest
+        at += i + 1
+    if not sound:
+        at = HEAD + 3 + 2 * (D - 1) + D
+        for i in range(D):
+            for j in range(i + 1):
+                record[at + j] = 1.0 / p[rls.RIDGE] if i == j else 0.0
+            at += i + 1
+        record[TROUBLES] += 1.0
+        record[GAP] = 0.0
+    record[GAP] += 1.0
     if not p[rls.REFRESH] > 0.0 or record[GAP] < max(p[rls.REFRESH], D):
         return
     W = HEAD + 3 + 2 * (D - 1)
@@ -410,13 +409,14 @@ def rls_refresh_body(record: F8, D: int, p: F8, work: F8) -> None:
 
 
 lift_row = part(lift_body)
-project = part(project_body)
+weigh = part(weigh_body)
 kalman_target = part(kalman_target_body)
 kalman_answer = part(kalman_answer_body)
 kalman_class = part(kalman_class_body)
-kalman_condition = part(kalman_condition_body)
+kalman_correct = part(kalman_correct_body)
+kalman_floor = part(kalman_floor_body)
 rls_target = part(rls_target_body)
-rls_refresh = part(rls_refresh_body)
+rls_keep = part(rls_keep_body)
 
 
 # -- the table of keys ---------------------------------------------------------------------------
@@ -590,6 +590,31 @@ def next_row(i: int, order: I8, slots: I8, records: F8) -> int:
     return int(order[i])
 
 
+@part
+def project(record: F8, f: F8, K: int, work: F8) -> None:
+    """u = A f and W f, in work. O(D^2 + K D)."""
+    D = f.shape[0]
+    weigh(record, f, K, work)
+    triangle.product(record[HEAD + 3 * K + 2 * (D - 1) + K * D :], f, work[:D])
+
+
+@part
+def kalman_learn(record: F8, f: F8, noise: float, K: int, p: F8, work: F8) -> None:
+    """A lesson to which the record has adapted. O(D^2 + K D)."""
+    D = f.shape[0]
+    root, g2, floor = kalman_correct(record, f, noise, K, p, work)
+    triangle.update(record[HEAD + 3 * K + 2 * (D - 1) + K * D :], work[:D], root, g2, 1.0)
+    kalman_floor(record, D, K, floor, p)
+
+
+@part
+def rls_learn(record: F8, D: int, root: float, p: F8, work: F8) -> None:
+    """What is left of a lesson when `rls_target` has had it. O(D^2)."""
+    at = HEAD + 3 + 2 * (D - 1) + D
+    triangle.update(record[at:], work[:D], root, 1.0, 1.0 / p[rls.LAM])
+    rls_keep(record, D, p, work)
+
+
 @kernel
 def walk_targets(
     rows: Rows, order: I8, records: F8, fixed: Fixed, s: F8, out: Out, undo: Undo,
@@ -618,29 +643,30 @@ def walk_targets(
                     record, f, y[t, 0], weight[t], bits, code, p, work
                 )
                 if noise > 0.0:
-                    kalman_condition(record, f, noise, 1, p, work)
+                    kalman_learn(record, f, noise, 1, p, work)
             else:
-                mean, variance = rls_target(record, f, y[t, 0], weight[t], bits, code, p, work)
+                mean, variance, root = rls_target(
+                    record, f, y[t, 0], weight[t], bits, code, p, work
+                )
                 if code == TARGET:
-                    rls_refresh(record, f.shape[0], p, work)
+                    rls_learn(record, f.shape[0], root, p, work)
         asked = bits & _PREDICT
         out[0][t, 0] = mean if asked else math.nan
         out[1][t, 0] = variance if asked else math.nan
 
 
 @part
-def teach_class(
+def meet_class(
     record: F8, f: F8, c: int, weight: float, K: int, p: F8, work: F8, best: int
-) -> None:
-    """A lesson: count its error and its class, adapt, and learn."""
+) -> float:
+    """A lesson: count its error and its class, and adapt. Returns its noise variance."""
     prob = work[2 * f.shape[0] + 2 * K + c]
     record[ERROR] += best != c
     record[SQUARE] -= math.log(max(prob, 1e-15))
     record[HEAD + c] += 1.0
     if record[HEAD + c] == 1.0:
         kalman_answer(record, f, K, p, work)
-    noise = kalman_class(record, f, c, weight, K, p, work)
-    kalman_condition(record, f, noise, K, p, work)
+    return kalman_class(record, f, c, weight, K, p, work)
 
 
 @kernel
@@ -668,4 +694,5 @@ def walk_classes(
             record[GAP] += 1.0
         if code >= 0:
             s[CLASSES] = max(s[CLASSES], code + 1.0)
-            teach_class(record, f, code, weight[t], K, p, work, best)
+            noise = meet_class(record, f, code, weight[t], K, p, work, best)
+            kalman_learn(record, f, noise, K, p, work)

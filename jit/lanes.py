@@ -24,7 +24,6 @@ cgutils: Any = numba.core.cgutils
 ir: Any = cgutils.ir
 config: Any = numba.config
 _NUMBER = ir.DoubleType()
-_VECTOR = ir.VectorType(_NUMBER, WIDE)
 _INDEX = ir.IntType(64)
 _PLACE = ir.IntType(32)
 
@@ -35,8 +34,10 @@ Twin = TypeVar("Twin", bound=Callable[..., Any])
 class Lanes:
     """Instructions on vectors, written one after the other."""
 
-    def __init__(self, builder: Any) -> None:
+    def __init__(self, builder: Any, wide: int = WIDE) -> None:
         self._builder = builder
+        self.wide = wide
+        self._vector = ir.VectorType(_NUMBER, wide)
 
     # -- numbers and places ------------------------------------------------------------------------
 
@@ -77,15 +78,72 @@ class Lanes:
 
     def load(self, place: Value) -> Value:
         """8 elements from a place on."""
-        return self._builder.load(self._builder.bitcast(place, _VECTOR.as_pointer()), align=8)
+        return self._builder.load(self._builder.bitcast(place, self._vector.as_pointer()), align=8)
 
     def store(self, vector: Value, place: Value) -> None:
         """8 elements to a place."""
-        self._builder.store(vector, self._builder.bitcast(place, _VECTOR.as_pointer()), align=8)
+        place = self._builder.bitcast(place, self._vector.as_pointer())
+        self._builder.store(vector, place, align=8)
+
+    def load_first(self, place: Value, n: int) -> Value:
+        """The first n elements from a place on, 0 in the other lanes."""
+        vector = self.zero()
+        for i, some, mask in self._pieces(n):
+            kind = ir.VectorType(_NUMBER, some)
+            piece = self._builder.load(
+                self._builder.bitcast(self.at(place, i), kind.as_pointer()), align=8
+            )
+            wide = self._shuffle(piece, piece, [*range(some)] + [0] * (self.wide - some))
+            vector = self._shuffle(vector, wide, mask)
+        return vector
+
+    def store_first(self, vector: Value, place: Value, n: int) -> None:
+        """The first n elements to a place: what stands behind them is not touched."""
+        for i, some, _ in self._pieces(n):
+            piece = self._shuffle(vector, vector, [*range(i, i + some)])
+            kind = ir.VectorType(_NUMBER, some)
+            to = self._builder.bitcast(self.at(place, i), kind.as_pointer())
+            self._builder.store(piece, to, align=8)
+
+    def _pieces(self, n: int) -> Iterator[tuple[int, int, list[int]]]:
+        """Powers of 2 that make n: begin, length, lanes of a vector with them put in."""
+        i = 0
+        while i < n:
+            some = 1 << ((n - i).bit_length() - 1)
+            new = range(i, i + some)
+            yield i, some, [self.wide + k - i if k in new else k for k in range(self.wide)]
+            i += some
+
+    def _shuffle(self, a: Value, b: Value, lanes: list[int]) -> Value:
+        mask = ir.Constant(ir.VectorType(_PLACE, len(lanes)), lanes)
+        return self._builder.shuffle_vector(a, b, mask)
+
+    def transposed(self, rows: list[Value]) -> list[Value]:
+        """The columns of a square tile."""
+        step = 1
+        while step < self.wide:
+            for i in range(self.wide):
+                if not i & step:
+                    a, b = rows[i], rows[i + step]
+                    low = [k if not k & step else self.wide + k - step for k in range(self.wide)]
+                    high = [k + step if not k & step else self.wide + k for k in range(self.wide)]
+                    rows = [*rows]
+                    rows[i], rows[i + step] = self._shuffle(a, b, low), self._shuffle(a, b, high)
+            step *= 2
+        return rows
+
+    def mirrored(self, lower: list[Value]) -> list[Value]:
+        """The rows of a symmetric tile, of which only those up to the diagonal are given."""
+        upper = self.transposed(lower)
+        lanes = range(self.wide)
+        return [
+            self._shuffle(lower[r], upper[r], [k if k <= r else self.wide + k for k in lanes])
+            for r in lanes
+        ]
 
     def store_total(self, vector: Value, place: Value) -> None:
         """The sum of all lanes, by pairs, to a place."""
-        total = self.totals([vector] + [self.zero()] * (WIDE - 1))
+        total = self.totals([vector] + [self.zero()] * (self.wide - 1))
         self._builder.store(
             self._builder.extract_element(total, ir.Constant(_PLACE, 0)), place, align=8
         )
@@ -93,9 +151,9 @@ class Lanes:
     def spread(self, number: Value) -> Value:
         """One number in all lanes."""
         b = self._builder
-        first = b.insert_element(ir.Constant(_VECTOR, ir.Undefined), number, ir.Constant(_PLACE, 0))
-        zeros = ir.Constant(ir.VectorType(_PLACE, WIDE), [0] * WIDE)
-        return b.shuffle_vector(first, ir.Constant(_VECTOR, ir.Undefined), zeros)
+        none = ir.Constant(self._vector, ir.Undefined)
+        first = b.insert_element(none, number, ir.Constant(_PLACE, 0))
+        return self._shuffle(first, none, [0] * self.wide)
 
     def spread_from(self, place: Value) -> Value:
         """The element at a place in all lanes."""
@@ -103,9 +161,9 @@ class Lanes:
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """A b + c, rounded once."""
-        kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+        kind = ir.FunctionType(self._vector, [self._vector] * 3)
         function = cgutils.get_or_insert_function(
-            self._builder.module, kind, f"llvm.fma.v{WIDE}f64"
+            self._builder.module, kind, f"llvm.fma.v{self.wide}f64"
         )
         return self._builder.call(function, [a, b, c])
 
@@ -119,7 +177,7 @@ class Lanes:
 
     def zero(self) -> Value:
         """0 in all lanes."""
-        return ir.Constant(_VECTOR, [ir.Constant(_NUMBER, 0.0)] * WIDE)
+        return ir.Constant(self._vector, [ir.Constant(_NUMBER, 0.0)] * self.wide)
 
     def variable(self, vector: Value | None = None) -> "Variable":
         """A vector that changes in a loop, 0 at first."""
@@ -139,18 +197,20 @@ class Lanes:
         """Sums of neighbouring groups of `step` lanes: of a and of b by turns."""
         first = [
             side + i
-            for group in range(0, WIDE, 2 * step)
-            for side in (0, WIDE)
+            for group in range(0, self.wide, 2 * step)
+            for side in (0, self.wide)
             for i in range(group, group + step)
         ]
-        mask = ir.VectorType(_PLACE, WIDE)
-        left = self._builder.shuffle_vector(a, b, ir.Constant(mask, first))
-        right = self._builder.shuffle_vector(a, b, ir.Constant(mask, [i + step for i in first]))
+        left, right = self._shuffle(a, b, first), self._shuffle(a, b, [i + step for i in first])
         return self._builder.fadd(left, right)
 
     def add(self, a: Value, b: Value) -> Value:
         """A + b."""
         return self._builder.fadd(a, b)
+
+    def subtract(self, a: Value, b: Value) -> Value:
+        """A - b."""
+        return self._builder.fsub(a, b)
 
 
 class Variable:
@@ -158,7 +218,7 @@ class Variable:
 
     def __init__(self, builder: Any, vector: Value) -> None:
         self._builder = builder
-        self._place = cgutils.alloca_once(builder, _VECTOR)
+        self._place = cgutils.alloca_once(builder, vector.type)
         self.set(vector)
 
     def get(self) -> Value:
@@ -170,7 +230,7 @@ class Variable:
         self._builder.store(vector, self._place)
 
 
-def emitted(write: Callable[..., None]) -> Callable[[Twin], Twin]:
+def emitted(write: Callable[..., None], wide: int = WIDE) -> Callable[[Twin], Twin]:
     """The twin, for kernels to call as the instructions that `write(lanes, *arguments)` writes.
 
     Arguments: arrays of float64, C-contiguous, which `write` gets as the place of their first
@@ -185,7 +245,7 @@ def emitted(write: Callable[..., None]) -> Callable[[Twin], Twin]:
                 else context.cast(builder, value, kind, _as_word(kind))
                 for kind, value in zip(signature.args, arguments, strict=True)
             ]
-            write(Lanes(builder), *plain)
+            write(Lanes(builder, wide), *plain)
             return context.get_dummy_value()
 
         return types.void(*given), generate

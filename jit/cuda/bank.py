@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from streamlearn.jit import bank, lift
+from streamlearn.jit import bank, lift, rls, triangle
 from streamlearn.jit._compile import F8, I8
+from streamlearn.jit.bank import HEAD
 from streamlearn.jit.cuda._compile import SIMULATED, cuda, kernel, part
 
 FREE = int(np.iinfo(np.int64).min) + 1  # in a table: no key
@@ -136,6 +137,24 @@ def begin(t: int, rows: Any, record: F8, K: int, p: F8, s: F8, f: F8, seen: F8) 
     return code
 
 
+@part
+def project(record: F8, f: F8, K: int, work: F8) -> None:
+    """u = A f and W f, in work. O(D^2 + K D)."""
+    D = f.shape[0]
+    bank.weigh(record, f, K, work)
+    triangle.rows_product(record[HEAD + 3 * K + 2 * (D - 1) + K * D :], 0, D, f, work)
+
+
+@part
+def kalman_learn(record: F8, f: F8, noise: float, K: int, p: F8, work: F8) -> None:
+    """A lesson to which the record has adapted. O(D^2 + K D)."""
+    D = f.shape[0]
+    root, g2, floor = bank.kalman_correct(record, f, noise, K, p, work)
+    A = record[HEAD + 3 * K + 2 * (D - 1) + K * D :]
+    triangle.rows_update(A, 0, D, work, root, g2, 1.0)
+    bank.kalman_floor(record, D, K, floor, p)
+
+
 def _step_number(least: bool) -> Any:
     """The step of a number: by recursive least squares, or else by a Kalman head."""
 
@@ -146,17 +165,20 @@ def _step_number(least: bool) -> Any:
         y, weight = rows[1][t, 0], rows[2][t]
         mean, variance = math.nan, math.nan
         if code != lift.SKIP:
-            bank.project(record, f, 1, work)
+            project(record, f, 1, work)
             if least:
-                mean, variance = bank.rls_target(record, f, y, weight, bits, code, p, work)
+                mean, variance, root = bank.rls_target(record, f, y, weight, bits, code, p, work)
                 if code == lift.TARGET:
-                    bank.rls_refresh(record, f.shape[0], p, work)
+                    D = f.shape[0]
+                    A = record[HEAD + 3 + 2 * (D - 1) + D :]
+                    triangle.rows_update(A, 0, D, work, root, 1.0, 1.0 / p[rls.LAM])
+                    bank.rls_keep(record, D, p, work)
             else:
                 mean, variance, noise = bank.kalman_target(
                     record, f, y, weight, bits, code, p, work
                 )
                 if noise > 0.0:
-                    bank.kalman_condition(record, f, noise, 1, p, work)
+                    kalman_learn(record, f, noise, 1, p, work)
         out[0][t, 0] = mean if bits & _PREDICT else math.nan
         out[1][t, 0] = variance if bits & _PREDICT else math.nan
 
@@ -169,7 +191,7 @@ def step_class(t: int, rows: Any, record: F8, p: F8, s: F8, f: F8, work: F8, out
     K, D = out[0].shape[1], f.shape[0]
     code, bits, best = begin(t, rows, record, K, p, s, f, out[2]), rows[3][t], -1
     if code != lift.SKIP:
-        bank.project(record, f, K, work)
+        project(record, f, K, work)
         best = bank.kalman_answer(record, f, K, p, work)
     shown = bits & _PREDICT and code != lift.SKIP
     for k in range(K):
@@ -181,7 +203,8 @@ def step_class(t: int, rows: Any, record: F8, p: F8, s: F8, f: F8, work: F8, out
         record[bank.GAP] += 1.0
     if code >= 0:
         cuda.atomic.max(s, KNOWN, code + 1.0)
-        bank.teach_class(record, f, code, rows[2][t], K, p, work, best)
+        noise = bank.meet_class(record, f, code, rows[2][t], K, p, work, best)
+        kalman_learn(record, f, noise, K, p, work)
 
 
 # -- a block ---------------------------------------------------------------------------------------
