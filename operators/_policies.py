@@ -115,22 +115,32 @@ class Recent:
         if not len(rows):
             return
         X, fed = self._filled(block.X[rows], block.d), np.nan_to_num(values[rows])
-        new = X, block.y[rows], block.weight[rows], fed
-        if self._n + len(rows) > len(self._held[2]) or self._held[0].shape[1] < block.d:
-            self._make_room(block)
-        for kept, column in zip(self._held, new, strict=True):
-            kept[self._n : self._n + len(rows)] = column
-        self._n += len(rows)
+        self.append((X, block.y[rows], block.weight[rows], fed))
 
-    def _make_room(self, block: Block) -> None:
+    def append(self, rows: tuple[F8, F8, F8, F8]) -> None:
+        """Take the last `size` rows of columns such as `columns` gives."""
+        X, y, weight, value = (column[-self.size :] for column in rows)
+        if self._n + len(weight) > len(self._held[2]) or self._held[0].shape[1] < X.shape[1]:
+            self._make_room(X.shape[1], y.shape[1:])
+        X = self._filled(X, self._held[0].shape[1])
+        for kept, column in zip(self._held, (X, y, weight, value), strict=True):
+            kept[self._n : self._n + len(weight)] = column
+        self._n += len(weight)
+
+    def reserve(self, block: Block) -> None:
+        """Have the room for rows of such a block, and their width, before there are any."""
+        if not len(self._held[2]) or self._held[0].shape[1] < block.d:
+            self._make_room(block.d, block.y.shape[1:])
+
+    def _make_room(self, d: int, targets: tuple[int, ...]) -> None:
         """Keep the last `size` rows alone, before as many that are free, d wide."""
         X, y, weight, value = self.columns()
-        room, targets = 2 * self.size, block.y.shape[1:]
+        room, d = 2 * self.size, max(d, X.shape[1])
         self._held = (
-            np.zeros((room, block.d)), np.zeros((room, *targets)), np.zeros(room), np.zeros(room),
+            np.zeros((room, d)), np.zeros((room, *targets)), np.zeros(room), np.zeros(room),
         )  # fmt: skip
         self._n = len(weight)
-        old = self._filled(X, block.d), y.reshape(self._n, *targets), weight, value
+        old = self._filled(X, d), y.reshape(self._n, *targets), weight, value
         for kept, column in zip(self._held, old, strict=True):
             kept[: self._n] = column
 
@@ -146,6 +156,18 @@ class Recent:
         X, y, weight, value = self._held
         return X[kept], y[kept], weight[kept], value[kept]
 
+    def last(self, n: int) -> tuple[F8, F8, F8, F8]:
+        """Columns of the last n rows."""
+        return self._cut(slice(max(len(self) - n, 0), None))
+
+    def but(self, n: int) -> tuple[F8, F8, F8, F8]:
+        """Columns of all rows but the last n."""
+        return self._cut(slice(0, max(len(self) - n, 0)))
+
+    def _cut(self, rows: slice) -> tuple[F8, F8, F8, F8]:
+        X, y, weight, value = self.columns()
+        return X[rows], y[rows], weight[rows], value[rows]
+
     def put(self, X: F8, y: F8, weight: F8, value: F8) -> None:
         """Take over what `columns` gave."""
         self._held = np.array(X), np.array(y), np.array(weight), np.array(value)
@@ -156,7 +178,7 @@ class Recent:
 
     def block(self, n: int, mode: int, features: Features, labels: Vocabulary | None) -> Block:
         """The last n rows, all of one mode, as rows whose events nobody has to look for."""
-        X, y, weight, _ = (column[max(len(self) - n, 0) :] for column in self.columns())
+        X, y, weight, _ = self.last(n)
         modes = np.full(len(weight), mode, dtype=np.uint8)
         X = self._filled(X, len(features))
         return Block(X, y, weight, modes, features, labels, logged=Logged({}, {}))
@@ -178,3 +200,8 @@ class Recent:
     def nbytes(self) -> int:
         """Bytes of the rows."""
         return sum(column.nbytes for column in self.columns())
+
+    @property
+    def room(self) -> int:
+        """Bytes of the rows and of the room for more."""
+        return sum(column.nbytes for column in self._held)

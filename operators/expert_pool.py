@@ -26,8 +26,11 @@ from streamlearn.operators.foreign import as_stage
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
 
 _RUN = 50_000  # events between two false alarms of the default detector
-_COUNTS = ("n_switches_", "n_reused_", "n_overruled_", "_active", "_born", "_lessons", "_next_copy")
-_KEPT = tuple(f"recent/{name}_" for name in ("buffer", "labels", "weights", "values"))
+_COUNTS = (
+    "n_switches_", "n_reused_", "n_overruled_", "n_merged_",
+    "_active", "_born", "_lessons", "_next_copy", "_next_merge",
+)  # fmt: skip
+_COLUMNS = ("buffer_", "labels_", "weights_", "values_")
 
 
 class _ExpertPool(Holder, Listener):
@@ -42,6 +45,7 @@ class _ExpertPool(Holder, Listener):
         warm: int = 40,
         win: int = 12,
         every: int = 200,
+        merge: int = 10_000,
     ) -> None:
         owner = type(self).__name__
         self.model = as_stage(model)
@@ -56,6 +60,7 @@ class _ExpertPool(Holder, Listener):
         self.warm = _checks.whole(owner, "warm", warm, 1)
         self.win = _checks.whole(owner, "win", win, 1)
         self.every = _checks.whole(owner, "every", every, 1)
+        self.merge = _checks.whole(owner, "merge", merge, 1)
         self.takes_categories, self.takes_nan = self.model.takes_categories, self.model.takes_nan
         self.cheap_snapshot, self.exact = self.model.cheap_snapshot, self.model.exact
         self.takes_keys = self.model.takes_keys
@@ -72,12 +77,13 @@ class _ExpertPool(Holder, Listener):
     def _begin(self) -> None:
         """The pool of one expert that knows nothing."""
         self._born = self._active = self._lessons = self._stride = 0
-        self.n_switches_ = self.n_reused_ = self.n_overruled_ = 0
+        self.n_switches_ = self.n_reused_ = self.n_overruled_ = self.n_merged_ = 0
         self._experts, self._numbers = [self._fresh()], [0]
+        self._memories = self._blanks()  # of what each learnt last, and of those to come
         self.stats_: F8 = np.zeros((1, N_STATS))
         self._suspicion = np.zeros(1)
         self._copies: list[Operator] = []  # of the active expert, the older first
-        self._next_copy = self.every
+        self._next_copy, self._next_merge = self.every, self.merge
         self._recent = Recent(4 * self.win if self._ears is None else 200, self.takes_nan)
         if self._ears is not None:
             self._ears.reset()
@@ -86,6 +92,10 @@ class _ExpertPool(Holder, Listener):
         fresh = self._shelved(self.model.clone())
         fresh.meet(self._features)
         return fresh
+
+    def _blanks(self) -> list[Recent]:
+        """Memories of all experts that there may be: room is taken once for all of them."""
+        return [Recent(4 * self.win, self.takes_nan) for _ in range(self.size)]
 
     @property
     def n_experts(self) -> int:
@@ -112,7 +122,20 @@ class _ExpertPool(Holder, Listener):
         return _prequential.hidden(self._in_pieces(_prequential.asked(block)), block)
 
     def _piece(self, block: Block) -> tuple[Columns, int]:
-        return self._heard(block) if self._ears is not None else self._judged(block)
+        for memory in self._memories:
+            memory.reserve(block)
+        block = self._until(self._next_merge, block)
+        done = self._heard(block) if self._ears is not None else self._judged(block)
+        self._merge_if_due()
+        return done
+
+    def _until(self, due: int, block: Block) -> Block:
+        """The rows up to the lesson of this number, or all."""
+        left = due - self._lessons
+        if block.n < left:
+            return block
+        lessons = np.flatnonzero(taught(block))
+        return block if len(lessons) < left else block.rows(0, int(lessons[left - 1]) + 1)
 
     def _ask(self, block: Block) -> Columns:
         return ask(self._experts[self._active], self._numbers[self._active], block)
@@ -139,6 +162,7 @@ class _ExpertPool(Holder, Listener):
             self._recent.clear()
         if at < 0:
             outputs = self._ask(block) if alone else outputs
+            self._memories[self._active].add(block, losses)
             self._lessons += int(np.count_nonzero(lessons))
             return self._marked(outputs, block.n, None), block.n
         if before is not None:
@@ -153,6 +177,7 @@ class _ExpertPool(Holder, Listener):
         mode = block.mode.copy()
         mode[last] &= ~np.uint8(LEARN)
         outputs = self._ask(block.replace(mode=mode))
+        self._memories[self._active].add(block.rows(0, last), losses[:last])
         self._recent.add(block.rows(last, block.n), losses[last:])
         self._suspicion[0] += 1.0
         self._shorten()
@@ -170,7 +195,7 @@ class _ExpertPool(Holder, Listener):
     def _heard(self, block: Block) -> tuple[Columns, int]:
         """Rows up to and including the first at which the detector hears the loss rise."""
         assert self._ears is not None
-        block = self._until_copy(block)
+        block = self._until(self._next_copy, block)
         expert = self._experts[self._active]
         before = expert.snapshot() if block.n > 1 else None
         outputs = self._ask(block)
@@ -195,12 +220,6 @@ class _ExpertPool(Holder, Listener):
         self._ears.watch(self._recent.columns()[3].copy())  # none after a shift
         self._copy_if_due()
         return self._marked(outputs, block.n, found | action if action else None), block.n
-
-    def _until_copy(self, block: Block) -> Block:
-        """The rows up to the lesson after which a copy of the active expert is due."""
-        left = self._next_copy - self._lessons
-        lessons = np.flatnonzero(taught(block))
-        return block if len(lessons) < left else block.rows(0, int(lessons[left - 1]) + 1)
 
     def _copy_if_due(self) -> None:
         """Every so many lessons a copy of the active expert, the last but one of which is sure not
@@ -227,6 +246,8 @@ class _ExpertPool(Holder, Listener):
         if chosen == self._active:
             self.n_overruled_ += 1
             return {}
+        if keep:  # a detector heard: until the change the lessons were the active expert's
+            self._memories[self._active].append(self._recent.but(n))
         before, self.n_switches_ = self.active_, self.n_switches_ + 1
         self.stats_[self._active, USED] = self.n_switches_
         self._experts = members
@@ -285,6 +306,7 @@ class _ExpertPool(Holder, Listener):
             return len(self._experts) - 1
         place = int(self.stats_[:, USED].argmin())
         self._experts[place], self._numbers[place] = fresh, self._born
+        self._memories[place].clear()
         self.stats_[place] = 0.0
         return place
 
@@ -293,7 +315,57 @@ class _ExpertPool(Holder, Listener):
         young = self.stats_[self._active, LESSONS] == 0.0
         mode = np.full(lessons.n, UNSCORED if young else LEARN, np.uint8)
         self._experts[self._active].run(lessons.replace(mode=mode))
+        self._memories[self._active].append(self._recent.last(lessons.n))
         self.stats_[self._active, LESSONS] += lessons.n
+
+    # -- experts that know the same ----------------------------------------------------------------
+
+    def _merge_if_due(self) -> None:
+        """Every so many lessons, of two experts that know the same only the older stays."""
+        if self._lessons < self._next_merge:
+            return
+        self._next_merge += self.merge
+        while (twins := self._twins()) is not None:
+            self._unite(*twins)
+
+    def _twins(self) -> tuple[int, int] | None:
+        """The places of two experts that know the same, the older first."""
+        by_age = np.argsort(self._numbers).tolist()
+        for k, newer in enumerate(by_age):
+            for older in by_age[:k]:
+                if self._knows(older, newer) and self._knows(newer, older):
+                    return older, newer
+        return None
+
+    def _knows(self, one: int, other: int) -> bool:
+        """Whether an expert's loss on what another learnt last is as usual for the other.
+
+        As usual: within a standard deviation of a loss of the other's own mean (R20); where a
+        detector hears, within z standard errors, as in `_best`.
+        """
+        active = other == self._active and self._ears is not None
+        memory = self._recent if active else self._memories[other]
+        own, rows = self.stats_[other], min(len(memory), 4 * self.win)
+        if rows < self.win or min(own[LESSONS], self.stats_[one, LESSONS]) <= self.warm:
+            return False
+        within = 1.0 if self._ears is None else min(self.z / math.sqrt(rows), 1.0)
+        lessons = memory.block(rows, LEARN, self._features, self._labels)
+        loss = self._mean_loss(self._experts[one], lessons)
+        return bool(loss <= own[MEAN] + within * _deviation(own))
+
+    def _unite(self, older: int, newer: int) -> None:
+        """The older takes the place of both, with the losses of both and the newest lessons."""
+        _add_losses(self.stats_[older], self.stats_[newer])
+        self._memories[older].append(self._memories[newer].columns())
+        if newer == self._active:  # its copies are of no use
+            self._copies, self._next_copy = [], self._lessons + self.every
+        number = self._numbers[older if newer == self._active else self._active]
+        for held in (self._experts, self._numbers, self._memories):
+            del held[newer]
+        self._memories.append(self._blanks()[0])
+        self.stats_ = np.delete(self.stats_, newer, axis=0)
+        self._active = self._numbers.index(number)
+        self.n_merged_ += 1
 
     def _marked(self, outputs: Columns, n: int, found: Finding | None) -> Columns:
         """Outputs with `alarm`, and what was found on the last row."""
@@ -307,6 +379,11 @@ class _ExpertPool(Holder, Listener):
         members |= {f"copy{j}": copy for j, copy in enumerate(self._copies)}
         return members if self._ears is None else members | {"detector": self._ears}
 
+    def _kept(self) -> dict[str, Recent]:
+        """The lessons that are kept, by their name in the state."""
+        memories = {f"memory{j}": self._memories[j] for j in range(self.n_experts)}
+        return {"recent": self._recent} | memories
+
     def snapshot(self) -> dict[str, Any]:
         """The pool as it is, and snapshots of its members."""
         own = {name: getattr(self, name) for name in (*_COUNTS, "_features", "_labels")}
@@ -314,7 +391,8 @@ class _ExpertPool(Holder, Listener):
         own |= {"_copies": list(self._copies), "stats_": self.stats_.copy()}
         own["_suspicion"] = self._suspicion.copy()
         taken = [(member, member.snapshot()) for member in self._members().values()]
-        return {"own": own, "members": taken, "recent": [c.copy() for c in self._recent.columns()]}
+        rows = [[c.copy() for c in kept.columns()] for kept in self._kept().values()]
+        return {"own": own, "members": taken, "rows": rows}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go back to a snapshot, to the experts of then."""
@@ -323,15 +401,19 @@ class _ExpertPool(Holder, Listener):
             setattr(self, name, value if plain else value.copy())
         for member, taken in snapshot["members"]:
             member.restore(taken)
-        self._recent.put(*snapshot["recent"])
+        self._memories = self._blanks()
+        for kept, columns in zip(self._kept().values(), snapshot["rows"], strict=True):
+            kept.put(*columns)
 
     def _state(self, kept: bool) -> State:
         table = Operator.state(self).table | {name: getattr(self, name) for name in _COUNTS}
         table |= {"numbers": list(self._numbers), "copies": len(self._copies)}
         arrays, table = merged(self._states(kept), table)
         arrays |= {"stats_": self.stats_.copy(), "suspicion_": self._suspicion.copy()}
-        rows = zip(_KEPT, self._recent.columns(), strict=True)
-        return State(arrays | {name: column.copy() for name, column in rows}, table)
+        for name, lessons in self._kept().items():
+            rows = zip(_COLUMNS, lessons.columns(), strict=True)
+            arrays |= {f"{name}/{column}": values.copy() for column, values in rows}
+        return State(arrays, table)
 
     def load(self, state: State) -> None:
         """Take over what `state` gave; refused if the parameters were others."""
@@ -343,7 +425,9 @@ class _ExpertPool(Holder, Listener):
         self._copies = [self._fresh() for _ in range(state.table["copies"])]
         self.stats_ = np.array(state.arrays["stats_"])
         self._suspicion = np.array(state.arrays["suspicion_"])
-        self._recent.put(*(state.arrays[name] for name in _KEPT))
+        self._memories = self._blanks()
+        for name, kept in self._kept().items():
+            kept.put(*(state.arrays[f"{name}/{column}"] for column in _COLUMNS))
         for name, member in self._members().items():
             member.load(state.under(name))
 
@@ -355,7 +439,21 @@ class _ExpertPool(Holder, Listener):
     def state_bytes(self) -> int:
         """Bytes of all members, and of the lessons kept."""
         members = sum(member.state_bytes for member in self._members().values())
-        return members + self.stats_.nbytes + self._recent.nbytes
+        rows = self._recent.nbytes + sum(memory.room for memory in self._memories)
+        return members + self.stats_.nbytes + rows
+
+
+def _add_losses(own: F8, other: F8) -> None:
+    """Make of an expert's numbers (5,) those of one that had the lessons of the other, too.
+
+    Chan, Golub and LeVeque's sum of two sets of squared deviations.
+    """
+    counted, gap = own[COUNTED] + other[COUNTED], other[MEAN] - own[MEAN]
+    if counted > 0.0:
+        own[SPREAD] += other[SPREAD] + gap * gap * own[COUNTED] * other[COUNTED] / counted
+        own[MEAN] += gap * other[COUNTED] / counted
+    own[LESSONS], own[COUNTED] = own[LESSONS] + other[LESSONS], counted
+    own[USED] = max(own[USED], other[USED])
 
 
 def _deviation(own: F8) -> float:
@@ -375,6 +473,10 @@ class ExpertPoolClassifier(_ExpertPool, Classifier):
     expert that was active goes back into the pool as it was `every` to 2 `every` lessons before, so
     that it has learnt nothing of what came after. A detector that was overruled begins anew with
     the losses of the last 200 lessons.
+
+    Every `merge` lessons the experts are compared on what each learnt last (4 `win` lessons):
+    of two whose mean losses there are each as usual for the other, within z standard errors of the
+    mean of its own, the newer goes (`n_merged_`); if it was active, the older goes on.
     Args:
         model: a classifier, a pipeline that ends in one, or a River or scikit-learn classifier; the
             experts are its clones.
@@ -385,21 +487,22 @@ class ExpertPoolClassifier(_ExpertPool, Classifier):
         warm: lessons before an expert may be called back, >= 1; losses count after 15.
         win: lessons that a shift is judged by, at the least, >= 1.
         every: lessons between two copies of the active expert, >= 1.
+        merge: lessons between two looks for experts that know the same, >= 1.
     State:
         stats_: (E, 5) float64: lessons, losses counted, their mean, their sum of squared
             deviations, and the last use of each expert.
-        The states of the experts, of two copies of the active one, of the detector, and the last
-        200 lessons.
+        The states of the experts, of two copies of the active one, of the detector; the last 200
+        lessons, and of each expert the last 4 `win` that it learnt.
     Outputs: those of the active expert, `alarm` (n,) uint8, 1 at a shift, and there `why`: `action`
     (reuse or new), `expert` and `before`, numbers of experts (`active_`).
     A late label is judged by the answer that the expert of now gives to the features of then.
     Cost: one expert and the detector, a snapshot a block, a copy every `every` lessons; E times 200
-        answers at a shift. After an alarm the rows before it are run again (restore and rerun), so
-        the cut of blocks never shows.
+        answers at a shift, at most E (E - 1) times 4 `win` every `merge` lessons. After an alarm
+        the rows before it are run again (restore and rerun), so the cut of blocks never shows.
     Raises: ValueError for parameters that do not fit together.
     Reference: Zhu, Majzoubi, Jain and Choromanska (2022), TAME: Task Agnostic Continual Learning
-        using Multiple Experts, arXiv 2210.03869; specification R20. Its merging of experts and its
-        soft choice among them are not there.
+        using Multiple Experts, arXiv 2210.03869; specification R20. Its soft choice among
+        experts is not there.
     >>> from streamlearn.operators import ExpertPoolClassifier, KalmanClassifier
     >>> model = ExpertPoolClassifier(KalmanClassifier())
     >>> model.learn_one({"a": 1.0}, "spam")
@@ -425,7 +528,9 @@ class ExpertPoolRegressor(_ExpertPool, Regressor):
     put aside. Each such row counts 1 up, every other lesson 1 down; at 0 the rows put aside are
     dropped: outliers in bursts shorter than `win` never reach an expert. At `win` a shift is
     called; the best other expert whose mean loss on these rows is within its own mean plus z
-    standard deviations goes on, else a new one, and learns them. With a `detector`, which hears the
+    standard deviations goes on, else a new one, and learns them. Two experts know the same where
+    each has a mean loss on the other's last lessons of at most one standard deviation above the
+    mean of the other's own. With a `detector`, which hears the
     squared error, all is as in `ExpertPoolClassifier`, and so are arguments, state and outputs.
     Raises: ValueError for parameters that do not fit together.
     Reference: specification R20; see `ExpertPoolClassifier`.
