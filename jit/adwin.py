@@ -178,7 +178,8 @@ def forget(own: tuple[F8, I8, F8], tally: I8, slots: I8) -> None:
     own[1][:] = 0
     own[2][:] = 0.0
     slots[:] = 0
-    tally[limits.AGE] = tally[limits.ONES] = tally[limits.ALARMED] = 0
+    tally[limits.AGE] = tally[limits.ONES] = 0
+    tally[limits.SAID] = limits.NOTHING
 
 
 @part
@@ -220,7 +221,7 @@ def adwin_calibrated(
         value = values[t]
         if value != value:
             continue
-        if tally[limits.ALARMED] != 0:
+        if tally[limits.SAID] == limits.ALARM:
             forget(own, tally, slots)
         if not abs(value) <= CALM:
             refused += 1
@@ -243,7 +244,7 @@ def adwin_calibrated(
         said = limits.jittered(last[0], regime, tally[limits.TICK], table[1])
         if said > last[1]:
             last[0] = said
-            tally[limits.ALARMED] = 1
+            tally[limits.SAID] = limits.ALARM
             drop_older(buckets, counts, window, way, last[1], least)
             tell(t, own, last, told[alarms])
             alarms += 1

@@ -10,7 +10,8 @@ import numpy as np
 
 from streamlearn.jit._compile import F8, I8, kernel, part
 
-AGE, ONES, TICK, REGIME, ALARMED, PLACES = 0, 1, 2, 3, 4, 5  # places in `tally`
+AGE, ONES, TICK, REGIME, SAID, PLACES = 0, 1, 2, 3, 4, 5  # places in `tally`
+NOTHING, ALARM, WARNING = 0, 1, 2  # SAID: what the last value raised
 BITS, RANKS, GIVEN = 0, 1, 2  # REGIME: only 0 and 1 so far; by rank; values as they are
 CALM = 1e100  # a value beyond is refused
 EDGES, GROUP = 127, 16  # sorted values that part the line into 128 cells; cells of one group
@@ -173,4 +174,26 @@ def first_over(
     if at >= 0:
         last[0] = statistics[at]
         last[1] = limit(limits, age_at, ones_at, regime)
+    return -1
+
+
+@kernel
+def in_zone(statistics: F8, scores: F8, after: I8, zone: F8, jitter: F8) -> int:
+    """Whether the last statistic is beyond its limit in `zone`: 1, 0, or -1 where there is none.
+
+    statistics, scores, jitter as in `first_over` | after (5,), the tally after the last score |
+    zone (rows, 15), limits as there. O(1), but for scores at the end that have no statistic.
+    """
+    age, ones, tick, regime = after[AGE], after[ONES], after[TICK], after[REGIME]
+    for t in range(scores.shape[0] - 1, -1, -1):
+        if scores[t] != scores[t]:
+            continue
+        if statistics[t] != -math.inf:
+            if regime == BITS and (ones == 0 or ones == age):
+                return 0
+            said = jittered(statistics[t], regime, tick, jitter)
+            return 1 if said > limit(zone, age, ones, regime) else 0
+        age -= 1
+        tick -= 1
+        ones -= scores[t] == 1.0
     return -1

@@ -22,15 +22,19 @@ from streamlearn.contracts import Finding, Json
 from streamlearn.jit.counter import key_of
 from streamlearn.jit.limits import (
     AGE,
-    ALARMED,
+    ALARM,
     BITS,
     EDGES,
     GROUP,
+    NOTHING,
     ONES,
     PLACES,
     RANKS,
     REGIME,
+    SAID,
+    WARNING,
     first_over,
+    in_zone,
     scored,
 )
 from streamlearn.operators import _checks
@@ -38,7 +42,6 @@ from streamlearn.operators._base import Detector
 
 SHORTEST = 1_000  # average run length that the tables begin with
 CALIBRATION = ("tally_", "edges_", "slots_", "last_")  # for the `_arrays` of a subclass
-_AHEAD = 256  # values walked at once, or as many as since the restart: an alarm walks them twice
 _FOLDER = Path(__file__).parent / "limits"
 
 
@@ -71,9 +74,11 @@ class Calibrated(Detector):
     `_first`, as published, and `_statistics`. `_shape` names the arguments of which limits were
     measured at the defaults alone; `_bits_only` says that it takes nothing but zeros and ones;
     `_takes`, as what it takes the first value: BITS as long as there is nothing else, RANKS of
-    whatever comes, or values as GIVEN.
+    whatever comes, or values as GIVEN. `_warns` says that it has a warning zone: of its limits for
+    a tenth of the run length (1,000 at least), by the same table.
     State:
-        tally_: (5,) int64, age, ones, all values ever, regime (bits, ranks), whether alarmed.
+        tally_: (5,) int64, age, ones, all values ever, regime (bits, ranks), and what the last
+            value raised: nothing, an alarm, a warning.
         edges_: (2, 127) float64, the first values since the restart, sorted, and their tie-breaks.
         slots_: (136,) int64, later values counted in the 128 cells between, and by 16 cells.
         last_: (2,) float64, statistic and limit of the last value that had a statistic.
@@ -86,6 +91,7 @@ class Calibrated(Detector):
     _shape: ClassVar[tuple[str, ...]] = ()
     _bits_only: ClassVar[bool] = False
     _takes: ClassVar[int] = BITS
+    _warns: ClassVar[bool] = False
 
     def _calibrate(
         self, average_run_length: int | None, seed: int, found: dict[str, Any] | None = None
@@ -127,6 +133,7 @@ class Calibrated(Detector):
         self._warm_up = int(found["warm_up"])
         self._limits = limits_for(found, self.average_run_length)
         self._floor = float(self._limits.min())
+        self._zone = limits_for(found, max(self.average_run_length / 10.0, SHORTEST))
         key = key_of(self.seed, type(self).__name__)
         self._key = key & 0xFFFFFFFF
         self._jitter: F8 = np.array([*found["jitter"], key >> 32], dtype=np.float64)
@@ -160,12 +167,17 @@ class Calibrated(Detector):
         for name, fresh in self._fresh.items():
             getattr(self, name)[...] = fresh
         self.slots_[:] = 0
-        self.tally_[[AGE, ONES, ALARMED]] = 0
+        self.tally_[[AGE, ONES, SAID]] = 0
 
     @property
     def alarmed(self) -> bool:
         """Whether the last value raised an alarm of a calibrated detector."""
-        return self.tally_.size > 0 and bool(self.tally_[ALARMED])
+        return self.tally_.size > 0 and bool(self.tally_[SAID] == ALARM)
+
+    @property
+    def warned(self) -> bool:
+        """Whether the last value of a calibrated detector is in its warning zone, and no alarm."""
+        return self.tally_.size > 0 and bool(self.tally_[SAID] == WARNING)
 
     def _first_calibrated(self, values: F8) -> int:
         """As `first_alarm`, with limits for the run length."""
@@ -173,26 +185,23 @@ class Calibrated(Detector):
         if self._bits_only:  # infinity is refused, too
             values = np.where((values == 0.0) | (values == 1.0) | np.isnan(values), values, np.inf)
         while start < values.shape[0]:
-            if self.tally_[ALARMED] and not np.isnan(values[start:]).all():
+            if self.tally_[SAID] == ALARM and not np.isnan(values[start:]).all():
                 self._restart()
-            ahead = max(_AHEAD, int(self.tally_[AGE]))
-            piece = values[start : start + ahead]
-            n, at = self._walk(piece)
+            n, at = self._walk(values[start:])
             if at >= 0:
-                self.tally_[ALARMED] = 1
+                self.tally_[SAID] = ALARM
                 self.n_detections += 1
                 self._alarm()
                 return start + at
             start += n
-            if n < piece.shape[0]:  # the first value that is no bit: from it on, ranks
+            if start < values.shape[0]:  # the first value that is no bit: from it on, ranks
                 self._restart()
                 self.tally_[REGIME] = RANKS
         return -1
 
     def _walk(self, values: F8) -> tuple[int, int]:
         """Feed values up to an alarm or the end of the bits; how many, and where the alarm was."""
-        kept = (*self._fresh, *CALIBRATION) if values.shape[0] > 1 else ("tally_",)
-        before = {name: getattr(self, name).copy() for name in kept}
+        before = {name: getattr(self, name).copy() for name in (*self._fresh, *CALIBRATION)}
         n, refused, scores, statistics = self._scored(values)
         at = int(
             first_over(
@@ -204,8 +213,16 @@ class Calibrated(Detector):
             for name in (*self._fresh, *CALIBRATION[:-1]):  # `last_` knows of the alarm already
                 getattr(self, name)[...] = before[name]
             n, refused, scores, statistics = self._scored(values[: at + 1])
+        if self._warns and at < 0:
+            self._warn(scores, statistics)
         self.n_rejected += refused
         return n, at
+
+    def _warn(self, scores: F8, statistics: F8) -> None:
+        """Note whether the last value that had a statistic is in the warning zone."""
+        inside = int(in_zone(statistics, scores, self.tally_, self._zone, self._jitter))
+        if inside >= 0:
+            self.tally_[SAID] = WARNING if inside else NOTHING
 
     def _scored(self, values: F8) -> tuple[int, int, F8, F8]:
         """How many values were fed and how many of them refused, scores, statistics."""

@@ -58,7 +58,12 @@ class OneNumberDetector(Calibrated):
 class WarningDetector(OneNumberDetector):
     """A detector that has a warning zone before the alarm."""
 
+    _warns = True
+
     @property
     def warning_detected(self) -> bool:
-        """Whether the last value is in the warning zone."""
-        return bool(self.state_[WARNED])
+        """Whether the last value is in the warning zone.
+
+        Calibrated: whether it is beyond the limit for a tenth of the run length, and no alarm.
+        """
+        return self.warned or bool(self.state_[WARNED])

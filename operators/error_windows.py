@@ -185,6 +185,7 @@ class STEPD(_ErrorWindow):
 
     _shape = ("window_size",)
     _bits_only = True
+    _warns = True
 
     def __init__(
         self,
@@ -227,7 +228,12 @@ class STEPD(_ErrorWindow):
 
     @property
     def warning_detected(self) -> bool:
-        """Whether the last value is in the warning zone and raised no alarm."""
+        """Whether the last value is in the warning zone and raised no alarm.
+
+        Calibrated: whether it is beyond the limit for a tenth of the run length.
+        """
+        if self.average_run_length is not None:
+            return self.warned
         return not self.counts_[ALARMED] and self.statistic > _upper(self.alpha_warning)
 
 

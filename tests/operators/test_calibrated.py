@@ -28,9 +28,13 @@ from streamlearn.jit.limits import (
 )
 from streamlearn.operators import _calibrated
 from streamlearn.operators._calibrated import Calibrated
+from tests.one_number import trace
 
 CALIBRATED = sorted(
     name for name, kind in operators.exported().items() if issubclass(kind, Calibrated)
+)
+WARNING = sorted(
+    name for name in CALIBRATED if hasattr(getattr(operators, name), "warning_detected")
 )
 KEY = 12345
 
@@ -175,6 +179,54 @@ def test_the_chance_of_an_alarm_is_one_in_a(name: str, source: str) -> None:
         events += (at + 1 if at >= 0 else 3000) - one._warm_up
     expected = events / 1000
     assert abs(alarms - expected) < 0.2 * expected + 4.0 * np.sqrt(expected)
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("name", WARNING)
+def test_the_first_warning_comes_where_an_alarm_of_a_tenth_would(name: str) -> None:
+    """One in A / 10 until then: counted as above, of A = 10,000, ages up to 0.3 A."""
+    one, nervous = detector(name, 10_000), detector(name, 1000)
+    rng = np.random.default_rng(6)
+    warnings = events = 0
+    while events < 120_000:
+        values: Any = (rng.random(3000) < 0.2) * 1.0
+        one.reset()
+        nervous.reset()
+        at = nervous.first_alarm(values)
+        before = values if at < 0 else values[:at]
+        assert one.first_alarm(before) == -1
+        assert not one.warning_detected
+        assert at < 0 or one.first_alarm(values[at : at + 1]) == 0 or one.warning_detected
+        warnings += at >= 0
+        events += before.shape[0] + (at >= 0) - one._warm_up
+    expected = events / 1000
+    assert abs(warnings - expected) < 0.2 * expected + 4.0 * np.sqrt(expected)
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("name", WARNING)
+def test_a_warning_is_that_of_the_last_value_however_the_values_came(name: str) -> None:
+    """The zone is left again; an alarm is no warning, nothing changes where there is no value."""
+    values: Any = (np.random.default_rng(9).random(1500) < np.repeat([0.1, 0.3], 750)) * 1.0
+    said = trace(detector(name, 10_000), values)
+    warned: Any = np.array([warning for _, warning in said], dtype=int)
+    assert 0 < warned.sum() < 1000
+    assert np.diff(warned).min() == -1
+    assert any(drift for drift, _ in said)
+    assert not any(drift and warning for drift, warning in said)
+    turns = np.flatnonzero(np.diff(warned))
+    for end in [*turns + 1, *turns + 2]:
+        one = detector(name, 10_000)
+        one.watch(np.append(values[:end], np.nan))
+        assert one.warning_detected == warned[end - 1]
+
+
+def test_the_warning_zone_begins_at_the_shortest_run_length() -> None:
+    """Which has none: there every warning is an alarm."""
+    for name in WARNING:
+        one, other = detector(name), detector(name, 10_000)
+        assert_array_equal(one._zone, one._limits)
+        assert_array_equal(other._zone, one._limits)
 
 
 def test_kswin_is_fed_ranks_of_bits_too() -> None:
