@@ -71,7 +71,7 @@ def _full(head: str, n_keys: int, block: Block) -> KeyedRegressor:
 
 def _bank(head: str, n_keys: int, n: int) -> dict[str, Any]:
     """One bank with all keys, its parts by turns."""
-    blocks = _blocks(n_keys, n)
+    blocks = _blocks(n_keys, 3 * n)  # each part has keys that none had just before
     model = _full(head, n_keys, blocks[0])
     records: Any = model._records
     fixed = model._settings, np.empty(bank.work_size(1 + D, 1)), np.empty(1 + D)
@@ -84,13 +84,12 @@ def _bank(head: str, n_keys: int, n: int) -> dict[str, Any]:
         rows = block.X, block.y[:, None], block.weight, block.mode, slots, events
         bank.walk_targets(rows, own.order, records.rows, fixed, own.counters, out, own.undo, least)
 
-    for i, block in enumerate(blocks):
+    for block, other, third in zip(blocks[::3], blocks[1::3], blocks[2::3], strict=True):
         slots = records.slots_of(_keys(block), block.mode)
-        before = blocks[i - 1]  # another's keys: what is searched now is not at hand for it
         taken["walk"].append(_processor(lambda b=block, s=slots: walk(b, s)))  # type: ignore[misc]
-        taken["run"].append(_processor(lambda b=before: model.run(b)))  # type: ignore[misc]
+        taken["run"].append(_processor(lambda b=other: model.run(b)))  # type: ignore[misc]
         taken["keys"].append(
-            _processor(lambda b=block: records.slots_of(_keys(b), b.mode))  # type: ignore[misc]
+            _processor(lambda b=third: records.slots_of(_keys(b), b.mode))  # type: ignore[misc]
         )
     times = {part: _times(values) for part, values in taken.items()}
     held = records._held
