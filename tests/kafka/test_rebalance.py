@@ -112,10 +112,15 @@ def fill(data: Broker, topic: str) -> list[object]:
 
 
 def undisturbed(folder: Path, data: Broker, client: str, topic: str, ends: list[object]) -> Left:
-    """One process that owns all from beginning to end."""
+    """One process that owns all from beginning to end, in blocks of another length."""
     folder.mkdir()
     path = write_config(folder, data, client, topic, f"{topic}-calm")
-    config = load_config(path, {"kafka.group": f"calm-{topic}", "kafka.mode": "assign"})
+    changed: dict[str, object] = {
+        "kafka.group": f"calm-{topic}",
+        "kafka.mode": "assign",
+        "engine.block_rows": 256,
+    }
+    config = load_config(path, changed)
     run = GroupRun(config, Part(0, 1))
 
     def stop_at_the_end() -> None:
