@@ -107,18 +107,19 @@ class ConformalRegressor(_Conformal, Regressor):
     5,000 labels 90 +- 1 % are inside as long as the level moves by less than 0.75 at gamma 0.015.
     Below alpha_t = 0 the largest score is doubled for each further error, instead of an interval
     without ends (that is our own). There is no interval before the first 1 / alpha labels.
-    A late label judges the interval that was issued when its event was scored. With k labels in
-    between, gamma is at most 0.3 / k, so that the loop does not swing, and at most `make_up` errors
-    are made up for: others of a drift, before its first label has come, are lost.
+    A late label judges the interval that was issued when its event was scored, and counts against
+    the level of then; intervals whose label is still to come count with the level they were issued
+    at (a Smith predictor), so the loop does not swing. With k labels in between gamma is at most
+    0.5 / k, the largest score is at most doubled, and at most `make_up` errors are made up for.
     Args:
         model: a regressor, a pipeline that ends in one, or a River or scikit-learn regressor.
         coverage: share of labels to be inside, in [0.5, 0.999].
         gamma: how fast the level moves, in [0.0001, 0.2]. Larger follows drift sooner, with
             intervals whose width varies more.
         memory: scores remembered, >= coverage / (1 - coverage).
-        make_up: errors that late labels may ask to be made up for, >= 0. 50 are 1 % of 5,000:
-            what a rare drift may make intervals too wide afterwards. Some hundreds where errors
-            change all the time within the delay.
+        make_up: errors that late labels may ask to be made up for, >= 0. 1,000 hold the mean where
+            errors change all the time within the delay; 50 where drifts are rare, whose errors
+            before the first label should not make intervals too wide afterwards.
         scaled: whether a score is divided by the root of the model's `variance`; for models whose
             variance tells easy rows from hard ones.
     Outputs: those of the model, `lower` and `upper` (n,) or (n, q), NaN where there is no bound.
@@ -150,7 +151,7 @@ class ConformalRegressor(_Conformal, Regressor):
         coverage: float = 0.9,
         gamma: float = 0.015,
         memory: int = 250,
-        make_up: float = 50.0,
+        make_up: float = 1000.0,
         scaled: bool = False,
     ) -> None:
         self._set_parameters(locals(), exact=False)
@@ -178,10 +179,14 @@ class ConformalRegressor(_Conformal, Regressor):
         answers = np.ascontiguousarray(then["prediction"].reshape(shape))
         given = block.y if block.y.ndim == 2 else block.y[:, None]
         y = np.ascontiguousarray(np.broadcast_to(given, shape))
-        lower, upper, issued = np.empty(shape), np.empty(shape), np.empty((block.n, 2 * M))
+        lower, upper, issued = (
+            np.empty(shape),
+            np.empty(shape),
+            np.empty((block.n, jit.N_NUMBERS * M)),
+        )
         rows = (answers, self._scales(then, shape), y, plain(block.weight), plain(block.mode))
         state = self.ring_, self.scores_, self.scalars_
-        told = self._logged_then(block, _ISSUED, 2 * M)
+        told = self._logged_then(block, _ISSUED, jit.N_NUMBERS * M)
         jit.cover_numbers(rows, told, state, self._p, (lower, upper, issued))
         wanted = outputs["prediction"].shape
         outputs = outputs | {"lower": lower.reshape(wanted), "upper": upper.reshape(wanted)}
@@ -226,7 +231,8 @@ class ConformalClassifier(_Conformal, Classifier):
         coverage: share of labels to be inside, in [0.5, 0.999].
         gamma: how fast the level moves, in [0.0001, 0.2].
         memory: scores remembered, >= coverage / (1 - coverage).
-        make_up: errors that late labels may ask to be made up for, >= 0.
+        make_up: errors that late labels may ask to be made up for, >= 0. 50 are 1 % of 5,000; with
+            some hundreds sets are larger after a drift, and cover little more.
         exact: whether sets may be empty, so that coverage is met from above too.
     Outputs: those of the model, `set` (n, C) uint8, 1 for a class inside; 0 where not asked, and
         where there is no answer.
@@ -280,10 +286,10 @@ class ConformalClassifier(_Conformal, Classifier):
         P = with_room(block, probabilities([then], block.n)[:, 0], int(self.scalars_[0, jit.KNOWN]))
         P[np.isnan(then["prediction"])] = np.nan
         inside: U1 = np.empty(P.shape, dtype=np.uint8)
-        issued = np.empty((block.n, 4))
+        issued = np.empty((block.n, jit.N_CLASSES))
         rows = (P, plain(block.y), plain(block.weight), plain(block.mode))
         state = self.ring_, self.scores_, self.scalars_
-        told = self._logged_then(block, _ISSUED, 4)
+        told = self._logged_then(block, _ISSUED, jit.N_CLASSES)
         jit.cover_classes(rows, told, state, self._p, (inside, issued))
         logs = self._log(block, outputs, issued, ("prediction", "proba"))
         return self._shown(outputs | {"set": inside} | logs, block)
