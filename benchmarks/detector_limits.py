@@ -78,7 +78,7 @@ PLANS = {
     "HDDM_A": Plan(64, (0.02, 0.0), 500_000, longest=100_000),
     "HDDM_W": Plan(64, (0.02, 0.0), 500_000, longest=100_000),
     "KSWIN": Plan(128, (0.0, 0.006), 60_000, 2_000, longest=10_000),
-    "PageHinkley": Plan(64, (0.1, 0.0), 500_000),
+    "PageHinkley": Plan(64, (0.1, 0.0), 500_000, longest=100_000),
     "RDDM": Plan(130, (0.1, 0.0), 20_000, slow=True),
     "STEPD": Plan(128, (0.85, 0.0), 500_000),
 }

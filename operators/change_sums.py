@@ -40,7 +40,7 @@ class PageHinkley(OneNumberDetector, base.DriftDetector):
         threshold: how far from the extreme is too far, in units of the values, > 0.
         alpha: what a sum keeps at each value, in (0, 1].
         mode: which changes of the mean count, "up", "down" or "both".
-        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
+        average_run_length: events between false alarms without drift, 1,000 to 100,000, whatever
             the distribution and the age; then `threshold` is not used, and the others stay at
             their defaults. None: as published, which claims nothing.
         seed: of the generator behind calibrated alarms.
