@@ -354,6 +354,35 @@ def test_experts_whose_concepts_have_met_are_one(heard: bool) -> None:
 
 
 @pytest.mark.jit
+def test_an_expert_that_knows_more_than_the_other_stays() -> None:
+    """What the first meets in the noise of the second is usual there, but not the other way."""
+    rng = np.random.default_rng(0)
+    X, late = rng.normal(size=(2000, 8)), np.arange(2000) >= 1000
+    y = X.sum(axis=1) + late * 0.5 * X[:, 0] + np.where(late, 1.0, 0.1) * rng.normal(size=2000)
+    pool = ExpertPoolRegressor(AnalyticRegressor(lam=1.0), merge=500)
+    pool.run(block_of(X, y))
+    assert (pool.n_switches_, pool.n_experts, pool.n_merged_) == (1, 2, 0)
+    assert pool._knows(0, 1)
+    assert not pool._knows(1, 0)
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("heard", [False, True])
+def test_as_usual_is_within_a_deviation_or_z_standard_errors(heard: bool) -> None:
+    pool = ExpertPoolRegressor(AnalyticRegressor(lam=1.0), PageHinkley() if heard else None)
+    pool.run(turning(seed=0, n=1900))
+    assert (pool.n_experts, pool.active_, len(pool._memories[0])) == (2, 1, 48)
+    X, y, *_ = pool._memories[0].columns()
+    loss = np.mean(
+        (pool.run(block_of(X, y).replace(mode=np.ones(48, np.uint8)))["prediction"] - y) ** 2
+    )
+    within = 3.0 / math.sqrt(48.0) if heard else 1.0
+    for share, known in ((0.99, True), (1.01, False)):
+        pool.stats_[0, 1:4] = 1001.0, loss - share * within * 0.5, 0.25 * 1000.0
+        assert pool._knows(1, 0) is known
+
+
+@pytest.mark.jit
 def test_outliers_are_no_shift_and_are_not_learnt() -> None:
     """R20: 1 % of rows are 100 standard deviations off, for 20,000 rows."""
     block = turning(seed=5, n=20_000, period=20_000)
