@@ -207,6 +207,21 @@ def test_noise_that_changes_within_the_delay_costs_one_delay(delay: int, allowed
     assert np.all(half <= 2.0 * known + 1e-12)
 
 
+def test_errors_that_shrink_are_no_debt() -> None:
+    """All rows of a delay are inside while errors shrink: 50 of them are given back, no more."""
+    rng = np.random.default_rng(0)
+    scale = np.maximum(np.exp(-np.arange(4000) / 100.0), 1e-6)
+    X = np.stack([rng.normal(size=4000), np.ones(4000)], axis=1)
+    y = X[:, 0] + scale * rng.normal(size=4000)
+    model, highest = ConformalRegressor(Says()), 0.0
+    block, _ = late(X, y, 400)
+    pipe = Pipeline(model)
+    for start in range(0, block.n, 20):
+        pipe.run(block.rows(start, start + 20))
+        highest = max(highest, float(model.level_[0]))
+    assert_allclose(highest, 0.1 + 50.0 * 0.5 / 400, rtol=0.01)
+
+
 def test_labels_that_never_come_shorten_no_delay() -> None:
     """Half of the labels are missing, in stretches longer than the delay: widths stay in bounds."""
     X, y = wandering(12_000, within=500)
