@@ -113,10 +113,12 @@ def of_numbers(block: Block, conformal: ConformalRegressor, delay: int | None) -
     y, lower, upper = (a[judged] for a in (block.y, outputs["lower"], outputs["upper"]))
     inside = ((lower <= y) & (y <= upper)).astype(np.float64)
     without = 1.0 - judged.sum() / np.count_nonzero(~np.isnan(block.y))
-    found = shares(inside)
+    mean, least, most = shares(inside)
     return [
-        *found,
-        drifts(*found[1:], delay),
+        mean,
+        least,
+        most,
+        drifts(least, most, delay),
         f"{np.mean(upper - lower):.4g}",
         f"{100.0 * without:.2f}",
     ]
