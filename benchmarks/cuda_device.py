@@ -28,6 +28,7 @@ stand_in.install()
 from numba import cuda  # noqa: E402  # River's stand-in goes first
 
 from streamlearn.block import F8, Block, Features  # noqa: E402
+from streamlearn.jit import mixture as cpu  # noqa: E402
 from streamlearn.jit.cuda import _compile, bank, mixture, products  # noqa: E402
 from streamlearn.operators._bank_on_device import DeviceBank  # noqa: E402
 from streamlearn.operators._layout import Layout  # noqa: E402
@@ -79,17 +80,23 @@ def mixture_case(D: int, K: int, copies: float) -> Row:
     All components are the same, so that every row updates every one: the whole traffic.
     """
     rng, n = np.random.default_rng(SEED), mixture.SLOTS
-    shapes: list[tuple[int, ...]] = [(K, D), (K, D, D), (2, K), (2,)]
-    mu, Lam, comp, p = state = tuple(_compile.reserve("mixture", [(s, np.float64) for s in shapes]))
+    mu, Lam = _compile.reserve("mixture", [((K, D), np.float64), ((K, D, D), np.float64)])
     for j in range(K):
         _compile.overwrite(Lam[j], np.eye(D))
     _compile.overwrite(mu, np.zeros((K, D)))
-    _compile.overwrite(comp, np.array([np.zeros(K), np.full(K, 100.0)]))
-    _compile.overwrite(p, np.array([np.inf, 1.0]))
-    X = rng.normal(size=(2 * n, D))
-    rows_s = walk_time(mixture.walk_rows, X[:4], state, [(K, D), (2, K, D), (2, K), (K, 3)])
+    X, named = rng.normal(size=(2 * n, D)), plain_settings(K)
+    comp, s, moments = np.zeros((4, K)), np.zeros(cpu.N_SCALARS), np.ones((4, D))
+    comp[cpu.SP], s[cpu.COMPONENTS] = 100.0, K
+    few_rows = X[:4], np.ones(4), np.full(4, 5, dtype=np.uint8)
+    state = (mu, Lam, *_compile.send("mixture", comp, moments, s))
+    fixed = _compile.send("mixture", named, np.full(D + 1, np.inf))
+    rows_s = walk_time(
+        mixture.walk_rows, few_rows, (state, fixed),
+        [(K, D), (2, K, D), (K, D), (2, K), (K, 3), (D,), (3 + K,)],
+    )  # fmt: skip
+    state = (mu, Lam, *_compile.send("mixture", comp[:2], np.array([np.inf, 1.0])))
     wide = [(K, n, D)] * 2 + [(K, n, n)] * 3 + [(K, n + 2), (K, n, 2), (2, K), (2, K)]
-    delayed_s = walk_time(mixture.walk_delayed, X, state, wide)
+    delayed_s = walk_time(mixture.walk_delayed, (X, np.ones(2 * n)), (state,), wide)
     few = min(K, 3 if TINY else 20)
     return {
         "case": f"mixture, D = {D}, K = {K}", "rows_per_s": 1.0 / rows_s,
@@ -99,19 +106,23 @@ def mixture_case(D: int, K: int, copies: float) -> Row:
     }  # fmt: skip
 
 
-def walk_time(kernel: Any, X: F8, state: Any, shapes: list[tuple[int, ...]]) -> float:
-    """Seconds a row."""
-    rows = _compile.send("mixture", X, np.ones(len(X)))
-    score = _compile.send("mixture", np.zeros(len(X)))[0]
+def plain_settings(K: int) -> F8:
+    """Settings of a scorer that keeps K components as they are: none comes, none goes."""
+    p = np.zeros(cpu.N_SETTINGS)
+    p[[cpu.RHO, cpu.STD, cpu.DELTA]] = 1.0
+    p[cpu.K_MAX] = K
+    return p
+
+
+def walk_time(kernel: Any, rows: Any, more: Any, shapes: list[tuple[int, ...]]) -> float:
+    """Seconds a row; more: what the kernel takes between rows and scratch."""
+    n = len(rows[0])
+    sent, score = _compile.send("mixture", *rows), _compile.send("mixture", np.zeros(n))[0]
     scratch = tuple(_compile.reserve("mixture", [(s, np.float64) for s in shapes]))
     for array in scratch:
         _compile.overwrite(array, np.zeros(array.shape))
-    if len(shapes) == 4:
-        _compile.overwrite(scratch[3], np.tile([0.0, 1.0, 1e-9], (shapes[3][0], 1)))
-    arguments = rows, state, scratch, score
-    return seconds(
-        lambda: _compile.launch("mixture", kernel, products.THREADS, arguments), 5
-    ) / len(X)
+    arguments = (sent, *more, scratch, score)
+    return seconds(lambda: _compile.launch("mixture", kernel, products.THREADS, arguments), 5) / n
 
 
 def cpu_mixture(D: int, K: int) -> float:

@@ -66,10 +66,10 @@ N_PER = 4
 _PREDICT, _LEARN, _OBSERVE = 1, 2, 4
 # what a row is good for; a class is >= 0
 _OK, _EMPTY, _SKIP, _BAD, _BAD_LEARNT = 0, -1, -2, -3, -4
-_FAR = 1e250  # a squared distance beyond it is as far as can be
-_GONE = 1e-3  # with forgetting, a component below it is deleted
-_PRUNE_EVERY, _CHECK_EVERY = 50, 1000
-_HEAVIEST = 1e6  # a weight beyond it counts as this
+FAR = 1e250  # a squared distance beyond it is as far as can be
+GONE = 1e-3  # with forgetting, a component below it is deleted
+PRUNE_EVERY, _CHECK_EVERY = 50, 1000
+HEAVIEST = 1e6  # a weight beyond it counts as this
 _ENTRY = 10.0  # values after which a feature that comes late enters
 _CLASS_STD = 0.1  # the least spread of a class column
 _TIE = 1e-6  # a relative difference of two variances below it is none
@@ -151,7 +151,7 @@ def condition(j: int, u: F8, m: int, state: State, fixed: Fixed, wide: bool) -> 
     if log_T != log_T:  # repaired at the next check; till then it answers with its mean
         for r in range(m):
             per[_M, j, r], per[_V, j, r] = mu[j, int(u[r])], vec[_SIG2, int(u[r])]
-        return math.log(comp[SP, j]) - _FAR
+        return math.log(comp[SP, j]) - FAR
     for r in range(m):
         total = s[int(u[r])]
         for k in range(r):
@@ -166,7 +166,7 @@ def condition(j: int, u: F8, m: int, state: State, fixed: Fixed, wide: bool) -> 
         per[_M, j, r] = mu[j, int(u[r])] - b[r]
     if wide:
         spread(G, m, b, per[_V, j])
-    d2 = max(d2, 0.0) if d2 < _FAR else _FAR
+    d2 = max(d2, 0.0) if d2 < FAR else FAR
     return float(math.log(comp[SP, j]) - 0.5 * (comp[LOGDET, j] + log_T + d2))
 
 
@@ -399,11 +399,17 @@ def absorb(weight: float, state: State, fixed: Fixed) -> None:
     keep = 1.0 - 0.1 * (1.0 - p[RHO])  # a memory ten times that of the mixture
     for i in range(moments.shape[1]):
         if vec[_Z, i] == vec[_Z, i]:
-            moments[MASS, i] = keep * moments[MASS, i] + weight
-            gain = weight / moments[MASS, i]
-            e = vec[_Z, i] - moments[MEAN, i]
-            moments[MEAN, i] += gain * e
-            moments[VAR, i] = (1.0 - gain) * (moments[VAR, i] + gain * e * e)
+            absorb_value(i, vec[_Z, i], weight, keep, moments)
+
+
+@part
+def absorb_value(i: int, value: float, weight: float, keep: float, moments: F8) -> None:
+    """Running mean and variance of coordinate i, which keep so much of what was."""
+    moments[MASS, i] = keep * moments[MASS, i] + weight
+    gain = weight / moments[MASS, i]
+    e = value - moments[MEAN, i]
+    moments[MEAN, i] += gain * e
+    moments[VAR, i] = (1.0 - gain) * (moments[VAR, i] + gain * e * e)
 
 
 @part
@@ -411,15 +417,20 @@ def initial_variances(d: int, moments: F8, fixed: Fixed) -> None:
     """sig2 <- (delta std)^2; where there is no spread, of a thousandth of the size. O(D)."""
     p, _, vec, _, _ = fixed
     for i in range(moments.shape[1]):
-        var, size = moments[VAR, i], abs(moments[MEAN, i])
-        if p[STD] > 0.0:
-            var = p[STD] * p[STD]
-        elif i >= d and p[TASK] == RECALL:
-            var = max(var, _CLASS_STD * _CLASS_STD)
-        if var > 1e-60 and var > 1e-16 * size * size:
-            vec[_SIG2, i] = p[DELTA] * p[DELTA] * var
-        else:
-            vec[_SIG2, i] = (1e-3 * max(1.0, size)) ** 2
+        vec[_SIG2, i] = initial_variance(i, d, moments, p)
+
+
+@part
+def initial_variance(i: int, d: int, moments: F8, p: F8) -> float:
+    """sig2 of coordinate i."""
+    var, size = moments[VAR, i], abs(moments[MEAN, i])
+    if p[STD] > 0.0:
+        var = p[STD] * p[STD]
+    elif i >= d and p[TASK] == RECALL:
+        var = max(var, _CLASS_STD * _CLASS_STD)
+    if var > 1e-60 and var > 1e-16 * size * size:
+        return float(p[DELTA] * p[DELTA] * var)
+    return float((1e-3 * max(1.0, size)) ** 2)
 
 
 @section
@@ -516,7 +527,7 @@ def prune(due: bool, state: State, p: F8) -> None:
     comp, s = state[2], state[6]
     j = 0
     while j < int(s[COMPONENTS]):
-        weak = p[RHO] < 1.0 and comp[SP, j] < _GONE
+        weak = p[RHO] < 1.0 and comp[SP, j] < GONE
         weak |= due and comp[AGE, j] > p[V_MIN] and comp[SP, j] < p[SP_MIN]
         alone = True
         for k in range(int(s[COMPONENTS]) if weak else 0):
@@ -525,7 +536,7 @@ def prune(due: bool, state: State, p: F8) -> None:
             delete(j, state)
         else:
             if weak:  # it stays, and its weight must stay a number
-                comp[SP, j] = max(comp[SP, j], _GONE)
+                comp[SP, j] = max(comp[SP, j], GONE)
             j += 1
 
 
@@ -664,7 +675,7 @@ def nearest(c: int, state: State, fixed: Fixed) -> tuple[int, float]:
         d2 = math.inf
         if comp[OWN, j] == c:
             d2 = distance(j, state, per)
-            d2 = max(d2, 0.0) if d2 < _FAR else _FAR
+            d2 = max(d2, 0.0) if d2 < FAR else FAR
         vec[_F, j] = d2
         if d2 < least:
             best, least = j, d2
@@ -690,7 +701,7 @@ def learn(c: int, known: int, weight: float, state: State, fixed: Fixed) -> None
     if best < 0 or (least >= chi[known] and p[K_MAX] > K):
         create(c, weight, state, fixed)
         return
-    if least >= _FAR:
+    if least >= FAR:
         s[REJECTED] += 1.0
         return
     forced = least >= chi[known]
@@ -698,7 +709,7 @@ def learn(c: int, known: int, weight: float, state: State, fixed: Fixed) -> None
     logp, d2 = vec[_LOGP], vec[_F]
     for j in range(K):
         logp[j] = -math.inf
-        if d2[j] < _FAR and (not forced or j == best):
+        if d2[j] < FAR and (not forced or j == best):
             logp[j] = math.log(comp[SP, j]) - 0.5 * (comp[LOGDET, j] + d2[j])
     normalise(logp, K)
     for j in range(K):
@@ -831,7 +842,7 @@ def judge(t: int, rows: Rows, state: State, fixed: Fixed) -> tuple[int, float]:
     if found == _SKIP:
         return _BAD_LEARNT if learns else _BAD, 0.0
     c = read_label(t, y, p[TASK], state[4].shape[1]) if learns else _EMPTY
-    return c, min(weight[t], _HEAVIEST) if c >= 0 and found == _OK else 0.0
+    return c, min(weight[t], HEAVIEST) if c >= 0 and found == _OK else 0.0
 
 
 @part
@@ -904,7 +915,7 @@ def answer(
 def tend(state: State, fixed: Fixed) -> None:
     """What is due after a row was learnt: pruning, the health check."""
     s = state[6]
-    prune(s[STEPS] % _PRUNE_EVERY == 0.0, state, fixed[0])
+    prune(s[STEPS] % PRUNE_EVERY == 0.0, state, fixed[0])
     if s[STEPS] % _CHECK_EVERY == 0.0 and not far(state):
         check(state, fixed)
 

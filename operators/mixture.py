@@ -2,18 +2,21 @@
 
 import logging
 import math
+import sys
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 
-from streamlearn.block import F8, I8, Block, Columns, Features
+from streamlearn.block import F8, I8, U1, Block, Columns, Features
 from streamlearn.contracts import State
 from streamlearn.jit import mixture, mixture_delayed
 from streamlearn.jit.delayed import effective
 from streamlearn.jit.symmetric import packed, unpacked
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Classifier, Operator, Regressor, Row, Scorer, Transformer
+from streamlearn.operators._mixture_on_device import DevicePrecisions
+from streamlearn.operators._on_device import DEVICES, without_cpu
 from streamlearn.operators._supervised import (
     MAX_CLASSES,
     cut,
@@ -24,6 +27,7 @@ from streamlearn.operators._supervised import (
 
 _log = logging.getLogger(__name__)
 _MODES = ("exact", "paper")
+Rows = tuple[F8, F8, F8, U1]
 _MEMORY = 1000.0  # rows that the width of components is for, where nothing is forgotten
 _FLOOR = 0.1  # of the initial variance; nearer to it, what is tied on binary features decides
 
@@ -40,7 +44,7 @@ class _Mixture(Operator):
         "mu_", "Lam_", "components_", "moments_", "classes_", "buffer_", "scalars_",
     )  # fmt: skip
     _far_arrays: ClassVar[tuple[str, ...]] = ("tiles_", "factors_", "waiting_", "anchor_")
-    _large: ClassVar[int] = 64  # coordinates from which updates wait: `jit.mixture_delayed`
+    _large: int = 64  # coordinates from which updates wait: `jit.mixture_delayed`
     _task: int = mixture.DENSITY
 
     beta: float
@@ -54,6 +58,7 @@ class _Mixture(Operator):
     std: float
     warm_start: int
     _q: int  # targets of a regressor
+    _there: DevicePrecisions | None = None  # where the precisions stand, if that is a device
     _given_far: bool | None = None  # whether a state that is being loaded is far
 
     # -- construction ------------------------------------------------------------------------------
@@ -92,6 +97,8 @@ class _Mixture(Operator):
     def _clear(self) -> None:
         """The state of an operator that has not even seen a feature."""
         self._q = D = 1 if self._task == mixture.TARGETS else 0
+        if self._there is not None:
+            self._there.clear()
         self.scalars_ = np.zeros(mixture.N_SCALARS)
         self.moments_ = np.zeros((4, D))
         self._mu, self._Lam = np.zeros((0, D)), np.zeros((0, D, D))
@@ -121,6 +128,8 @@ class _Mixture(Operator):
     @property
     def Lam_(self) -> F8:
         """(K, D, D) precisions of the components, symmetric positive definite."""
+        if self._there is not None and self._there.holds:
+            return self._there.fetched(self.n_components_)
         if not self._is_far:
             return self._Lam[: self.n_components_]
         D, unused = self.moments_.shape[1], np.flatnonzero(self.moments_[mixture.USED] == 0.0)
@@ -134,6 +143,8 @@ class _Mixture(Operator):
     def Lam_(self, value: F8) -> None:
         self._Lam = np.ascontiguousarray(value)
         self._set_far(*mixture_delayed.none_delayed(0, 0))
+        if self._there is not None:
+            self._there.clear()
 
     @property
     def tiles_(self) -> F8:
@@ -222,6 +233,7 @@ class _Mixture(Operator):
         """Make room for features, in front of the targets; they enter once they have had values."""
         known, d = self._d, len(features)
         if d > known:
+            self._come_home()
             self._insert(known, d - known)
 
     @property
@@ -363,7 +375,12 @@ class _Mixture(Operator):
     def _walk_block(self, block: Block, answer: F8, side: F8) -> None:
         """Call the kernel until the block is done; it stops where something needs room."""
         refuse_bad_weights(self, block)
-        rows = rows_of(block)
+        self._walk_rows(rows_of(block), answer, side)
+        if not self._warned and self.n_repaired > 0:
+            self._warned = True
+            _log.warning("%s: a precision had to begin anew", type(self).__name__)
+
+    def _walk_rows(self, rows: Rows, answer: F8, side: F8) -> None:
         at, why = 0, -1
         while why != mixture.DONE:
             self._fit()
@@ -373,9 +390,13 @@ class _Mixture(Operator):
                 self._make_room()
             elif why == mixture.CLASS:
                 self._open_class(int(rows[1][at, 0]))
-        if not self._warned and self.n_repaired > 0:
-            self._warned = True
-            _log.warning("%s: a precision had to begin anew", type(self).__name__)
+
+    def _come_home(self) -> None:
+        """Take the precisions back from a device, for what is done by the host."""
+        if self._there is not None and self._there.holds:
+            D = self.moments_.shape[1]
+            self._Lam = _checks.padded(self.Lam_, (self._mu.shape[0], D, D))
+            self._there.clear()
 
     # -- recall ------------------------------------------------------------------------------------
 
@@ -399,6 +420,7 @@ class _Mixture(Operator):
                 f"{type(self).__name__}: recall takes {D - q} features and {q} targets a row, "
                 f"got X of shape {X.shape} and y of shape {targets.shape}"
             )
+        self._come_home()
         Z = np.concatenate([X, targets], axis=1)
         variance = np.empty_like(Z)
         self._fit()
@@ -625,8 +647,14 @@ class GaussianMixtureAnomalyScorer(_Mixture, Scorer):
 
     Model, state and arguments as `GaussianMixtureClassifier`, with z = x, learnt without labels.
     The score, in nats, is of the features that are there; 0 before the mixture begins.
+    device="cuda" (mode "exact") keeps the precisions on an NVIDIA GPU, for hundreds of coordinates
+    and many components; an error where there is none. The host walks rows with a value that is
+    missing or refused, and all of them until the warm-up is over and every feature has entered: all
+    precisions are copied each time. Lam_ is state there, and a component begins anew at once where
+    a diagonal is not positive.
     Cost: O(K D^2) time an event, with m gaps O(K m^3) more; O(K D^2) memory.
-    Raises: ValueError for a parameter out of range, and for a negative or infinite weight.
+    Raises: ValueError for a parameter out of range, and for a negative or infinite weight;
+        MemoryError where a device has no room.
     Reference: Pinto and Engel (2015), PLOS ONE 10(10).
     >>> scorer = GaussianMixtureAnomalyScorer(warm_start=8)
     >>> for i in range(40):
@@ -647,9 +675,59 @@ class GaussianMixtureAnomalyScorer(_Mixture, Scorer):
         eps: float = 0.02,
         std: float = 0.0,
         warm_start: int = 100,
+        device: str = "cpu",
     ) -> None:
         self._set_parameters(locals())
+        owner = type(self).__name__
+        self.device = _checks.choice(owner, "device", device, DEVICES)
+        if device == "cuda":
+            if self.mode != "exact":
+                raise ValueError(
+                    f"{owner}: device must be cpu unless mode is exact, "
+                    f"got 'cuda' with {self.mode!r}"
+                )
+            self._there, self._large = DevicePrecisions(owner), sys.maxsize
         self._begin()
+
+    def _plain_parameters(self) -> dict[str, Any]:
+        """Without `device` where it is the CPU: states from before it are still read."""
+        return without_cpu(super()._plain_parameters())
+
+    def _walk_rows(self, rows: Rows, answer: F8, side: F8) -> None:
+        if self._there is None:
+            super()._walk_rows(rows, answer, side)
+            return
+        known = np.all(np.abs(rows[0]) <= mixture.LARGEST, axis=1, keepdims=True)[:, 0]
+        at = 0
+        while at < known.size:
+            if not (known[at] and self._may_go):
+                self._come_home()
+                one = slice(at, at + 1)
+                part: Rows = tuple(array[one] for array in rows)  # type: ignore[assignment]
+                super()._walk_rows(part, answer[one], side[one])
+                at += 1
+                continue
+            end = at + int(np.argmin(np.append(known[at:], False)))
+            there = rows[0][at:end], rows[2][at:end], rows[3][at:end]
+            at += self._walk_there(there, side[at:end, 0])
+            if at < end:
+                self._make_room()
+
+    @property
+    def _may_go(self) -> bool:
+        """Whether the mixture has begun, and every feature has entered."""
+        begun = self.n_samples_ >= self._settings[mixture.WARM] and self.n_components_ > 0
+        return begun and bool((self.moments_[mixture.USED] > 0.0).all())
+
+    def _walk_there(self, rows: tuple[F8, F8, U1], score: F8) -> int:
+        """Rows that the device has walked; it stops where a component needs room."""
+        assert self._there is not None
+        self._fit()
+        state = self._mu, self._components, self.moments_, self.scalars_
+        fixed = self._settings, self._chi
+        walked = self._there.walk(rows, self._Lam, state, fixed, score)
+        self._Lam = np.zeros((self._mu.shape[0], 0, 0))
+        return walked
 
     def _run(self, block: Block) -> Columns:
         score = np.empty((block.n, 1))

@@ -132,6 +132,14 @@ def overwrite(target: Array, array: Any, stream: Any = 0) -> None:
         target.copy_to_device(np.ascontiguousarray(array), stream=stream)
 
 
+def move(target: Array, source: Array) -> None:
+    """target <- source, an array of the device or of the host."""
+    if SIMULATED:
+        target[...] = source
+    else:
+        target.copy_to_device(source)
+
+
 def fetch(array: Array) -> Any:
     """A copy on the host."""
     if SIMULATED:

@@ -1,13 +1,16 @@
 """Gaussian mixtures on the device, for wide vectors: every component learns from every row.
 
-Letters and steps as in `jit.mixture`, mode "exact": K components, at most MAX_K, none of which is
-created or deleted here; x is known in full. A row is scored, -log p(x), and then learnt: with
+Letters and steps as in `jit.mixture`, mode "exact", of a density: x is known in full. K
+components; `walk_delayed` takes at most MAX_K, and neither creates nor deletes any. A row is
+scored, -log p(x), and then learnt: with
 e = x - mu, s = Lam e, d2 = e's, posterior p, sp <- rho sp + p, w = p / sp, mu <- mu + w e,
 Lam <- a Lam - z z', a = 1 / (1 - w), z = s sqrt(a w / (1 + w d2)). A row that is new to all
 (d2 >= chi) teaches the nearest alone. All of a block in one launch, in two ways:
 
 `walk_rows` takes row by row: one pass over all Lam applies the update of the row before and
-multiplies by the e of this one, so that an element is read and written once a row.
+multiplies by the e of this one, so that an element is read and written once a row. It is all of
+mode "exact": components are created and deleted, a variance has its floor, running moments follow.
+In place of the health check, a diagonal that is not positive makes its component begin anew.
 
 `walk_delayed` leaves Lam and mu as they were at an anchor for SLOTS rows. With y_r = x_r - mu of
 the anchor, e of row t is sum_s b_s y_s, and all that is needed of Lam is x_sr = y_s' Lam y_r, which
@@ -16,10 +19,16 @@ begins as a product of all rows with the anchor's Lam and goes along as x_sr <- 
 begins with them again, from the anchor, and so comes to the same bits however a stream is cut.
 
 All float64, C-contiguous:
+walk_rows, with room for R components:
+    rows    = X (n, D) | weight (n,) | mode (n,) uint8
+    state   = mu (R, D) | Lam (R, D, D) | comp (4, R) | moments (4, D) | s, as in `jit.mixture`
+    fixed   = p | chi (D + 1,), as there
+    scratch = e (R, D) | s (2, R, D) | h (R, D), of the floor | d2, share (2, R) | step (R, 3) |
+        sig2 (D,) | word (3 + R,)
+walk_delayed:
     rows    = X (n, D) | weight (n,)
     state   = mu (K, D) | Lam (K, D, D) | comp (2, K): log |C|, sp | p (N_SETTINGS,)
-    scratch of walk_rows = e (K, D) | s (2, K, D) | d2 (2, K) | step (K, 3)
-    scratch of walk_delayed = V, Z (K, SLOTS, D) | x, B, C (K, SLOTS, SLOTS) | mean (K, SLOTS + 2) |
+    scratch = V, Z (K, SLOTS, D) | x, B, C (K, SLOTS, SLOTS) | mean (K, SLOTS + 2) |
         steps (K, SLOTS, 2) | d2 (2, K) | now (2, K)
     score (n,)
 """
@@ -29,6 +38,7 @@ from typing import Any
 
 import numpy as np
 
+from streamlearn.jit import mixture
 from streamlearn.jit._compile import F8
 from streamlearn.jit.cuda._compile import SIMULATED, cuda, kernel, part
 from streamlearn.jit.cuda.delayed import condense
@@ -39,7 +49,10 @@ MAX_K = 4 if SIMULATED else 256
 ROWS = 2 if SIMULATED else 8  # of a Lam that a block of walk_rows takes at once
 CHI, RHO, N_SETTINGS = range(3)  # places in p
 LOGDET, SP = range(2)  # rows of comp
-_GAIN, _MULTIPLE, _ROOT = range(3)  # columns of a step
+_GAIN, _MULTIPLE, _ROOT = range(3)  # columns of a step; gain: whether there is one
+_D2, _SHARE = range(2)  # rows of now
+_END, _NEW, _WEAK, _MOVED = range(4)  # places in word
+_PREDICT, _OBSERVE = 1, 4
 _LEAST = 1e-12  # a posterior below it teaches nothing
 _LOG_2PI = math.log(2.0 * math.pi)
 
@@ -112,7 +125,7 @@ def add_up(sums: F8, lanes: F8, count: int) -> None:
 
 
 @part
-def sweep(j: int, first: int, L: F8, e: F8, before: F8, after: F8, step: F8) -> None:
+def sweep(j: int, first: int, L: F8, e: F8, before: F8, h: F8, after: F8, step: F8) -> None:
     """ROWS rows of one Lam: the update that waits, and s = Lam e. One block of threads."""
     lanes = cuda.shared.array((ROWS, THREADS), np.float64)
     sums = cuda.local.array(ROWS, np.float64)
@@ -125,8 +138,9 @@ def sweep(j: int, first: int, L: F8, e: F8, before: F8, after: F8, step: F8) -> 
         for r in range(ROWS):
             if r < count:
                 value = L[first + r, k]
-                if root != 0.0:
+                if step[_GAIN] > 0.0:
                     value = cuda.fma(-(root * before[first + r]), z, a * value)
+                    value = cuda.fma(-h[first + r], h[k], value)
                     L[first + r, k] = value
                 sums[r] = cuda.fma(value, x, sums[r])
     add_up(sums, lanes, count)
@@ -136,45 +150,255 @@ def sweep(j: int, first: int, L: F8, e: F8, before: F8, after: F8, step: F8) -> 
                 after[first + r] = sums[r]
 
 
+@part
+def say(D: int, comp: F8, s: F8, now: F8) -> float:
+    """-log p(x), from the distances of all components. One thread, O(K)."""
+    K, mass = int(s[mixture.COMPONENTS]), 0.0
+    for j in range(K):
+        mass += comp[SP, j]
+        now[_SHARE, j] = math.log(comp[SP, j]) - 0.5 * (comp[LOGDET, j] + now[_D2, j])
+    total = mixture.normalise(now[_SHARE], K)
+    return math.log(mass) - total + 0.5 * _LOG_2PI * D
+
+
+@part
+def decide(weight: float, comp: F8, fixed: Any, s: F8, now: F8, sig2: F8, word: F8) -> None:
+    """What a row teaches, as `mixture.learn`: a new component, or the gains of those there are, in
+    now. One thread, O(K + D).
+    """
+    p, chi = fixed
+    K, D, best = int(s[mixture.COMPONENTS]), sig2.shape[0], 0
+    s[mixture.STEPS] += 1.0
+    s[mixture.SAMPLES] += 1.0
+    for j in range(K):
+        best = j if now[_D2, j] < now[_D2, best] else best
+    least = now[_D2, best]
+    forced = least >= chi[D]
+    word[_NEW] = 1.0 if forced and p[mixture.K_MAX] > K else 0.0
+    if word[_NEW] > 0.0:
+        comp[SP, K], comp[mixture.AGE, K], comp[mixture.OWN, K] = weight, 1.0, -1.0
+        comp[LOGDET, K] = spread(sig2)
+        s[mixture.COMPONENTS] = K + 1.0
+    elif least >= mixture.FAR:
+        s[mixture.REJECTED] += 1.0
+    else:
+        s[mixture.FORCED] += 1.0 if forced else 0.0
+        for j in range(K):
+            near = now[_D2, j] < mixture.FAR and (not forced or j == best)
+            part_of = math.log(comp[SP, j]) - 0.5 * (comp[LOGDET, j] + now[_D2, j])
+            now[_SHARE, j] = part_of if near else -math.inf
+        mixture.normalise(now[_SHARE], K)
+    for j in range(K):
+        share = now[_SHARE, j] if word[_NEW] == 0.0 and least < mixture.FAR else -1.0
+        if share >= 0.0:
+            comp[SP, j] *= p[mixture.RHO]
+            comp[mixture.AGE, j] += 1.0
+        now[_SHARE, j] = 0.0
+        if share >= _LEAST:
+            comp[SP, j] += weight * share
+            now[_SHARE, j] = weight * share / comp[SP, j]
+    word[_WEAK] = 0.0
+    for j in range(int(s[mixture.COMPONENTS])):
+        word[_WEAK] += 1.0 if is_weak(j, comp, p, s) else 0.0
+
+
+@part
+def spread(sig2: F8) -> float:
+    """log |C| of a component with the initial variances. O(D)."""
+    total = 0.0
+    for i in range(sig2.shape[0]):
+        total += math.log(sig2[i])
+    return total
+
+
+@part
+def is_weak(j: int, comp: F8, p: F8, s: F8) -> bool:
+    """Whether a component is forgotten, or, where that is due, old and weak: `mixture.prune`."""
+    gone = p[mixture.RHO] < 1.0 and comp[SP, j] < mixture.GONE
+    due = s[mixture.STEPS] % mixture.PRUNE_EVERY == 0.0
+    old = comp[mixture.AGE, j] > p[mixture.V_MIN] and comp[SP, j] < p[mixture.SP_MIN]
+    return bool(gone or (due and old))
+
+
+@part
+def weed(comp: F8, p: F8, s: F8, word: F8) -> None:
+    """Delete what is weak, but for the last; word[_MOVED + j] <- the place where j was before.
+
+    One thread, O(K).
+    """
+    K, j = int(s[mixture.COMPONENTS]), 0
+    for k in range(K):
+        word[_MOVED + k] = float(k)
+    while j < K:
+        if is_weak(j, comp, p, s) and K > 1:
+            K -= 1
+            word[_MOVED + j] = word[_MOVED + K]
+            for k in range(comp.shape[0]):
+                comp[k, j] = comp[k, K]
+            continue
+        if is_weak(j, comp, p, s):
+            comp[SP, j] = max(comp[SP, j], mixture.GONE)
+        j += 1
+    s[mixture.COMPONENTS] = float(K)
+
+
+@part
+def start(L: F8, sig2: F8, first: int, by: int) -> None:
+    """L <- the diagonal matrix of a component that begins; a thread each `by` elements."""
+    D = sig2.shape[0]
+    for i in range(first, D * D, by):
+        L[i // D, i % D] = 1.0 / sig2[i // D] if i // D == i % D else 0.0
+
+
+@part
+def take(j: int, state: Any, p: F8, scratch: Any, g: F8) -> None:
+    """Component j moves by its gain: mean, log |C|, and what its Lam waits for, the floor of a
+    variance (equation 10) among that: `mixture.update`. One block of threads, O(D).
+    """
+    mu, Lam, comp, _, s = state
+    e, _, h, now, step, sig2, _ = scratch
+    ranks = cuda.shared.array((3, THREADS), np.float64)
+    L, D, own = Lam[j], mu.shape[1], cuda.threadIdx.x
+    gain, d2 = now[_SHARE, j], now[_D2, j]
+    keep, q = 1.0 - gain, 1.0 + gain * d2
+    a, root = 1.0 / keep, math.sqrt(gain / (q * keep))
+    at, worst, first, bad = 0, 0.0, 0.0, 0.0
+    for i in range(own, D, THREADS):
+        mu[j, i] += gain * e[j, i]
+        z = root * g[j, i]
+        tight = (a * L[i, i] - z * z) * sig2[i]
+        bad = bad if 0.0 < tight < math.inf else 1.0
+        rank = mixture.ranked(tight, mu[j, i] + 0.6 * e[j, i])
+        if rank > first:
+            at, worst, first = i, tight, rank
+    ranks[0, own], ranks[1, own], ranks[2, own] = first, float(at), bad
+    cuda.syncthreads()
+    for k in range(THREADS):  # of equal ranks the first coordinate, whoever looked at it
+        before = ranks[0, k] == first and ranks[1, k] < at
+        if ranks[0, k] > first or before:
+            first, at = ranks[0, k], int(ranks[1, k])
+        bad = max(bad, ranks[2, k])
+    z_at = root * g[j, at]
+    worst = (a * L[at, at] - z_at * z_at) * sig2[at] if first > 0.0 else 0.0
+    least = p[mixture.EPS] * worst
+    floored = bad == 0.0 and least > 1.0
+    size = math.sqrt((p[mixture.EPS] - 1.0 / worst) * sig2[at] / least) if floored else 0.0
+    for i in range(own, D, THREADS):
+        h[j, i] = (a * L[at, i] - z_at * root * g[j, i]) * size if floored else 0.0
+    cuda.syncthreads()
+    if bad > 0.0:
+        start(L, sig2, own, THREADS)
+    if own == 0:
+        step[j, _GAIN], step[j, _MULTIPLE], step[j, _ROOT] = 1.0, a, root
+        comp[LOGDET, j] += D * math.log1p(-gain) + math.log(q)
+        comp[LOGDET, j] += math.log(least) if floored else 0.0
+        if bad > 0.0:
+            step[j, _GAIN], step[j, _MULTIPLE], step[j, _ROOT] = 0.0, 1.0, 0.0
+            comp[LOGDET, j] = spread(sig2)
+            cuda.atomic.add(s, mixture.REPAIRED, 1.0)
+    cuda.syncthreads()
+
+
+@part
+def move(moved: F8, state: Any, scratch: Any, now_at: int) -> None:
+    """Components stand where `weed` has put them, with all that waits. All blocks."""
+    mu, Lam = state[0], state[1]
+    _, g, h, _, step, _, _ = scratch
+    D = mu.shape[1]
+    for j in range(int(state[4][mixture.COMPONENTS])):
+        source = int(moved[j])
+        for i in range(cuda.grid(1), D * D if source != j else 0, cuda.gridsize(1)):
+            Lam[j, i // D, i % D] = Lam[source, i // D, i % D]
+        for i in range(cuda.grid(1), D if source != j else 0, cuda.gridsize(1)):
+            mu[j, i], h[j, i] = mu[source, i], h[source, i]
+            g[now_at, j, i] = g[now_at, source, i]
+        if source != j and cuda.grid(1) == 0:
+            for k in range(step.shape[1]):
+                step[j, k] = step[source, k]
+
+
+@part
+def absorb(x: F8, weight: float, moments: F8, p: F8, sig2: F8) -> None:
+    """Running moments, and the initial variances that follow. One block of threads, O(D)."""
+    keep = 1.0 - 0.1 * (1.0 - p[mixture.RHO])
+    for i in range(cuda.threadIdx.x, x.shape[0], THREADS):
+        mixture.absorb_value(i, x[i], weight, keep, moments)
+        sig2[i] = mixture.initial_variance(i, x.shape[0], moments, p)
+    cuda.syncthreads()
+
+
 @kernel
-def walk_rows(rows: Any, state: Any, scratch: Any, score: F8) -> None:
-    """Row by row: the update that waits and the next product in one pass over all Lam."""
-    X, weight = rows
-    mu, Lam, comp, p = state
-    e, s, d2, step = scratch
+def walk_rows(rows: Any, state: Any, fixed: Any, scratch: Any, score: F8) -> None:
+    """Row by row: the update that waits and the next product in one pass over all Lam.
+
+    Ends, with word[_END] the row, where there is to be room for one more component.
+    """
+    X, weight, mode = rows
+    mu, Lam, comp, moments, s = state
+    p = fixed[0]
+    e, g, h, now, step, sig2, word = scratch
     lanes = cuda.shared.array((1, THREADS), np.float64)
-    shares = cuda.shared.array(MAX_K, np.float64)
     sums = cuda.local.array(1, np.float64)
-    (K, D), n, grid = mu.shape, X.shape[0], cuda.cg.this_grid()
+    (R, D), n, grid, turn = mu.shape, X.shape[0], cuda.cg.this_grid(), 0
     panels = (D + ROWS - 1) // ROWS
+    for j in range(cuda.grid(1), R, cuda.gridsize(1)):
+        step[j, _GAIN], step[j, _MULTIPLE], step[j, _ROOT] = 0.0, 1.0, 0.0
+    grid.sync()
     for t in range(n + 1):  # the last sweep applies what waits
+        bits = mode[t] if t < n else 0
+        w = min(weight[t], mixture.HEAVIEST) if bits & _OBSERVE else 0.0
+        if t < n and cuda.grid(1) == 0:
+            score[t] = math.nan
+        if t < n and not w > 0.0 and not bits & _PREDICT:
+            continue
+        K = int(s[mixture.COMPONENTS])
+        ends = t == n or (w > 0.0 and K == R and p[mixture.K_MAX] > K)
         for i in range(cuda.grid(1), K * D, cuda.gridsize(1)):
-            j, k = i // D, i % D
-            if t > 0:
-                mu[j, k] += step[j, _GAIN] * e[j, k]
-            e[j, k] = X[t, k] - mu[j, k] if t < n else 0.0
+            e[i // D, i % D] = 0.0 if ends else X[t, i % D] - mu[i // D, i % D]
+        turn = 1 - turn
         grid.sync()
-        now, old = t % 2, 1 - t % 2
         for panel in range(cuda.blockIdx.x, K * panels, cuda.gridDim.x):
             j = panel // panels
-            sweep(j, panel % panels * ROWS, Lam[j], e[j], s[old, j], s[now, j], step[j])
+            sweep(j, panel % panels * ROWS, Lam[j], e[j], g[1 - turn, j], h[j], g[turn, j], step[j])
         grid.sync()
-        for j in range(cuda.blockIdx.x, K if t < n else 0, cuda.gridDim.x):
+        if ends:
+            if cuda.grid(1) == 0:
+                word[_END] = float(t)
+            break
+        for j in range(cuda.blockIdx.x, K, cuda.gridDim.x):
             sums[0] = 0.0
             for k in range(cuda.threadIdx.x, D, THREADS):
-                sums[0] = cuda.fma(e[j, k], s[now, j, k], sums[0])
+                sums[0] = cuda.fma(e[j, k], g[turn, j, k], sums[0])
             add_up(sums, lanes, 1)
             if cuda.threadIdx.x == 0:
-                d2[0, j] = max(sums[0], 0.0)
+                now[_D2, j] = max(sums[0], 0.0) if sums[0] < mixture.FAR else mixture.FAR
+                step[j, _GAIN], step[j, _MULTIPLE], step[j, _ROOT] = 0.0, 1.0, 0.0
         grid.sync()
-        if cuda.blockIdx.x == 0 and t < n:
-            said = posterior(d2[0], comp, p, D, shares)
-            for j in range(cuda.threadIdx.x, K, THREADS):
-                w, a, root = settle(j, D, d2[0, j], weight[t] * shares[j], comp, p)
-                step[j, _GAIN], step[j, _MULTIPLE], step[j, _ROOT] = w, a, root
+        if cuda.blockIdx.x == 0:
+            if w > 0.0:
+                absorb(X[t], w, moments, p, sig2)
             if cuda.threadIdx.x == 0:
-                score[t] = said
+                if bits & _PREDICT:
+                    score[t] = say(D, comp, s, now)
+                if w > 0.0:
+                    decide(w, comp, fixed, s, now, sig2, word)
         grid.sync()
+        if not w > 0.0:
+            continue
+        for j in range(cuda.blockIdx.x, K, cuda.gridDim.x):
+            if now[_SHARE, j] > 0.0:
+                take(j, state, p, scratch, g[turn])
+        if word[_NEW] > 0.0:
+            start(Lam[K], sig2, cuda.grid(1), cuda.gridsize(1))
+            for i in range(cuda.grid(1), D, cuda.gridsize(1)):
+                mu[K, i], g[turn, K, i], h[K, i] = X[t, i], 0.0, 0.0
+        grid.sync()
+        if word[_WEAK] > 0.0:
+            if cuda.grid(1) == 0:
+                weed(comp, p, s, word)
+            grid.sync()
+            move(word[_MOVED:], state, scratch, turn)
+            grid.sync()
 
 
 # -- delayed ---------------------------------------------------------------------------------------

@@ -34,6 +34,10 @@ keyed = (
     of((two,) * 3),
 )
 density = of((two, one)), of((two, three, two, one))
+anomaly = (
+    of((two, one, bits)), of((two, three, two, two, one)), of((one, one)),
+    of((two, three, two, two, two, one, one)), one,
+)
 ensemble = (
     of((three, int64[:, ::1], two, two, bits)), of((three, three, three, two)), of((two, three)),
     of((three, three)), of((three, three)),
@@ -43,7 +47,7 @@ KERNELS = {
     delayed.walk_rls_classes: head(two), delayed.walk_rls_targets: head(two),
     bank.walk_kalman: keyed, bank.walk_rls: keyed, bank.walk_classes: keyed,
     bank.clear: (ints, two, one), bank.enter: (ints, two, ints, two, one),
-    mixture.walk_rows: (*density, of((two, three, two, two)), one),
+    mixture.walk_rows: anomaly,
     mixture.walk_delayed: (*density, of((three,) * 5 + (two, three, two, two)), one),
     experts.walk_classes: ensemble, experts.walk_targets: ensemble,
 }
