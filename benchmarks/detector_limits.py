@@ -71,7 +71,7 @@ PLANS = {
     "ADWIN": Plan(64, (0.2, 0.0), 40_000, longest=100_000),
     "BayesianChangePoint": Plan(64, (0.0, 0.0), 40_000, 2_000, longest=10_000),
     "CUSUM": Plan(64, (0.1, 0.0), 500_000, longest=100_000),
-    "DDM": Plan(64, (0.1, 0.0), 500_000, slow=True),
+    "DDM": Plan(64, (0.1, 0.0), 500_000, slow=True, longest=100_000),
     "ECDD": Plan(64, (0.3, 0.0), 500_000, longest=100_000),
     "EDDM": Plan(128, (0.01, 0.0), 500_000, slow=True, longest=10_000),
     "FHDDM": Plan(256, (0.04, 0.0), 500_000, longest=100_000),
@@ -79,7 +79,7 @@ PLANS = {
     "HDDM_W": Plan(64, (0.02, 0.0), 500_000, longest=100_000),
     "KSWIN": Plan(128, (0.0, 0.006), 60_000, 2_000, longest=10_000),
     "PageHinkley": Plan(64, (0.1, 0.0), 500_000, longest=100_000),
-    "RDDM": Plan(130, (0.1, 0.0), 20_000, slow=True),
+    "RDDM": Plan(130, (0.1, 0.0), 20_000, slow=True, longest=100_000),
     "STEPD": Plan(128, (0.85, 0.0), 500_000),
 }
 

@@ -36,7 +36,7 @@ class DDM(WarningDetector, base.BinaryDriftAndWarningDetector):
         warm_start: no alarm within so many values, >= 0.
         warning_threshold: standard deviations above the best that make a warning, > 0.
         drift_threshold: standard deviations above the best that make an alarm, > 0.
-        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
+        average_run_length: events between false alarms without drift, 1,000 to 100,000, whatever
             the error rate and the age; then both thresholds are not used, and the others stay at
             their defaults. None: as published, which claims nothing.
         seed: of the generator behind calibrated alarms.
@@ -148,7 +148,7 @@ class RDDM(WarningDetector, base.BinaryDriftAndWarningDetector):
         max_concept_size: bits after which a concept is cut down.
         min_stable_size: bits that are kept, >= 1, < max_concept_size.
         warn_limit: bits that a warning may last, >= 1.
-        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
+        average_run_length: events between false alarms without drift, 1,000 to 100,000, whatever
             the error rate and the age; then both levels and `warn_limit` are not used, and the
             others stay at their defaults. None: as published, which claims nothing.
         seed: of the generator behind calibrated alarms.
