@@ -318,6 +318,18 @@ def move(moved: F8, state: Any, scratch: Any, now_at: int) -> None:
 
 
 @part
+def measure(j: int, e: F8, g: F8, now: F8, step: F8, sums: F8, lanes: F8) -> None:
+    """d2 = e'g of a component into now; nothing of its step waits. One block of threads, O(D)."""
+    sums[0] = 0.0
+    for k in range(cuda.threadIdx.x, e.shape[0], THREADS):
+        sums[0] = cuda.fma(e[k], g[k], sums[0])
+    add_up(sums, lanes, 1)
+    if cuda.threadIdx.x == 0:
+        now[_D2, j] = max(sums[0], 0.0) if sums[0] < mixture.FAR else mixture.FAR
+        step[j, _GAIN], step[j, _MULTIPLE], step[j, _ROOT] = 0.0, 1.0, 0.0
+
+
+@part
 def absorb(x: F8, weight: float, moments: F8, p: F8, sig2: F8) -> None:
     """Running moments, and the initial variances that follow. One block of threads, O(D)."""
     keep = 1.0 - 0.1 * (1.0 - p[mixture.RHO])
@@ -366,13 +378,7 @@ def walk_rows(rows: Any, state: Any, fixed: Any, scratch: Any, score: F8) -> Non
                 word[_END] = float(t)
             break
         for j in range(cuda.blockIdx.x, K, cuda.gridDim.x):
-            sums[0] = 0.0
-            for k in range(cuda.threadIdx.x, D, THREADS):
-                sums[0] = cuda.fma(e[j, k], g[turn, j, k], sums[0])
-            add_up(sums, lanes, 1)
-            if cuda.threadIdx.x == 0:
-                now[_D2, j] = max(sums[0], 0.0) if sums[0] < mixture.FAR else mixture.FAR
-                step[j, _GAIN], step[j, _MULTIPLE], step[j, _ROOT] = 0.0, 1.0, 0.0
+            measure(j, e[j], g[turn, j], now, step, sums, lanes)
         grid.sync()
         if cuda.blockIdx.x == 0:
             if w > 0.0:

@@ -42,7 +42,7 @@ def test_a_kernel_depends_on_all_that_its_file_imports(path: Path) -> None:
 
 
 def test_an_edit_reaches_those_that_import_the_file_and_no_others() -> None:
-    """Kalman heads are built on the lift and its random features; limits of detectors stand alone."""
+    """Kalman heads are built on the lift and its random features; detectors' limits on nothing."""
     assert ROOM / "random_features.py" in _compile.sources(ROOM / "kalman.py")
     assert _compile.sources(ROOM / "limits.py") == [ROOM / "_compile.py", ROOM / "limits.py"]
 
