@@ -31,6 +31,7 @@ from streamlearn.block import F8, Block, Features  # noqa: E402
 from streamlearn.jit import mixture as cpu  # noqa: E402
 from streamlearn.jit.cuda import _compile, bank, mixture, products  # noqa: E402
 from streamlearn.operators._bank_on_device import DeviceBank  # noqa: E402
+from streamlearn.operators._base import Operator  # noqa: E402
 from streamlearn.operators._layout import Layout  # noqa: E402
 from streamlearn.operators.analytic import AnalyticRegressor  # noqa: E402
 from streamlearn.operators.bagging import OnlineBaggingRegressor  # noqa: E402
@@ -180,35 +181,34 @@ def launch_alone(there: DeviceBank, rows: Any, keys: Any, d: int) -> Callable[[]
     return lambda: _compile.launch("bank", bank.walk_rls, bank.THREADS, arguments)
 
 
-# -- heads -----------------------------------------------------------------------------------------
+# -- heads, and ensembles of them ------------------------------------------------------------------
 
 
 def head_case(d: int, n: int) -> Row:
-    """Labelled events a second of a Kalman head, whole way, beside the CPU's delayed updates."""
-    rng = np.random.default_rng(SEED)
-    X, mode = rng.normal(size=(n, d)), np.full(n, 7, dtype=np.uint8)
-    names = Features([f"x{i}" for i in range(d)])
-    block = Block(X, X[:, 0].copy(), np.ones(n), mode, names)
-    found: Row = {"case": f"Kalman head, d = {d}, blocks of {n}"}
-    for device, name in (("cuda", "end_to_end_per_s"), ("cpu", "cpu_per_s")):
-        model = KalmanRegressor(delta0=1e-3, device=device)
-        found[name] = n / seconds(lambda model=model: model.run(block), 3)  # type: ignore[misc]
-    return found
-
-
-# -- ensembles -------------------------------------------------------------------------------------
+    """A Kalman head, beside the CPU's delayed updates."""
+    return beside_cpu(
+        f"Kalman head, d = {d}", d, n, lambda device: KalmanRegressor(delta0=1e-3, device=device)
+    )
 
 
 def ensemble_case(J: int, d: int, n: int) -> Row:
-    """Labelled events a second of a bag of Kalman heads, whole way, beside the CPU's in threads."""
+    """A bag of Kalman heads, beside the CPU's in threads."""
+    return beside_cpu(
+        f"bag of {J} Kalman heads, d = {d}", d, n,
+        lambda device: OnlineBaggingRegressor(KalmanRegressor(delta0=1e-3), n=J, device=device),
+    )  # fmt: skip
+
+
+def beside_cpu(case: str, d: int, n: int, make: Callable[[str], Operator]) -> Row:
+    """Labelled events a second on the device and on the CPU, whole way."""
     rng = np.random.default_rng(SEED)
     X, mode = rng.normal(size=(n, d)), np.full(n, 7, dtype=np.uint8)
     names = Features([f"x{i}" for i in range(d)])
     block = Block(X, X[:, 0].copy(), np.ones(n), mode, names)
-    found: Row = {"case": f"bag of {J} Kalman heads, d = {d}, blocks of {n}"}
+    found: Row = {"case": f"{case}, blocks of {n}"}
     for device, name in (("cuda", "end_to_end_per_s"), ("cpu", "cpu_per_s")):
-        bag = OnlineBaggingRegressor(KalmanRegressor(delta0=1e-3), n=J, device=device)
-        found[name] = n / seconds(lambda bag=bag: bag.run(block), 3)  # type: ignore[misc]
+        model = make(device)
+        found[name] = n / seconds(lambda model=model: model.run(block), 3)  # type: ignore[misc]
     return found
 
 

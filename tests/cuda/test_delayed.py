@@ -39,6 +39,12 @@ def stream(seed: int, n: int, d: int = 3, numbers: bool = False) -> Block:
     return Block(X, y, weight, mode, Features([f"x{i}" for i in range(d)]))
 
 
+def widened(block: Block) -> Block:
+    """The block with a feature more, of the values of the first."""
+    X, features = np.column_stack([block.X, block.X[:, :1]]), block.features
+    return Block(X, block.y, block.weight, block.mode, features.plus(["new"], ["number"]))
+
+
 def agree(host: Any, there: Any, said: dict[str, F8], same: dict[str, F8]) -> None:
     for name, column in said.items():
         assert_allclose(same[name], column, **CLOSE, err_msg=name)
@@ -92,10 +98,7 @@ def test_any_cut_gives_the_same_bits() -> None:
     """Blocks of one, a state that is saved and loaded half-way, features that come at a row."""
     n = 3 * SLOTS
     block = stream(3, n)
-    wider = Block(
-        np.column_stack([block.X, block.X[:, :1]])[n - 4 :], block.y[n - 4 :],
-        block.weight[n - 4 :], block.mode[n - 4 :], block.features.plus(["new"], ["number"]),
-    )  # fmt: skip
+    wider = widened(block.rows(n - 4, n))
     whole, parts = (KalmanClassifier(delta0=0.01, device="cuda") for _ in range(2))
     expected = [whole.run(block.rows(0, n - 4))["proba"], whole.run(wider)["proba"]]
     said = [parts.run(block.rows(t, t + 1))["proba"] for t in range(5)]

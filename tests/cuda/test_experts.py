@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from streamlearn.block import Block
 from streamlearn.jit import kalman, lift
 from streamlearn.jit.cuda import _compile, experts
 from streamlearn.jit.cuda.delayed import ERRORS, WORK
@@ -22,7 +21,7 @@ from streamlearn.operators import (
     OnlineBaggingRegressor,
 )
 from streamlearn.testing import labelled
-from tests.cuda.test_delayed import CLOSE, same_state, stream
+from tests.cuda.test_delayed import CLOSE, same_state, stream, widened
 
 J, K, D, N = 3, 2, 4, 6
 
@@ -105,10 +104,7 @@ def test_any_cut_gives_a_bag_the_same_bits() -> None:
     """Blocks of one, a bag that is saved and loaded half-way, a feature that comes at a row."""
     n = 10
     block = stream(3, n, d=2)
-    wider = Block(
-        np.column_stack([block.X, block.X[:, :1]])[n - 3 :], block.y[n - 3 :],
-        block.weight[n - 3 :], block.mode[n - 3 :], block.features.plus(["new"], ["number"]),
-    )  # fmt: skip
+    wider = widened(block.rows(n - 3, n))
     settings: dict[str, Any] = {"n": 2, "lam": 1.0, "device": "cuda"}
     whole, parts, again = (
         OnlineBaggingClassifier(KalmanClassifier(delta0=0.01), **settings) for _ in range(3)

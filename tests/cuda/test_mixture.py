@@ -12,7 +12,7 @@ from streamlearn.block import F8, Block, Features
 from streamlearn.jit.cuda import _compile, mixture
 from streamlearn.jit.cuda.products import THREADS
 from streamlearn.operators import GaussianMixtureAnomalyScorer
-from tests.cuda.test_delayed import same_state
+from tests.cuda.test_delayed import same_state, widened
 
 K, D = 2, 5
 N = 2 * mixture.SLOTS
@@ -131,10 +131,7 @@ def test_any_cut_gives_a_scorer_the_same_bits() -> None:
     """Blocks of one, a state saved and loaded, a snapshot, a copy, a feature that comes late."""
     n = 16
     block = stream(n)
-    wider = Block(
-        np.column_stack([block.X, block.X[:, :1]])[n - 3 :], block.y[n - 3 :],
-        block.weight[n - 3 :], block.mode[n - 3 :], block.features.plus(["new"], ["number"]),
-    )  # fmt: skip
+    wider = widened(block.rows(n - 3, n))
     whole, parts, again = scorers("cuda", "cuda", "cuda")
     whole.run(block.rows(0, n - 3))
     expected = whole.run(wider)["score"]
