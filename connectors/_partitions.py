@@ -78,7 +78,7 @@ class Ahead:
         found = self._next(max_wait) if coming is None else coming.result()
         self.finished = found.last
         if not found.last:
-            self._pool = self._pool or ThreadPoolExecutor(1, "streamlearn-decode")
+            self._pool = self._pool or decode_thread()
             self._coming = self._pool.submit(self._next, max_wait)
         return found.chunk
 
@@ -89,12 +89,22 @@ class Ahead:
         self._reader.close()
 
 
-def ahead(reader: Reader) -> Reader:
-    """The reader, one chunk ahead where there is a second core to do it."""
+def second_core() -> bool:
+    """Whether there is a core on which to decode ahead."""
     cores = (
         os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     )
-    return Ahead(reader) if len(cores) > 1 else reader
+    return len(cores) > 1
+
+
+def decode_thread() -> ThreadPoolExecutor:
+    """A thread that decodes ahead; it starts with the first work that it is given."""
+    return ThreadPoolExecutor(1, "streamlearn-decode")
+
+
+def ahead(reader: Reader) -> Reader:
+    """The reader, one chunk ahead where there is a second core to do it."""
+    return Ahead(reader) if second_core() else reader
 
 
 class Partition(NamedTuple):

@@ -22,7 +22,7 @@ from streamlearn.errors import UserError
 from streamlearn.schema import Schema
 from streamlearn.schema_cells import BOOLEANS, Misfit
 from streamlearn.schema_columns import Decoded, decode_columns
-from streamlearn.schema_text import TextColumns
+from streamlearn.schema_text import Table, TextColumns
 
 BOM = b"\xef\xbb\xbf"
 DELIMITERS = (",", ";", "\t", "|")
@@ -103,6 +103,10 @@ class CsvDecoder:
         columns = {name: _joined(table.column(name)) for name in table.column_names}
         decoded, misfits = decode_columns(self.schema, columns, table.num_rows)
         return None if misfits else decoded
+
+    def plain(self, data: bytes) -> Table | None:
+        """All records by the kernels; None for what they do not take."""
+        return self._kernels.csv_table(data, self.names, self.delimiter)
 
     def table(self, data: bytes) -> pa.Table | None:
         """All records by declared types; None where one is unusual or does not fit its type."""

@@ -7,7 +7,7 @@ which know everything; both give the same bits.
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,10 +23,19 @@ _AGAIN = 16  # pieces after one that was refused until the next is tried
 _MEMBERS = 256  # of an object, whose order is remembered
 
 
+class Table(NamedTuple):
+    """Columns by name, of n records."""
+
+    columns: dict[str, Column]
+    n: int
+
+
 class TextColumns:
     """How pieces of text become the columns of a schema, where all of them are numbers or codes.
 
-    One object reads one partition, in order. Every method gives None for what it does not take.
+    Every method gives None for what it does not take. What a piece gives depends on that piece
+    alone; what is remembered (the order of keys, what was refused) is about speed, so that two
+    threads may read at the same time.
     """
 
     def __init__(self, schema: "Schema", names: Sequence[str]) -> None:
@@ -47,7 +56,15 @@ class TextColumns:
         self._missing = (*_side_by_side(encoded), len(like))
 
     def csv(self, data: bytes, fields: Sequence[str], delimiter: str) -> Decoded | None:
-        """Records of these fields."""
+        """Records of these fields; None where one does not fit the schema, too."""
+        return self._decoded(self.csv_table(data, fields, delimiter))
+
+    def json(self, data: bytes) -> Decoded | None:
+        """Objects, one a line; None where one does not fit the schema, too."""
+        return self._decoded(self.json_table(data))
+
+    def csv_table(self, data: bytes, fields: Sequence[str], delimiter: str) -> Table | None:
+        """Records of these fields, as columns."""
         if not self._worth(data) or data.count(b"\r") != data.count(b"\r\n"):
             return None
         order = {name: j for j, name in enumerate(self.numbers)}
@@ -57,10 +74,10 @@ class TextColumns:
         n = text_cells.csv_cells(
             text, roles, ord(delimiter), self._missing, self._powers, words, out
         )
-        return self._decoded(data, n, words, out, str)
+        return self._table(data, n, words, out, str)
 
-    def json(self, data: bytes) -> Decoded | None:
-        """Objects, one a line."""
+    def json_table(self, data: bytes) -> Table | None:
+        """Objects, one a line, as columns."""
         if not self._plain_names or not self._worth(data):
             return None
         text, out, words = self._room(data)
@@ -68,7 +85,7 @@ class TextColumns:
         out[1].fill(-1)
         names = (*self._names, self._order)
         n = text_cells.json_cells(text, names, self._powers, words, out)
-        return self._decoded(data, n, words, out, json.loads)
+        return self._table(data, n, words, out, json.loads)
 
     def _worth(self, data: bytes) -> bool:
         """Whether to try at all."""
@@ -93,9 +110,9 @@ class TextColumns:
         table, codes = np.empty((n, m)), np.empty((n, k), dtype=np.int64)
         return text, (table, codes, np.zeros(m + k, dtype=np.int64)), words
 
-    def _decoded(
+    def _table(
         self, data: bytes, n: int, words: Any, out: Any, read: Callable[[str], Any]
-    ) -> Decoded | None:
+    ) -> Table | None:
         """What the kernel gave, as the other ways would have given it; read: a coded value."""
         self._skip = _AGAIN if n < 0 else 0
         if n < 0:
@@ -107,7 +124,13 @@ class TextColumns:
                 columns[name] = Tokens(out[1][:n, j], values)
         except ValueError:  # bytes that are no UTF-8, or a control character
             return None
-        decoded, misfits = decode_columns(self._schema, columns, n)
+        return Table(columns, n)
+
+    def _decoded(self, table: Table | None) -> Decoded | None:
+        """The rows of a table, where all of them fit the schema."""
+        if table is None:
+            return None
+        decoded, misfits = decode_columns(self._schema, table.columns, table.n)
         return None if misfits else decoded
 
 

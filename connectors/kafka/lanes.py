@@ -1,12 +1,17 @@
 """One partition of a topic: what was fetched of it, and what of that is decoded.
 
 Records are decoded when they may be taken next, at most 4,096 at a time, so that what waits is the
-bytes that came, which are counted and bounded.
+bytes that came, which are counted and bounded. Where a full piece waits behind the one in hand, a
+thread decodes it while the pipeline works: fewer records are decoded in a millisecond when their
+turn comes, so nothing waits for company. Pieces are the same with and without the thread, and what
+it decoded was not read until its rows are taken.
 """
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import chain
+from concurrent.futures import Executor, Future
+from contextlib import suppress
+from itertools import chain, islice
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -15,6 +20,7 @@ from streamlearn.block import I8
 from streamlearn.connectors.kafka.decode import MessageRows, Messages
 from streamlearn.connectors.kafka.wire import Consumer, Fetched, Partition
 from streamlearn.contracts import Ready, Reject
+from streamlearn.errors import UserError
 from streamlearn.schema_columns import Decoded, Misfits, Part
 
 PIECE = 4096  # records decoded at a time
@@ -39,6 +45,14 @@ class _Piece(NamedTuple):
     end: int
 
 
+class _Coming(NamedTuple):
+    """A piece that a thread decodes: of how many entries, which wait until its turn comes."""
+
+    messages: Messages
+    entries: int
+    piece: Future[_Piece]
+
+
 class Taken(NamedTuple):
     """Rows of a lane that go into a block, and the records before and behind that did not fit."""
 
@@ -54,7 +68,8 @@ class KafkaLane:
 
     Args:
         partition: topic and number. start: the first offset that is read. stop: the first one that
-            is not, or None. rows: how messages are decoded.
+            is not, or None. rows: how messages are decoded. thread: decodes ahead; None: nothing
+            does.
     """
 
     def __init__(
@@ -64,19 +79,21 @@ class KafkaLane:
         stop: int | None,
         rows: MessageRows,
         consumer: Consumer,
+        thread: Executor | None = None,
     ) -> None:
         self.partition, self.stop = partition, stop
         self.name = f"{partition[0]}/{partition[1]}"
         self.position = start  # of the next record that is not taken yet
         self.fetched = start  # of the next record to fetch
-        self.size = 0  # bytes that were fetched and not decoded
+        self.size = 0  # bytes that were fetched, of records whose turn has not come
         self.paused = False
         self.tombstones = 0
         self.last_time: int | None = None  # of the last row that was taken
-        self._rows, self._consumer = rows, consumer
+        self._rows, self._consumer, self._thread = rows, consumer, thread
         self._raw: deque[_Raw] = deque()
         self._piece: _Piece | None = None
         self._taken = 0  # rows of the piece
+        self._coming: _Coming | None = None
 
     # -- what comes --------------------------------------------------------------------------------
 
@@ -152,35 +169,71 @@ class KafkaLane:
             self._piece, self._taken = self._decoded(), 0
         return self._piece
 
+    def begin_next(self) -> None:
+        """Have the next piece decoded by the thread, where it is full; call it after `take`."""
+        if self._thread is None or self._coming is not None:
+            return
+        entries, full = self._next()
+        if not full:
+            return
+        records = self._records(entries)
+        with suppress(UserError):  # what is wrong is raised when the turn of these records comes
+            if self._ready(records) == len(records.values):
+                messages = self._messages(records)
+                piece = self._thread.submit(self._piece_of, messages)
+                self._coming = _Coming(messages, entries, piece)
+
     def _decoded(self) -> _Piece | None:
         """The next records; None while what they need to be decoded is away."""
-        records, used = self._next()
-        n = len(records.values)
-        values = cast("list[bytes]", records.values)
-        k = self._rows.decoder.ready(values)
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            self._drop(coming.entries)
+            if coming.piece.cancel():  # the thread is busy with other lanes
+                return self._piece_of(coming.messages)
+            return coming.piece.result()
+        entries, _ = self._next()
+        records = self._records(entries)
+        n, k = len(records.values), self._ready(records)
         if k == 0:
             return None
-        for _ in range(used):
-            self.size -= self._raw.popleft().size
+        self._drop(entries)
         if k < n:
-            rest = records.between(k, n)
-            size = sum(map(len, values[k:])) + OVERHEAD * (n - k)
-            self._raw.appendleft(_Raw(rest, size))
-            self.size += size
+            self._put_back(records.between(k, n))
             records = records.between(0, k)
-        messages = Messages(*self.partition, *records[1:3], values[:k], *records[4:])
-        return self._piece_of(messages)
+        return self._piece_of(self._messages(records))
 
-    def _next(self) -> tuple[Fetched, int]:
-        """The next records, up to PIECE of them, and how many entries they are."""
-        parts: list[Fetched] = []
+    def _next(self) -> tuple[int, bool]:
+        """How many entries the next piece takes, and whether more would not fit into it."""
         n = 0
-        for raw in self._raw:
+        for entries, raw in enumerate(self._raw):
             n += len(raw.records.values)
-            if parts and n > PIECE:
-                break
-            parts.append(raw.records)
-        return (parts[0] if len(parts) == 1 else _joined(parts)), len(parts)
+            if entries and n > PIECE:
+                return entries, True
+        return len(self._raw), n >= PIECE
+
+    def _records(self, entries: int) -> Fetched:
+        """Those of the first entries."""
+        parts = [raw.records for raw in islice(self._raw, entries)]
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _ready(self, records: Fetched) -> int:
+        """How many of them can be decoded now."""
+        return self._rows.decoder.ready(cast("list[bytes]", records.values))
+
+    def _drop(self, entries: int) -> None:
+        for _ in range(entries):
+            self.size -= self._raw.popleft().size
+
+    def _put_back(self, rest: Fetched) -> None:
+        """Records of an entry that was taken in part."""
+        values = cast("list[bytes]", rest.values)
+        size = sum(map(len, values)) + OVERHEAD * len(values)
+        self._raw.appendleft(_Raw(rest, size))
+        self.size += size
+
+    def _messages(self, records: Fetched) -> Messages:
+        values = cast("list[bytes]", records.values)
+        return Messages(*self.partition, *records[1:3], values, *records[4:])
 
     def _piece_of(self, messages: Messages) -> _Piece:
         decoded, misfits = self._rows.decode(messages)

@@ -14,6 +14,7 @@ from streamlearn.errors import UserError
 from streamlearn.schema import Schema, among
 from streamlearn.schema_cells import Misfit
 from streamlearn.schema_columns import Column, Misfits
+from streamlearn.schema_text import TextColumns
 
 
 class _AtOnce:
@@ -36,12 +37,25 @@ class JsonMessages(_AtOnce):
     """
 
     def __init__(self, schema: Schema) -> None:
-        self._columns = JsonColumns(schema, value_names(schema.wanted()))
+        names = value_names(schema.wanted())
+        self._columns = JsonColumns(schema, names)
+        self._kernels = TextColumns(schema, names)
 
     def columns(self, values: Sequence[bytes]) -> tuple[dict[str, Column], Misfits]:
         """As `MessageDecoder.columns`."""
+        plain = self._plain(values) if self._kernels.able else None
+        if plain is not None:
+            return plain, {}
         found = self._columns.whole(values)
         return (found, {}) if found is not None else self._columns.each(values)
+
+    def _plain(self, values: Sequence[bytes]) -> dict[str, Column] | None:
+        """All at once by the kernels, where each is an object on a line of its own."""
+        data = b"\n".join(values) + b"\n"
+        if data.count(b"\n") != len(values):
+            return None
+        table = self._kernels.json_table(data)
+        return table.columns if table is not None and table.n == len(values) else None
 
 
 class CsvMessages(_AtOnce):
@@ -67,6 +81,9 @@ class CsvMessages(_AtOnce):
         data = b"\n".join(values) + b"\n"
         if data.count(b"\n") != len(values) or b"\r" in data:
             return None
+        plain = self._decoder.plain(data)
+        if plain is not None and plain.n == len(values):
+            return plain.columns
         table = self._decoder.table(data)
         if table is None or table.num_rows != len(values):
             return None

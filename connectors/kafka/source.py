@@ -1,14 +1,19 @@
-"""Topics as a source: a lane for each partition, fetched under back-pressure, decoded in blocks."""
+"""Topics as a source: a lane for each partition, fetched under back-pressure, decoded in blocks.
+
+The client is called by one thread alone; decoding alone has another, where there is a second core.
+"""
 
 import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamlearn.block import I8, NO_TIME
+from streamlearn.connectors._partitions import decode_thread, second_core
 from streamlearn.connectors.kafka import client_named
 from streamlearn.connectors.kafka.decode import MessageRows
 from streamlearn.connectors.kafka.formats import decoder_of
@@ -50,8 +55,9 @@ class KafkaSource:
             that is away is waited for.
         clock: seconds that never go back, for looking after added partitions.
     Positions: `topic/number` -> offset of the next record.
-    Memory: `topics.buffer_mb` shared by the partitions, and one fetch each; a partition that has
-        its share waiting is paused, so that one that is held back cannot starve the others.
+    Memory: `topics.buffer_mb` shared by the partitions, and of each one fetch, the piece in hand
+        and the one that is decoded ahead, whose bytes count as waiting; a partition that has its
+        share waiting is paused, so that one that is held back cannot starve the others.
     Cost: 0.3 us a record of eight numbers beside the client and the bare decoding of its JSON, 0.15
         more with an id, 0.1 more where several partitions are woven together.
     """
@@ -75,6 +81,7 @@ class KafkaSource:
         self._keyed, self._client = keyed, client
         self._patience, self._clock = patience, clock
         self._rows: MessageRows | None = None
+        self._thread: Executor | None = None
         self._consumer: Consumer | None = None
         self._lane_of: dict[Partition, KafkaLane] = {}
         self._looked = 0.0
@@ -90,6 +97,7 @@ class KafkaSource:
         self.close()
         rows = MessageRows(self.schema, decoder_of(self.topics, self.schema))
         self._rows = rows
+        self._thread = decode_thread() if second_core() else None
         connection = self.topics.connection
         client = client_named(connection.client) if self._client is None else self._client
         self._consumer = consumer = client.consumer(
@@ -102,7 +110,7 @@ class KafkaSource:
             places = _Places(self.topics, consumer, self._patience)
             starts, stops = places.starts(positions), places.stops()
             self.lanes = [
-                KafkaLane(partition, start, stops.get(partition), rows, consumer)
+                KafkaLane(partition, start, stops.get(partition), rows, consumer, self._thread)
                 for partition, start in sorted(starts.items())
             ]
             self._assign()
@@ -123,12 +131,14 @@ class KafkaSource:
         return self._consumer
 
     def close(self) -> None:
-        """Release connections; may be called twice."""
+        """Release connections, after the piece that is being decoded; may be called twice."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
         if self._consumer is not None:
             self._consumer.close()
         if self._rows is not None:
             self._rows.decoder.close()
-        self._consumer, self._rows = None, None
+        self._consumer, self._rows, self._thread = None, None, None
         self.lanes, self._lane_of = [], {}
 
     # -- what is there -----------------------------------------------------------------------------
@@ -223,7 +233,8 @@ class KafkaSource:
             return
         for partition in added:
             assert self._rows is not None
-            lane = KafkaLane(partition, starts[partition], None, self._rows, consumer)
+            start, rows = starts[partition], self._rows
+            lane = KafkaLane(partition, start, None, rows, consumer, self._thread)
             self.lanes.append(lane)
             _log.warning("%s: was added to the topic; it is read from its beginning on", lane.name)
         if added:
@@ -256,7 +267,10 @@ class KafkaSource:
         place[used] = np.arange(len(used))
         block = interleaved([one.part for one in taken], place[order])
         rejects = [reject for one in taken for reject in one.rejects]
-        return Batch(block, rejects, self.positions, self._origins(order, used, taken))
+        batch = Batch(block, rejects, self.positions, self._origins(order, used, taken))
+        for i in used:
+            self.lanes[i].begin_next()
+        return batch
 
     def _origins(self, order: NDArray[np.intp], used: list[int], taken: list[Taken]) -> Origins:
         partitions = [lane.partition for lane in self.lanes]

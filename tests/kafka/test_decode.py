@@ -3,7 +3,7 @@
 import json
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamlearn import schema_text
 from streamlearn.block import NO_TIME
 from streamlearn.connectors.kafka.decode import MessageDecoder, MessageRows, Messages
 from streamlearn.connectors.kafka.plain_formats import CsvMessages, FloatMessages, JsonMessages
@@ -18,6 +19,7 @@ from streamlearn.connectors.kafka.wire import Headers
 from streamlearn.errors import UserError
 from streamlearn.schema import Schema
 from streamlearn.schema_columns import Part, decode_columns, interleaved
+from streamlearn.schema_text import TextColumns
 
 NOW = 1_700_000_000_000_000_000
 
@@ -103,6 +105,97 @@ def test_many_json_messages_are_those_that_python_reads() -> None:
     assert block.ids is not None
     assert block.ids.tolist() == list(range(1000))
     assert misfits == {}
+
+
+# -- kernels ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Iterator[list[int]]:
+    """Messages however few are tried by the kernels; the numbers of rows that these took."""
+    took: list[int] = []
+    real = TextColumns._table
+
+    def noted(columns: TextColumns, *given_: Any) -> Any:
+        found = real(columns, *given_)
+        took.append(-1 if found is None else found.n)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema_text, "LEAST_BYTES", 0)
+        patch.setattr(schema_text, "_AGAIN", 0)
+        patch.setattr(TextColumns, "_table", noted)
+        yield took
+
+
+PLAIN_JSON = {  # a value -> its row (a, c, d)
+    b'{"a": 1, "c": "u", "d": 2.5}': (1.0, 0.0, 2.5),
+    b'{"d":-0.125,"a":1e3 , "more": "x"}': (1000.0, math.nan, -0.125),
+    b'{"c": null, "d": null}\r': (math.nan, math.nan, math.nan),
+    b'{"c": "u"}': (math.nan, 0.0, math.nan),
+}
+OTHER_JSON = {  # what is a message by itself and none on a line among others
+    b'{"a": 1,\n "d": 2}': (1.0, math.nan, 2.0),
+    b'{"a": 4}\n': (4.0, math.nan, math.nan),
+    b'{"a": "3.5"}': (3.5, math.nan, math.nan),
+    b"": "must be JSON: Expecting value at character 1",
+    b"\r": "must be JSON: Expecting value at character 2",
+    b'{"a": 1}\n{"a": 2}': "must be JSON: Extra data at character 10",
+    b'{"a": "\xff"}': "must be UTF-8",
+}
+
+
+@pytest.mark.jit
+@given(st.lists(st.sampled_from(sorted({**PLAIN_JSON, **OTHER_JSON})), max_size=9))
+@settings(max_examples=60, deadline=None)
+def test_json_messages_read_by_kernels_are_those_read_one_by_one(
+    kernels: list[int], values: list[bytes]
+) -> None:
+    made = schema({"a": "number", "c": "category", "d": "number"})
+    table: dict[bytes, Any] = {**PLAIN_JSON, **OTHER_JSON}
+    kernels.clear()
+    rows, misfits = decoded(made, JsonMessages(made), messages(values))
+    wanted = [table[value] for value in values if not isinstance(table[value], str)]
+    assert misfits == {i: table[v] for i, v in enumerate(values) if isinstance(table[v], str)}
+    np.testing.assert_array_equal(rows or np.empty((0, 3)), wanted or np.empty((0, 3)))
+    if values and all(value in PLAIN_JSON for value in values):
+        assert kernels == [len(values)]
+
+
+@pytest.mark.jit
+def test_columns_of_the_record_stand_beside_what_kernels_read(kernels: list[int]) -> None:
+    made = schema({"a": "number", "$partition": "number"}, id="$offset", time="$timestamp")
+    kernels.clear()
+    found, misfits = MessageRows(made, JsonMessages(made)).decode(
+        messages([b'{"a": 1}', b'{"a": 2}'])
+    )
+    block = found.take(0, 2)
+    assert kernels == [2]
+    assert (block.X.tolist(), misfits) == ([[1.0, 3.0], [2.0, 3.0]], {})
+    assert block.ids is not None
+    assert block.ids.tolist() == [100, 101]
+
+
+@pytest.mark.jit
+@given(st.lists(st.sampled_from([b"1,u", b"2.5,v", b",u", b"3", b'4,"w"', b"", b"5,u\n", b"x,u"])))
+@settings(max_examples=60, deadline=None)
+def test_csv_messages_read_by_kernels_are_those_read_one_by_one(
+    kernels: list[int], values: list[bytes]
+) -> None:
+    good = {b"1,u": (1.0, "u"), b"2.5,v": (2.5, "v"), b",u": (math.nan, "u"), b'4,"w"': (4.0, "w"),
+            b"5,u\n": (5.0, "u")}  # fmt: skip
+    bad = {b"3": "must have 2 fields, got 1", b"": "must have 2 fields, got 1",
+           b"x,u": "feature 'a' must be a number, got 'x'"}  # fmt: skip
+    made = schema({"a": "number", "c": "category"})
+    kernels.clear()
+    rows, misfits = decoded(made, CsvMessages(made, ["a", "c"]), messages(values))
+    assert misfits == {i: bad[value] for i, value in enumerate(values) if value in bad}
+    codes = made.columns.categories["c"].values
+    wanted = [good[value] for value in values if value in good]
+    np.testing.assert_array_equal([row[0] for row in rows], [a for a, _ in wanted])
+    assert [codes[int(row[1])] for row in rows] == [c for _, c in wanted]
+    if values and not any(value in bad or b"\n" in value for value in values):
+        assert kernels == [len(values)]
 
 
 # -- CSV and raw arrays ----------------------------------------------------------------------------
