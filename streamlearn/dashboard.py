@@ -216,12 +216,18 @@ class Dashboard:
     """Serves the page while it is entered.
 
     Args:
-        section: where it listens, and to whom. status: as of `Feed`. title: of the page.
+        section: where it listens, and to whom. status, clock: as of `Feed`. title: of the page.
     Raises: UserError where the extra is missing, the address taken, or the token not to be had.
     """
 
-    def __init__(self, section: DashboardSection, status: Callable[[], Status], title: str) -> None:
-        self.feed = Feed(status, title)
+    def __init__(
+        self,
+        section: DashboardSection,
+        status: Callable[[], Status],
+        title: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.feed, self._clock = Feed(status, title, clock), clock
         self.browsers = 0
         self._section, self._token = section, section.secret(OWNER)
         self._server: Server | None = None
@@ -277,7 +283,7 @@ class Dashboard:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(PERIOD - time.time() % PERIOD)
+            await asyncio.sleep(PERIOD - self._clock() % PERIOD)
             self.feed.look()
             self._wake()
 

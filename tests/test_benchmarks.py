@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from benchmarks import (
     detector_limits,
     figures,
     latency,
+    live_page,
     machine,
     marginal,
     measuring,
@@ -323,3 +325,82 @@ def test_every_format_of_the_marginal_stream_repeats_all_rows(tmp_path: Path) ->
         assert batch is not None
         assert batch.block.X.ravel().tolist() == [0.5, 2.0] * 3
         source.close()
+
+
+# -- the live page ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "low", "high"), [(6, 1, 6), (10, 2, 9), (20, 6, 15), (50, 18, 33), (100, 40, 61)]
+)
+def test_medians_lie_between_the_places_of_the_tables_of_the_sign_test(
+    n: int, low: int, high: int
+) -> None:
+    assert live_page.ends_of_median(n) == (low - 1, high - 1)
+
+
+def test_a_page_is_found_to_cost_what_it_costs_while_the_machine_swings_by_two() -> None:
+    draw, slices = random.Random(5), 0
+    slower = {live_page.ON: 0.04, live_page.LOAD: 0.03}
+
+    def take(kind: str) -> live_page.Slice:
+        nonlocal slices
+        slices += 1
+        speed = 1.5 + 0.5 * math.sin(slices / 40) + draw.gauss(0.0, 0.01)
+        events = round(1e6 * speed * (1.0 - slower.get(kind, 0.0)))
+        return live_page.Slice(events, 1.0, 1.1)
+
+    groups = list(live_page.grouped(take, 100, random.Random(1)))
+    for kind, cost in (("again", 0.0), ("load", 0.03), ("on", 0.04)):
+        lost = [live_page.lost(getattr(group, kind), group.off) for group in groups]
+        found = live_page.interval(lost)
+        assert found.low < cost < found.high
+        assert found.high - found.low < 0.03
+    more = [live_page.spent(group.on, group.off) for group in groups]
+    assert live_page.interval(more).middle == pytest.approx(1 / 0.96 - 1, abs=0.01)
+
+
+def test_every_order_of_the_slices_comes_and_the_same_seed_gives_the_same() -> None:
+    def orders(seed: int) -> list[tuple[str, ...]]:
+        taken: list[str] = []
+
+        def take(kind: str) -> live_page.Slice:
+            taken.append(kind)
+            return live_page.Slice(1, 1.0, 1.0)
+
+        assert len(list(live_page.grouped(take, 200, random.Random(seed)))) == 200
+        return [tuple(taken[k : k + 4]) for k in range(0, 800, 4)]
+
+    assert len(set(orders(1))) == math.factorial(4)
+    assert orders(1) == orders(1) != orders(2)
+
+
+def test_the_clock_of_a_page_goes_by_one_second_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now + 7.1)
+    clock = live_page.PageTime(faster=4.0)
+    now = 101.0
+    assert clock() == pytest.approx(108.1)  # that of the machine
+    clock.stand()
+    assert clock() == 108.5
+    for slices in range(1, 4):
+        now += 3.0
+        assert clock() == 107.5 + slices  # stands
+        clock.go()
+        now += 0.26  # a block more than the slice
+        assert clock() == pytest.approx(108.54 + slices - 1 + 1.0)
+        clock.stand()
+
+
+def test_a_page_that_is_off_does_nothing(tmp_path: Path) -> None:
+    live_page.written(tmp_path, 20_000, 100)
+    stream = live_page.Stream(live_page.configured(tmp_path), faster=10.0)
+    with stream.running(), stream.watched_by(1):
+        for kind in (live_page.OFF, live_page.ON, live_page.LOAD, live_page.ON):
+            messages, spent = stream.page.feed.number, stream.thread_seconds()
+            taken = [stream.take(kind) for _ in range(2)]
+            assert (stream.page.feed.number > messages) == (kind == live_page.ON)
+            assert (stream.thread_seconds() - spent > 2e-4) == (kind == live_page.ON)
+            assert all(one.events > 0 and one.cpu > 0 for one in taken)
+            assert all(one.wall > 0.09 for one in taken)
