@@ -4,6 +4,7 @@ import json
 import math
 import random
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from benchmarks import (
     streams,
     suite,
     tables,
+    turns,
 )
 from benchmarks.families import Cost, triangle
 from streamlearn import operators
@@ -302,15 +304,65 @@ def test_the_stream_turns_over_in_the_middle() -> None:
     assert first @ second < -0.9 * abs(first @ first) ** 0.5 * abs(second @ second) ** 0.5
 
 
-def test_a_marginal_event_is_what_the_longer_stream_takes_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    taken = {"longer": (9.0, 7.0), "shorter": (4.0, 3.0)}
-    monkeypatch.setattr(marginal, "_seconds", lambda command: taken[command[0]])
-    one = marginal._Contestant("ours", (["longer"], ["shorter"], []), 2_000_000)
-    assert marginal._marginal(one) == (2.5, 2.0)
-    pairs = [(2.5, 2.0), (3.5, 2.5), (1.0, 9.0)]
-    assert marginal._figure("ours", pairs) == marginal.Marginal("ours", 2.5, 1.0, 3.5, 2.5)
+def test_a_marginal_event_is_what_the_longer_stream_takes_more() -> None:
+    entered = [marginal._Contestant(name, "", "", "", "", "", 2_000_000) for name in ("a", "b")]
+    took = [(9.0, 7.0), (4.0, 3.0), (3.0, 2.5), (1.0, 1.5)]
+    assert marginal._round(entered, took) == [(2.5, 2.0), (1.0, 0.5)]
+
+
+def test_marks_of_the_marginal_event_are_judged_round_by_round() -> None:
+    """Quotients are of the same round: River's third is twice as slow, as is Parquet's."""
+    names = {"Parquet: x": [0.3, 0.39, 0.8], "CSV: x": [0.5, 0.6, 1.0],
+             marginal.RIVER: [9.0, 9.0, 20.0], marginal.VW: [0.5, 0.5, 2.0]}  # fmt: skip
+    found = [marginal.Marginal(n, us, us)._asdict() for n, us in names.items()]
+    table, marks = marginal.tables(found)
+    assert table.splitlines()[2].endswith(" 25.0 |")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in marks.splitlines()[2:]]
+    assert rows == [
+        ["Parquet: x: at most 0.4 us", "0.390", "0.300", "0.800", "2 of 3"],
+        ["Parquet: x: at least 25 times River", "25.000", "23.077", "30.000", "2 of 3"],
+        ["CSV: x: over Vowpal Wabbit, at most 1", "1.000", "0.500", "1.200", "2 of 3"],
+    ]
+
+
+_BUSY = """
+import time
+def work(seconds):
+    end = time.process_time() + float(seconds)
+    while time.process_time() < end: pass
+"""
+
+
+def test_processes_that_take_turns_say_what_the_processor_took() -> None:
+    with (
+        turns.Worker(sys.executable, _BUSY, "0", "0.4", share=2) as longer,
+        turns.Worker(sys.executable, _BUSY, "0", "0.2") as shorter,
+    ):
+        assert longer.answer() is None
+        assert shorter.answer() is None
+        for (process, thread), seconds in zip(
+            turns.raced([longer, shorter]), (0.4, 0.2), strict=True
+        ):
+            assert seconds <= thread <= process < seconds + 0.1
+
+
+def test_a_process_whose_turn_is_over_stands_still() -> None:
+    with turns.Worker(sys.executable, _BUSY, "0", "60") as worker:
+        worker.answer()
+        worker.tell()
+        assert worker.turn() is None
+        command = ["ps", "-o", "stat=", "-p", str(worker.process.pid)]
+        assert subprocess.check_output(command, text=True).startswith("T")
+
+
+def test_a_process_that_fails_ends_the_measurement() -> None:
+    with (
+        turns.Worker(sys.executable, "work = len", "", "x") as worker,
+        turns.Worker(sys.executable, "raise SystemExit(3)", "", "x") as failed,
+    ):
+        assert worker.answer() is None
+        with pytest.raises(RuntimeError, match=r"^a worker ended with status 3$"):
+            failed.answer()
 
 
 def test_every_format_of_the_marginal_stream_repeats_all_rows(tmp_path: Path) -> None:
