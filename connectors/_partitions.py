@@ -54,16 +54,24 @@ class _Read(NamedTuple):
     last: bool
 
 
+def _always() -> bool:
+    return True
+
+
 class Ahead:
-    """A reader of a file whose next chunk is decoded in a thread, while this one is worked on.
+    """A reader whose next chunk is decoded in a thread, while this one is worked on.
+
+    Args:
+        reader: of a partition. worth: whether the next chunk may be begun now: of a file always, of
+            a pipe where all of it is there.
 
     No chunk knows anything of the state: a position is computed, and a table of the schema grows,
     where rows are taken. So what is read ahead and not taken was never read, and what is wrong with
     a chunk is raised when its turn comes. The first chunk is read without a thread.
     """
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    def __init__(self, reader: Reader, worth: Callable[[], bool] = _always) -> None:
+        self._reader, self._worth = reader, worth
         self._pool: ThreadPoolExecutor | None = None
         self._coming: Future[_Read] | None = None
         self.finished = False
@@ -77,13 +85,13 @@ class Ahead:
         coming, self._coming = self._coming, None
         found = self._next(max_wait) if coming is None else coming.result()
         self.finished = found.last
-        if not found.last:
+        if not found.last and self._worth():
             self._pool = self._pool or decode_thread()
-            self._coming = self._pool.submit(self._next, max_wait)
+            self._coming = self._pool.submit(self._next, 0.0)
         return found.chunk
 
     def close(self) -> None:
-        """Close the file, after the chunk that is being decoded."""
+        """Close the reader, after the chunk that is being decoded."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         self._reader.close()
@@ -102,9 +110,9 @@ def decode_thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "streamlearn-decode")
 
 
-def ahead(reader: Reader) -> Reader:
-    """The reader, one chunk ahead where there is a second core to do it."""
-    return Ahead(reader) if second_core() else reader
+def ahead(reader: Reader, worth: Callable[[], bool] = _always) -> Reader:
+    """The reader, one chunk ahead where there is a second core to do it and it is worth it."""
+    return Ahead(reader, worth) if second_core() else reader
 
 
 class Partition(NamedTuple):

@@ -2,7 +2,10 @@
 
 import os
 import select
+import sys
 import zlib
+from array import array
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -10,8 +13,13 @@ import pyarrow as pa
 
 from streamlearn.errors import UserError
 
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 PIECE = 1 << 18  # compressed bytes read at a time
+PIPE = 1 << 20  # bytes that a pipe is made to hold; of itself it holds 65,536
 
 
 class Bytes(Protocol):
@@ -147,11 +155,25 @@ class ZstdBytes(PackedBytes):
 
 
 class PipeBytes:
-    """Standard input or another descriptor: seeking reads and drops, so it must be fed anew."""
+    """Standard input or another descriptor: seeking reads and drops, so it must be fed anew.
+
+    On Linux a pipe is widened, so that its writer goes on while what came before is worked on.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._at = 0
+        if sys.platform == "linux":
+            with suppress(OSError):  # no pipe, or the user has too many of this size
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE)
+
+    def holds(self, size: int) -> bool:
+        """Whether so many bytes can be read at once, as far as the system says it."""
+        waiting = array("i", [0])
+        if sys.platform == "linux":
+            with suppress(OSError):  # a device that cannot say it
+                fcntl.ioctl(self._descriptor, termios.FIONREAD, waiting)
+        return waiting[0] >= size
 
     def read(self, size: int, max_wait: float) -> bytes | None:
         """What is there, after at most max_wait seconds."""

@@ -11,6 +11,7 @@ from typing import Any
 from streamlearn.connectors._decode_lines import PIECE, LineReader, Place, Split, lines_of
 from streamlearn.connectors._json_columns import JsonColumns
 from streamlearn.connectors._json_columns import loose_object as loose_object
+from streamlearn.connectors._partitions import Reader, ahead
 from streamlearn.connectors.compressed import Bytes, PipeBytes, open_bytes
 from streamlearn.contracts import Json
 from streamlearn.errors import UserError
@@ -79,12 +80,17 @@ def open_jsonl(path: Path, partition: str, schema: Schema, position: Json) -> Li
     return LineReader(stream, JsonDecoder(schema), partition, position["offset"], position["line"])
 
 
-def open_pipe(descriptor: int, schema: Schema, position: Json) -> LineReader:
-    """A reader of JSON Lines from a pipe; a position is reached by dropping what precedes it."""
+def open_pipe(descriptor: int, schema: Schema, position: Json) -> Reader:
+    """A reader of JSON Lines from a pipe; a position is reached by dropping what precedes it.
+
+    A thread decodes ahead only what is there as a whole piece: a line that comes alone is read as
+    soon as it comes.
+    """
     stream = PipeBytes(descriptor)
     position = position or {"offset": 0, "line": 1}
     stream.seek(position["offset"])
-    return LineReader(stream, JsonDecoder(schema), "-", position["offset"], position["line"])
+    reader = LineReader(stream, JsonDecoder(schema), "-", position["offset"], position["line"])
+    return ahead(reader, worth=lambda: stream.holds(PIECE))
 
 
 def check_fields(path: Path, schema: Schema) -> None:

@@ -1,6 +1,7 @@
 """Decoding ahead: what is not taken yet was never read, whatever a thread has done with it."""
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,15 @@ import pytest
 
 from streamlearn.block import Block, Columns
 from streamlearn.checkpoint import CheckpointStore
-from streamlearn.connectors import _decode_lines, _partitions, open_source, parquet_files
+from streamlearn.connectors import (
+    _decode_lines,
+    _partitions,
+    jsonl_files,
+    open_source,
+    parquet_files,
+)
 from streamlearn.connectors._partitions import Ahead, Chunk, ahead
+from streamlearn.connectors.compressed import PIPE, PipeBytes
 from streamlearn.contracts import State
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
@@ -32,6 +40,7 @@ TABLE = {
 def small_pieces_and_two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some 20 rows a chunk; every reader of a file reads ahead."""
     monkeypatch.setattr(_decode_lines, "PIECE", 256)
+    monkeypatch.setattr(jsonl_files, "PIECE", 256)
     monkeypatch.setattr(parquet_files, "ROWS", 20)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
@@ -105,17 +114,23 @@ def test_a_checkpoint_knows_nothing_of_what_was_read_ahead(name: str, tmp_path: 
     assert len(quiet.pipeline.seen) == ROWS  # type: ignore[attr-defined]
 
 
-def test_the_file_is_read_by_a_thread_and_gives_the_same_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads: list[str] = []
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The thread of every reading of lines."""
+    found: list[str] = []
     real = _decode_lines.LineReader.read
 
     def read(self: Any, max_wait: float) -> Chunk | None:
-        threads.append(threading.current_thread().name)
+        found.append(threading.current_thread().name)
         return real(self, max_wait)
 
     monkeypatch.setattr(_decode_lines.LineReader, "read", read)
+    return found
+
+
+def test_the_file_is_read_by_a_thread_and_gives_the_same_rows(
+    tmp_path: Path, threads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with_threads = engine(written(tmp_path, "a.csv"), tmp_path / "one")
     with_threads.run()
     assert threads[0] == threading.main_thread().name
@@ -127,6 +142,54 @@ def test_the_file_is_read_by_a_thread_and_gives_the_same_rows(
     alone.run()
     assert set(threads) == {threading.main_thread().name}
     assert alone.pipeline.seen == with_threads.pipeline.seen  # type: ignore[attr-defined]
+
+
+# -- pipes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much a pipe holds")
+def test_a_pipe_is_read_ahead_where_a_whole_piece_waits(threads: list[str]) -> None:
+    """And what comes alone is there as soon as it came; positions are those of the bytes."""
+    out, into = os.pipe()
+    reader = jsonl_files.open_pipe(out, Schema.from_config({"features": {"x": "number"}}), None)
+    lines = [b'{"x": %d}\n' % i for i in range(1000, 1060)]  # 12 bytes each, 21 to a piece
+    os.write(into, b"".join(lines))
+    found, ends = [], []
+    for _ in range(3):
+        chunk = reader.read(0.0)
+        assert chunk is not None
+        found += chunk.decoded.take(0, chunk.decoded.n).X[:, 0].tolist()
+        ends.append(chunk.end["offset"] // 12)
+    assert found == list(range(1000, 1060))
+    assert ends == [21, 42, 60]
+    assert [name.startswith("streamlearn-decode") for name in threads] == [False, True, False]
+    assert reader.read(0.0) is None
+    os.write(into, b'{"x": 7}\n')
+    alone = reader.read(0.0)
+    assert alone is not None
+    assert alone.decoded.X.tolist() == [[7.0]]
+    os.close(into)
+    assert reader.read(0.0) is None
+    assert reader.finished
+    reader.close()
+    os.close(out)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux widens pipes")
+def test_the_writer_of_a_pipe_goes_on_while_nobody_reads() -> None:
+    out, into = os.pipe()
+    os.set_blocking(into, False)
+    stream = PipeBytes(out)
+    assert os.write(into, bytes(2 * PIPE)) == PIPE
+    assert stream.holds(PIPE)
+    assert not stream.holds(PIPE + 1)
+    assert stream.read(2 * PIPE, 0.0) == bytes(PIPE)
+    assert not stream.holds(1)
+    os.close(into)
+    os.close(out)
+
+
+# -- any reader ------------------------------------------------------------------------------------
 
 
 class Made:
