@@ -15,18 +15,26 @@ from river import linear_model
 from benchmarks import clock
 from benchmarks.tables import markdown
 from streamlearn.block import I8, Block
-from streamlearn.jit import bank
-from streamlearn.operators import AnalyticRegressor, KalmanRegressor, KeyedRegressor, _threads
+from streamlearn.operators import (
+    AnalyticRegressor,
+    KalmanRegressor,
+    KeyedRegressor,
+    Normalizer,
+    _threads,
+)
+from streamlearn.pipeline import Pipeline
 from streamlearn.testing import labelled
 
 TITLE = "Banks: one model per key"
 ABOUT = """\
 Processor nanoseconds an event of banks of linear models, on one core: d = 8 features and a
 constant, int64 keys drawn uniformly, blocks of 4,096 labelled events, every key known before.
-`walk` is the kernel alone, records at hand by slot; `keys` the search of the keys; `run` the whole
-operator, its search and its checks included. Median over blocks (and the least); beside them a dict
-with an operator of its own for every key, and one with a linear regression of River, both one event
-at a time. `bytes a key`: of all arrays of the bank, the table of keys and room for more included.
+`walk` is the kernels alone, records at hand by slot; `keys` the search of the keys; `run` the whole
+operator, its search and its checks included. With `Normalizer` each key scales its features by
+moments of its own, a walk before that of its head. Median over blocks (and the least); beside them
+a dict with an operator of its own for every key, and one with a linear regression of River, both
+one event at a time. `bytes a key`: of all arrays of the bank, the table of keys and room for more
+included.
 
 Then `run` by the clock with 100,000 keys, one thread and as many as there are cores, by turns:
 milliseconds of a block, medians, and the median of their ratio. The bits are the same. On a busy
@@ -37,7 +45,9 @@ KEYS = (1_000, 100_000, 1_000_000)
 HEADS: dict[str, Callable[[], Any]] = {
     "Kalman": KalmanRegressor,
     "least squares": lambda: AnalyticRegressor(lam=1.0),
+    "Normalizer, Kalman": lambda: Pipeline(Normalizer(), KalmanRegressor()),
 }
+THREADED = ("Kalman", "least squares")
 Times = list[float]  # nanoseconds an event: median, least
 
 
@@ -74,15 +84,15 @@ def _bank(head: str, n_keys: int, n: int) -> dict[str, Any]:
     blocks = _blocks(n_keys, 3 * n)  # each part has keys that none had just before
     model = _full(head, n_keys, blocks[0])
     records: Any = model._records
-    fixed = model._settings, np.empty(bank.work_size(1 + D, 1)), np.empty(1 + D)
     out = np.empty((BLOCK, 1)), np.empty((BLOCK, 1)), np.empty((0, D))
-    least = True if head == "least squares" else None
+    room = np.empty((BLOCK, D)), np.zeros(BLOCK, dtype=np.bool_)
+    scaled = room if records.layout.moments else None
     taken: dict[str, list[int]] = {"run": [], "keys": [], "walk": []}
 
     def walk(block: Block, slots: I8) -> None:
         events, (own,) = records.deal(slots, block.mode, 1)
         rows = block.X, block.y[:, None], block.weight, block.mode, slots, events
-        bank.walk_targets(rows, own.order, records.rows, fixed, own.counters, out, own.undo, least)
+        model._walk_shard(rows, scaled, records, out, own)
 
     for block, other, third in zip(blocks[::3], blocks[1::3], blocks[2::3], strict=True):
         slots = records.slots_of(_keys(block), block.mode)
@@ -100,7 +110,7 @@ def _bank(head: str, n_keys: int, n: int) -> dict[str, Any]:
 def _in_threads(quick: bool) -> list[dict[str, Any]]:
     """Milliseconds of a block by one thread and by all, and the median ratio."""
     found = []
-    for head in HEADS:
+    for head in THREADED:
         model = _full(head, KEYS[1], _blocks(KEYS[1], 1)[0])
         for rows in ROWS[:1] if quick else ROWS:
             taken = [_turn(model, rows, seed) for seed in range(2 if quick else 40)]

@@ -6,12 +6,14 @@ touches one stretch of memory. d features, D = 1 + d coordinates of f = (1, x), 
     head (8)      outputs (3 K) weight (rows, for classes) learnt | running mean | variance scale
     inputs (2 d)  weight seen | running mean of each feature
     weights (K D) a row an output
-    lower triangle of the covariance, or inverse, row by row: D (D + 1) / 2; then zeros to `stride`
+    lower triangle of the covariance, or inverse, row by row: D (D + 1) / 2
+    moments (3 d) mean | variance | memory mass of each feature, if each key scales its features;
+    then zeros to `stride`
 
 The bodies below take one record and one event, call nothing but `math`, and are exported as plain
 Python: `part` compiles them for the walkers here, `cuda.jit(device=True)` for a GPU. Their values
-are those of `lift`, `kalman` and `analytic`, for the order of every sum is the same: u = A f by a
-triangle adds row j's share before that of row j + 1, as `symmetric_product` does. The triangle
+are those of `lift`, `kalman`, `rls` and `analytic`, for the order of every sum is the same: u = A f
+by a triangle adds row j's share before that of row j + 1, as `symmetric_product` does. The triangle
 itself is met between them, by lanes here (`triangle.product`, `update`), by plain loops there.
 
 work (2 D + 3 K) scratch: u = A f | free | W f | targets | probabilities. p: settings of `kalman`
@@ -23,7 +25,7 @@ import math
 import numpy as np
 
 from streamlearn.jit import lift, rls, triangle
-from streamlearn.jit._compile import F8, I8, U1, kernel, part
+from streamlearn.jit._compile import B1, F8, I8, U1, kernel, part
 from streamlearn.jit.kalman import (
     BALANCE,
     CENTRE,
@@ -41,16 +43,19 @@ from streamlearn.jit.kalman import (
     TEMPER,
 )
 from streamlearn.jit.lift import EMPTY, LARGEST, REJECT, SKIP, TARGET, read_label
-from streamlearn.jit.open_classes import LOG_ALPHA_MAX, LOG_ALPHA_MIN
+from streamlearn.jit.open_classes import LEAST_INFORMATION, LOG_ALPHA_MAX, LOG_ALPHA_MIN
 from streamlearn.jit.prefetch import prefetch_row
+from streamlearn.jit.scale import absorb, any_infinite, standardise
 
 # places in a record
 SEEN, SAMPLES, GAP, DELTA, LOG_ALPHA, TROUBLES, ERROR, SQUARE = range(8)
+FISHER = DELTA  # of least squares, which have no drift
 HEAD = 8
+MOMENTS = 3  # of a feature that is scaled
 NO_KEY = int(np.iinfo(np.int64).min)  # of rows without a key: they share one model
 
 _PREDICT, _LEARN, _OBSERVE = 1, 2, 4
-_ACTIVE = _LEARN | _OBSERVE
+ACTIVE = _LEARN | _OBSERVE  # what changes a record
 _CHECK_EVERY = 1000  # lessons between two looks at the diagonal of A
 _WOUND_UP = 1e12  # times 1 / ridge: a diagonal of the inverse beyond it
 _AHEAD = 8  # rows from a prefetch to its use
@@ -71,9 +76,14 @@ def triangle_at(D: int, K: int) -> int:
     return weights_at(D, K) + K * D
 
 
-def stride_of(D: int, K: int) -> int:
-    """Length of a record, whole cache lines."""
-    size = triangle_at(D, K) + D * (D + 1) // 2
+def moments_at(D: int, K: int) -> int:
+    """Where the moments stand in a record that has some."""
+    return triangle_at(D, K) + D * (D + 1) // 2
+
+
+def stride_of(D: int, K: int, moments: int = 0) -> int:
+    """Length of a record with so many moments of a feature, whole cache lines."""
+    size = moments_at(D, K) + moments * (D - 1)
     return -(-size // 8) * 8
 
 
@@ -369,19 +379,87 @@ def rls_target_body(
     return mean, variance, 1.0 / math.sqrt(S)
 
 
-def rls_keep_body(record: F8, D: int, p: F8, work: F8) -> None:
+def rls_answer_body(record: F8, D: int, K: int, p: F8, work: F8) -> int:
+    """Probabilities of the known classes, in work, where W f stands: `rls.weigh`. O(K).
+
+    Returns the class, -1 where none is known.
+    """
+    NU, Q = 2 * D, 2 * D + 2 * K
+    scaled, factor = p[rls.SCALED] > 0.0, math.exp(record[LOG_ALPHA])
+    best, total, known = -1, 0.0, 0.0
+    for k in range(K):
+        if record[HEAD + k] > 0.0 and (best < 0 or work[NU + k] > work[NU + best]):
+            best = k
+    for k in range(K):
+        work[Q + k] = 0.0
+        if record[HEAD + k] > 0.0:
+            known += 1.0
+            if scaled:
+                work[Q + k] = math.exp(factor * (work[NU + k] - work[NU + best]))
+            else:
+                work[Q + k] = max(work[NU + k], 0.0)
+            total += work[Q + k]
+    for k in range(K):
+        if total > 0.0:
+            work[Q + k] /= total
+        elif record[HEAD + k] > 0.0:
+            work[Q + k] = 1.0 / known
+    return best
+
+
+def rls_class_body(record: F8, f: F8, c: int, weight: float, K: int, p: F8, work: F8) -> float:
+    """Learn class c, the answer standing in work: `rls.settle_class` and `rls.teach`, no leak.
+
+    This much is of the weights and the calibration; the triangle follows as for a target. Returns
+    root. O(K D).
+    """
+    D = f.shape[0]
+    NU, Q, W = 2 * D, 2 * D + 2 * K, HEAD + 3 * K + 2 * (D - 1)
+    w, fresh = min(weight, HEAVIEST), record[HEAD + c] == 0.0
+    record[HEAD + c] += w
+    mean, square, total, classes, h = 0.0, 0.0, 0.0, 0.0, 0.0
+    for k in range(K):
+        if work[Q + k] > 0.0:
+            mean += work[Q + k] * work[NU + k]
+            square += work[Q + k] * work[NU + k] * work[NU + k]
+        if record[HEAD + k] > 0.0:
+            total, classes = total + record[HEAD + k], classes + 1.0
+    if p[rls.SCALED] > 0.0 and not fresh:
+        alpha, rate = math.exp(record[LOG_ALPHA]), p[rls.LR_ALPHA]
+        variance = alpha * alpha * max(square - mean * mean, 0.0)
+        record[FISHER] += rate * (variance - record[FISHER])
+        slope = alpha * (work[NU + c] - mean)
+        move = rate * (slope / (record[FISHER] + LEAST_INFORMATION))
+        if move == move:
+            sized = record[LOG_ALPHA] + min(max(move, -1.0), 1.0)
+            record[LOG_ALPHA] = min(max(sized, LOG_ALPHA_MIN), LOG_ALPHA_MAX)
+    if p[rls.BALANCE] > 0.0:
+        w = min(w * (total / (classes * record[HEAD + c])), HEAVIEST)
+    for i in range(D):
+        h += f[i] * work[i]
+    S = p[rls.LAM] / w + max(h, 0.0)
+    for k in range(K):
+        e = ((1.0 if k == c else 0.0) - work[NU + k]) / S
+        for i in range(D):
+            record[W + k * D + i] += work[i] * e
+    record[SAMPLES] += 1.0
+    return 1.0 / math.sqrt(S)
+
+
+def rls_keep_body(record: F8, D: int, K: int, p: F8, work: F8) -> None:
     """After a lesson: begin anew where the triangle has wound up; when due, give back the ridge.
 
     What of it has faded, a coordinate after the other: R <- R + c I by D rank-one updates, R W as
     it was, which `analytic.renew` does with a factorisation. Due every max(REFRESH, D) lessons.
-    O(D), O(D^3) then.
+    O(D), O(D^3 + K D^2) then.
     """
-    at, sound, largest = HEAD + 3 + 2 * (D - 1) + D, True, _WOUND_UP / p[rls.RIDGE]
+    W = HEAD + 3 * K + 2 * (D - 1)
+    at, sound, largest = W + K * D, True, _WOUND_UP / p[rls.RIDGE]
     for i in range(D):
         sound = sound and 0.0 < record[at + i] <= largest
         at += i + 1
     if not sound:
-        at = HEAD + 3 + 2 * (D - 1) + D
+        at = W + K * D
         for i in range(D):
             for j in range(i + 1):
                 record[at + j] = 1.0 / p[rls.RIDGE] if i == j else 0.0
@@ -391,17 +469,18 @@ def rls_keep_body(record: F8, D: int, p: F8, work: F8) -> None:
     record[GAP] += 1.0
     if not p[rls.REFRESH] > 0.0 or record[GAP] < max(p[rls.REFRESH], D):
         return
-    W = HEAD + 3 + 2 * (D - 1)
     c = p[rls.RIDGE] * (1.0 - p[rls.LAM] ** record[GAP])
     for k in range(D):
-        at = W + D
+        at = W + K * D
         for i in range(D):
             row, column = max(i, k), min(i, k)
             work[i] = record[at + row * (row + 1) // 2 + column]
         share = c / (1.0 + c * work[k])
-        e = record[W + k] * share
+        for own in range(W, W + K * D, D):
+            e = record[own + k] * share
+            for i in range(D):
+                record[own + i] -= work[i] * e
         for i in range(D):
-            record[W + i] -= work[i] * e
             for j in range(i + 1):
                 record[at + j] -= (work[i] * work[j]) * share
             at += i + 1
@@ -416,6 +495,8 @@ kalman_class = part(kalman_class_body)
 kalman_correct = part(kalman_correct_body)
 kalman_floor = part(kalman_floor_body)
 rls_target = part(rls_target_body)
+rls_answer = part(rls_answer_body)
+rls_class = part(rls_class_body)
 rls_keep = part(rls_keep_body)
 
 
@@ -482,7 +563,7 @@ def assign(table: I8, keys: I8, mode: U1, free: I8, counts: I8, slots: I8, fresh
         prefetch_row(table, home(keys[min(t + _AHEAD, n - 1)], size))
         at = place_of(table, keys[t])
         slots[t] = table[at, 1]
-        if slots[t] >= 0 or not mode[t] & _ACTIVE:
+        if slots[t] >= 0 or not mode[t] & ACTIVE:
             continue
         if counts[N_FREE] > 0:
             counts[N_FREE] -= 1
@@ -573,7 +654,7 @@ def begin(
     p, _, f = fixed
     record, bits = records[slots[t]], mode[t]
     label = read_label(t, y, K) if bits & _LEARN else EMPTY
-    if bits & _ACTIVE:
+    if bits & ACTIVE:
         touch(record, slots[t], events[t], s, undo)
     show_seen(t, X, record, max(K, 1), seen)
     code = lift_row(record, X[t], f, label, weight[t], bits, max(K, 1), p)
@@ -608,11 +689,44 @@ def kalman_learn(record: F8, f: F8, noise: float, K: int, p: F8, work: F8) -> No
 
 
 @part
-def rls_learn(record: F8, D: int, root: float, p: F8, work: F8) -> None:
-    """What is left of a lesson when `rls_target` has had it. O(D^2)."""
-    at = HEAD + 3 + 2 * (D - 1) + D
+def rls_learn(record: F8, D: int, K: int, root: float, p: F8, work: F8) -> None:
+    """What is left of a lesson when `rls_target` or `rls_class` has had it. O(D^2)."""
+    at = HEAD + 3 * K + 2 * (D - 1) + K * D
     triangle.update(record[at:], work[:D], root, 1.0, 1.0 / p[rls.LAM])
-    rls_keep(record, D, p, work)
+    rls_keep(record, D, K, p, work)
+
+
+@kernel
+def scale_rows(
+    rows: Rows, given: B1, order: I8, records: F8, at: int,
+    shape: tuple[float, float, float, bool], Z: F8, s: F8, undo: Undo,
+) -> None:  # fmt: skip
+    """Z (n, d) <- each row standardised by its key's moments before it, which then take it in.
+
+    rows, order, s, undo: as for `walk_targets`, which is to follow, with Z for X. given (n,): rows
+    that come back from a log and are passed on. at: of the moments in a record. shape = q, eps, c,
+    whether a row is taken in first, as in `scale.normaliser_run`. An infinite row is passed on and
+    not learnt. O(n d), allocates nothing.
+    """
+    X, _, weight, mode, slots, events = rows
+    q, eps, c, first = shape
+    d = X.shape[1]
+    for i in range(order.shape[0]):
+        t = next_row(i, order, slots, records)
+        if given[t] or any_infinite(X[t]):
+            for j in range(d):
+                Z[t, j] = X[t, j]
+            continue
+        record = records[slots[t]]
+        M = record[at : at + MOMENTS * d].reshape(MOMENTS, d)
+        learns = (mode[t] & _OBSERVE) != 0 and weight[t] > 0.0
+        if learns:
+            touch(record, slots[t], events[t], s, undo)
+        if learns and first:
+            absorb(M, X[t], weight[t], q)
+        standardise(M, X[t], eps, c, Z[t])
+        if learns and not first:
+            absorb(M, X[t], weight[t], q)
 
 
 @kernel
@@ -649,10 +763,18 @@ def walk_targets(
                     record, f, y[t, 0], weight[t], bits, code, p, work
                 )
                 if code == TARGET:
-                    rls_learn(record, f.shape[0], root, p, work)
+                    rls_learn(record, f.shape[0], 1, root, p, work)
         asked = bits & _PREDICT
         out[0][t, 0] = mean if asked else math.nan
         out[1][t, 0] = variance if asked else math.nan
+
+
+@part
+def judge_class(record: F8, f: F8, c: int, K: int, work: F8, best: int) -> None:
+    """Count how wrong the answer in work, `best`, was of class c."""
+    prob = work[2 * f.shape[0] + 2 * K + c]
+    record[ERROR] += best != c
+    record[SQUARE] -= math.log(max(prob, 1e-15))
 
 
 @part
@@ -660,9 +782,7 @@ def meet_class(
     record: F8, f: F8, c: int, weight: float, K: int, p: F8, work: F8, best: int
 ) -> float:
     """A lesson: count its error and its class, and adapt. Returns its noise variance."""
-    prob = work[2 * f.shape[0] + 2 * K + c]
-    record[ERROR] += best != c
-    record[SQUARE] -= math.log(max(prob, 1e-15))
+    judge_class(record, f, c, K, work, best)
     record[HEAD + c] += 1.0
     if record[HEAD + c] == 1.0:
         kalman_answer(record, f, K, p, work)
@@ -671,7 +791,8 @@ def meet_class(
 
 @kernel
 def walk_classes(
-    rows: Rows, order: I8, records: F8, fixed: Fixed, s: F8, out: Out, undo: Undo
+    rows: Rows, order: I8, records: F8, fixed: Fixed, s: F8, out: Out, undo: Undo,
+    least: bool | None,
 ) -> None:  # fmt: skip
     """As `walk_targets`, for classes. out = prob (n, K) | class (n, 1) | seen."""
     _, _, weight, mode, slots, _ = rows
@@ -683,16 +804,25 @@ def walk_classes(
         record, bits, best = records[slots[t]], mode[t], -1
         if code != SKIP:
             project(record, f, K, work)
-            best = kalman_answer(record, f, K, p, work)
+            if least is None:
+                best = kalman_answer(record, f, K, p, work)
+            else:
+                best = rls_answer(record, D, K, p, work)
         shown = bits & _PREDICT and code != SKIP
         for k in range(K):
             out[0][t, k] = math.nan
             if shown or record[HEAD + k] == 0.0:
                 out[0][t, k] = work[2 * D + 2 * K + k] if shown else 0.0
         out[1][t, 0] = float(best) if shown and best >= 0 else math.nan
-        if code == EMPTY and bits & _LEARN:
+        if least is None and code == EMPTY and bits & _LEARN:
             record[GAP] += 1.0
-        if code >= 0:
-            s[CLASSES] = max(s[CLASSES], code + 1.0)
+        if code < 0:
+            continue
+        s[CLASSES] = max(s[CLASSES], code + 1.0)
+        if least is None:
             noise = meet_class(record, f, code, weight[t], K, p, work, best)
             kalman_learn(record, f, noise, K, p, work)
+        else:
+            judge_class(record, f, code, K, work, best)
+            root = rls_class(record, f, code, weight[t], K, p, work)
+            rls_learn(record, D, K, root, p, work)

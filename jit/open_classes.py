@@ -8,7 +8,7 @@ import math
 from streamlearn.jit._compile import F8, part
 
 LOG_ALPHA_MIN, LOG_ALPHA_MAX = math.log(0.1), math.log(100.0)
-_INFORMATION = 0.01  # Fisher information of log alpha below which it is known too badly
+LEAST_INFORMATION = 0.01  # Fisher information of log alpha below which it is known too badly
 
 
 @part
@@ -63,7 +63,7 @@ def natural_step(
     cut the rare errors of a sure model and leave it too sure. A slope that is NaN is no step.
     """
     information += rate * (variance - information)
-    move = rate * (slope / (information + _INFORMATION))
+    move = rate * (slope / (information + LEAST_INFORMATION))
     return step(log_alpha, move, 1.0, LOG_ALPHA_MIN, LOG_ALPHA_MAX), information
 
 

@@ -26,8 +26,8 @@ class Moment(NamedTuple):
 class DeviceBank:
     """Keys and records of one width; grows by doubling, evicts nothing.
 
-    walker: "walk_kalman", "walk_rls" or "walk_classes" of `jit.cuda.bank` | blank: the record of a
-    key that is new | settings: as the kernels on the CPU take them.
+    walker: of `jit.cuda.bank`, "walk_kalman", "walk_rls", "walk_classes" or "walk_rls_classes" |
+    blank: the record of a key that is new | settings: as the kernels on the CPU take them.
     """
 
     def __init__(self, owner: str, walker: str, blank: F8, settings: F8, room: int = 1024) -> None:

@@ -157,7 +157,7 @@ class Cold:
         """All that these segments hold as one, in a layout that has room for it."""
         if len(keys):
             old = [self.segments[number].layout for number in numbers]
-            layout = Layout(max(x.d for x in old), max(x.K for x in old), old[0].variance)
+            layout = old[0]._replace(d=max(x.d for x in old), K=max(x.K for x in old))
             self.put(keys, self._fetch(values, layout), layout)
         for number in numbers:
             self._let_go(number)
@@ -193,14 +193,14 @@ class Cold:
                 self._let_go(number)
         return [s.name for i, s in self.segments.items() if s.name is not None and held[i]]
 
-    def open(self, names: list[str], variance: float) -> None:
-        """What lies in these files of the shelf, later ones counting."""
+    def open(self, names: list[str], like: Layout) -> None:
+        """What lies in these files of the shelf, of other widths, later ones counting."""
         assert self.shelf is not None  # the caller saw to it
         for name in names:
             _, columns = self.shelf.open(name)
             d, K = columns["layout"].tolist()
             keys = np.array(columns["keys"])
-            at = self._adopt(Segment(keys, columns["records"], Layout(d, K, variance), name))
+            at = self._adopt(Segment(keys, columns["records"], like._replace(d=d, K=K), name))
             self.mean(keys, at)
 
     def drop(self, keys: I8) -> None:

@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 from streamlearn.block import I8
 from streamlearn.jit.bank import NO_KEY
 
+_LEAST, _TOP = NO_KEY + 1, 2**63 - 1  # integers that are numbers of their own
 _MOST = 1 << 20  # texts whose numbers are remembered
 
 
 class Codes:
     """A number for each key: an integer is its own, text has 64 bits of its BLAKE2b digest.
 
-    Two texts share a number with probability 2^-64 a pair: 3e-8 for a million keys. None, NaN and
-    an empty text are no key. So nothing has to be remembered, and no two processes differ.
+    An integer that 64 bits do not hold, or that is `NO_KEY`, counts as its digits. Two texts share
+    a number with probability 2^-64 a pair: 3e-8 for a million keys. None, NaN and an empty text are
+    no key. So nothing has to be remembered, and no two processes differ.
     """
 
     def __init__(self) -> None:
@@ -26,7 +28,7 @@ class Codes:
         """The numbers of a column of keys, (n,). Raises: TypeError for what is no key."""
         if keys is None:
             return np.full(n, NO_KEY)
-        if keys.dtype.kind == "i" or (keys.dtype.kind == "u" and not (keys >> 63).any()):
+        if keys.dtype.kind in "iu" and _LEAST <= keys.min(initial=0) <= keys.max(initial=0) <= _TOP:
             return np.ascontiguousarray(keys, dtype=np.int64)
         listed = keys.tolist()
         if {*map(type, listed)} == {str} and "" not in listed:
@@ -42,7 +44,7 @@ class Codes:
         if key is None or key == "" or key != key:
             return NO_KEY
         if isinstance(key, int) and not isinstance(key, bool):
-            if -(2**63) <= key < 2**63:
+            if _LEAST <= key <= _TOP:
                 return key
             key = str(key)
         if not isinstance(key, str):

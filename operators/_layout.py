@@ -9,16 +9,20 @@ from streamlearn.jit import bank
 
 
 class Layout(NamedTuple):
-    """d features and K outputs; variance: of a weight of which nothing is known."""
+    """d features and K outputs; variance: of a weight of which nothing is known.
+
+    moments: of each feature, where keys scale theirs themselves, else 0.
+    """
 
     d: int
     K: int
     variance: float
+    moments: int = 0
 
     @property
     def stride(self) -> int:
         """Length of a record."""
-        return bank.stride_of(1 + self.d, self.K)
+        return bank.stride_of(1 + self.d, self.K, self.moments)
 
     def blank(self, delta: float = 0.0, log_alpha: float = 0.0) -> F8:
         """The record of a model that knows nothing."""
@@ -54,6 +58,8 @@ def relaid(records: F8, old: Layout, new: Layout) -> F8:
         _copy(out, records, 1 + d, places)
     places = [bank.triangle_at(1 + x.d, x.K) for x in (new, old)]
     _copy(out, records, (1 + d) * (2 + d) // 2, places)
+    for i in range(new.moments):
+        _copy(out, records, d, [bank.moments_at(1 + x.d, x.K) + i * x.d for x in (new, old)])
     return out
 
 

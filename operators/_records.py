@@ -65,6 +65,7 @@ class Records:
         self._make_blank = blank
         self._version: weakref.ref[Version] | None = None
         self.history = 0  # another number: `left`, and SEEN, do not tell what changed since
+        self.idle = False  # whether nothing changed since files were told all
         self._moved = False  # whether the table is not that of the records any more
         self.counters = np.zeros(bank.N_COUNTERS)
         self._begin(layout, Cold())
@@ -147,7 +148,7 @@ class Records:
 
     def restore(self, version: Version) -> None:
         """Go back, or forth, to a moment of this bank; those held stay what they are."""
-        path = [version]
+        path, self.idle = [version], False
         while path[-1].next is not None:
             path.append(path[-1].next)
         assert path[-1] is self._last(), "a version of this bank"
@@ -203,9 +204,9 @@ class Records:
         self.record(bank.NO_KEY)
 
     def begin_history(self) -> None:
-        """Files hold all: from here on `left` and SEEN tell what changed."""
+        """Files hold all: from here on `idle`, `left` and SEEN tell what changed."""
         self.history += 1
-        self.left = []
+        self.left, self.idle = [], True
 
     def _end_history(self) -> None:
         """No files hold this: nothing is to be noted for them."""
@@ -232,7 +233,10 @@ class Records:
         held = self._held
         if slots <= held.rows.shape[0]:
             return
-        room = -(-slots // _ROOM) * _ROOM
+        self._resize(-(-slots // _ROOM) * _ROOM)
+
+    def _resize(self, room: int) -> None:
+        held = self._held
         held.rows.resize((room, held.layout.stride), refcheck=False)
         held.keys.resize(room, refcheck=False)
         held.used.resize(room, refcheck=False)
@@ -244,6 +248,7 @@ class Records:
         all others.
         """
         n, counts = keys.shape[0], self.counts
+        self.idle = self.idle and not (mode & bank.ACTIVE).any()
         if 2 * (counts[bank.N_KEYS] + n) > self._table.shape[0]:
             self._enlarge(n)
         slots, fresh = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
@@ -376,13 +381,20 @@ class Records:
         self._note("all", self._held)
         self._begin(layout, Cold(self.cold.shelf))
         n = keys.shape[0]
-        self._make_room(1 + n)
+        self._resize(1 + n)
         held = self._held
         held.rows[1 : 1 + n], held.keys[1 : 1 + n], held.used[1 : 1 + n] = rows, keys, 1
         self.counts[bank.N_SLOTS] = 1 + n
         self.counters[: bank.MARK] = counters[: bank.MARK]
         self._end_history()
         self._index()
+
+    def only(self, key: int) -> "Records":
+        """A copy of what is here of one key; the same counters."""
+        new, found = Records(self.layout, self._make_blank), self.record(key)
+        rows = np.zeros((0, self.layout.stride)) if found is None else found[None]
+        new.fill(self.layout, np.full(len(rows), key), rows, self.counters)
+        return new
 
     def record(self, key: int) -> F8 | None:
         """A copy of the record of a key, evicted or not."""

@@ -32,6 +32,8 @@ class Saved:
     def write(self, records: Records) -> list[str]:
         """Names of files that hold the bank as it is; writes what no file holds."""
         known = self._of == (records.history, records.layout)
+        if known and records.idle:
+            return list(self.names)
         keys, rows = records.changed(self._count) if known else records.whole(records.layout)
         fits = self._rows + len(keys) <= 2 * records.n_keys and len(self.names) < _MOST
         if known and not fits:
@@ -78,9 +80,8 @@ class Saved:
         out = np.empty((len(found), layout.stride))
         for i, columns in enumerate(files):
             d, K = columns["layout"].tolist()
-            out[file == i] = relaid(
-                columns["records"][row[file == i]], Layout(d, K, layout.variance), layout
-            )
+            then = layout._replace(d=d, K=K)
+            out[file == i] = relaid(columns["records"][row[file == i]], then, layout)
         return found[file >= 0], out[file >= 0]
 
     def loaded(self, records: Records) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from streamlearn.block import F8, I8, OBSERVE, Block, Columns, Features
+from streamlearn.block import B1, F8, I8, OBSERVE, Block, Columns, Features
 from streamlearn.contracts import Json, Shelf, State
+from streamlearn.errors import UserError
 from streamlearn.jit import bank
 from streamlearn.operators import _checks, _records
 from streamlearn.operators._bank_on_device import DeviceRecords
 from streamlearn.operators._base import Classifier, Operator, Regressor, Row
+from streamlearn.operators._key_model import KeyModel, come_back, key_model
 from streamlearn.operators._keys import Codes
 from streamlearn.operators._layout import Layout, relaid
 from streamlearn.operators._on_device import DEVICES
@@ -23,12 +25,11 @@ from streamlearn.operators._records import Records, Shard
 from streamlearn.operators._saved import Saved
 from streamlearn.operators._supervised import Supervised, refuse_bad_weights, rows_of
 from streamlearn.operators._threads import Crew
-from streamlearn.operators.analytic import AnalyticRegressor
+from streamlearn.operators.analytic import AnalyticClassifier, AnalyticRegressor
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
 
 _log = logging.getLogger(__name__)
 _EVICTED = ("keep", "forget")
-_PLAIN = {"form": "standard", "groups": "shared", "random_features": 0, "evaluator": "mean_field"}
 _REFUSED = (
     "%s: refused %d rows, for an infinity, or features too large (put Normalizer() before it)"
 )
@@ -40,6 +41,7 @@ class _Keyed(Supervised):
     takes_keys = True
     exact = True
     model: Operator
+    _model: KeyModel  # its parts
     _key: Any = None  # of the row that the methods on dicts are about
 
     # -- construction ------------------------------------------------------------------------------
@@ -50,13 +52,7 @@ class _Keyed(Supervised):
         self.max_keys = None if most is None else _checks.whole(owner, "max_keys", most, 1)
         self.max_age = None if age is None else _checks.whole(owner, "max_age", age, 1)
         self.evicted = _checks.choice(owner, "evicted", given["evicted"], _EVICTED)
-        self._settings: F8 = self.model._settings.copy()  # type: ignore[attr-defined]  # checked
-        self._least = isinstance(self.model, AnalyticRegressor)
-        blank = functools.partial(
-            Layout.blank,
-            delta=getattr(self.model, "delta0", 0.0),
-            log_alpha=math.log(getattr(self.model, "alpha0", 1.0)),
-        )
+        self._settings, blank = self._model.settings, self._model.blank
         self._codes = Codes()
         self._crew = Crew()  # shards of the records, in threads
         self._saved: Saved | None = None
@@ -76,17 +72,21 @@ class _Keyed(Supervised):
                 f"{owner}: max_keys and max_age must be None with device='cuda', which evicts "
                 f"nothing, got {self.max_keys} and {self.max_age}"
             )
+        if device == "cuda" and self._model.scaler is not None:
+            raise ValueError(
+                f"{owner}: model must have no Normalizer() with device='cuda', where records hold "
+                f"no moments, got {self.model!r}"
+            )
         return self.device
 
     @property
     def _walker_there(self) -> str:
         if self._classify:
-            return "walk_classes"
-        return "walk_rls" if self._least else "walk_kalman"
+            return "walk_rls_classes" if self._model.least else "walk_classes"
+        return "walk_rls" if self._model.least else "walk_kalman"
 
     def _layout(self, d: int, K: int) -> Layout:
-        fresh = getattr(self.model, "sigma_w2", None)
-        return Layout(d, K, 1.0 / getattr(self.model, "ridge", 1.0) if fresh is None else fresh)
+        return self._model.layout(d, K)
 
     @classmethod
     def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
@@ -146,9 +146,21 @@ class _Keyed(Supervised):
         record = self._records.record(self._codes.one(key))
         if record is None:
             return None
-        d, K, _ = self._records.layout
+        d, K = self._records.layout[:2]
         at = bank.weights_at(1 + d, K)
         return record[at : at + K * (1 + d)].reshape(K, 1 + d)[: self._n_outputs].copy()
+
+    def moments(self, key: Any = None) -> F8 | None:
+        """(3, d) mean, variance and memory mass of one key's features, where keys scale theirs.
+
+        None without the key, or without a Normalizer() in `model`.
+        """
+        record = self._records.record(self._codes.one(key))
+        if record is None or self._model.scaler is None:
+            return None
+        d, K = self._records.layout[:2]
+        at = bank.moments_at(1 + d, K)
+        return record[at : at + bank.MOMENTS * d].reshape(bank.MOMENTS, d).copy()
 
     def __contains__(self, key: Any) -> bool:
         return self._records.record(self._codes.one(key)) is not None
@@ -157,7 +169,21 @@ class _Keyed(Supervised):
 
     def grow(self, features: Features) -> None:
         """Make room for features in every record: weight 0, prior variance; copies the bank."""
+        self._refuse_beyond("max_d", "features", len(features))
         self._records.widen(self._layout(len(features), self._records.layout.K))
+
+    def _n_classes(self, block: Block) -> int:
+        wanted = super()._n_classes(block)
+        self._refuse_beyond("max_classes", "classes", wanted)
+        return wanted
+
+    def _refuse_beyond(self, limit: str, what: str, wanted: int) -> None:
+        most = getattr(self._model.head, limit, wanted)
+        if wanted > most:
+            raise UserError(
+                f"{type(self).__name__}: model.{limit} must be at least the {what} of the stream, "
+                f"{wanted} so far, got {most}"
+            )
 
     def _run(self, block: Block) -> Columns:
         if block.y.ndim != 1 and block.y.shape[1] != 1:
@@ -166,16 +192,18 @@ class _Keyed(Supervised):
             )
         refuse_bad_weights(self, block)
         wanted = self._n_classes(block) if self._classify else 1
-        d, K, _ = self._records.layout
+        d, K = self._records.layout[:2]
         self._records.widen(self._layout(d, max(wanted, K)))
         n, K = block.n, max(wanted, K)
+        scaled = None if self._model.scaler is None else (np.empty((n, d)), come_back(block))
         seen = np.empty((n if block.log_wanted else 0, d))
         answer, side = np.empty((n, K)), np.empty((n, 1))
         rows, keys = rows_of(block), self._codes.of(block.keys, n)
         for start, stop, due in self._parts(block):
             part = slice(start, stop)
             some = [column[part] for column in rows]
-            self._walk(some, keys[part], (answer[part], side[part], seen[part]))
+            own = None if scaled is None else (scaled[0][part], scaled[1][part])
+            self._walk(some, keys[part], (answer[part], side[part], seen[part]), own)
             if due:
                 keep = self.evicted == "keep"
                 assert isinstance(self._records, Records)  # a device evicts nothing
@@ -186,7 +214,11 @@ class _Keyed(Supervised):
         said = self._named(block, answer, side)
         return said | {"log:X": seen} if block.log_wanted else said
 
-    def _walk(self, rows: list[Any], keys: I8, out: tuple[F8, F8, F8]) -> None:
+    def _walk(
+        self, rows: list[Any], keys: I8, out: tuple[F8, F8, F8], scaled: tuple[F8, B1] | None
+    ) -> None:
+        """Walk these rows. scaled: room for their features, and which of them were scaled before;
+        None where keys scale nothing."""
         records = self._records
         if isinstance(records, DeviceRecords):
             records.walk(rows, keys, out)
@@ -194,21 +226,26 @@ class _Keyed(Supervised):
         n, mode = keys.shape[0], rows[3]
         slots = records.slots_of(keys, mode)
         events, shards = records.deal(slots, mode, self._crew.shares(n))
-        walk = functools.partial(self._walk_shard, (*rows, slots, events), records, out)
+        walk = functools.partial(self._walk_shard, (*rows, slots, events), scaled, records, out)
         self._crew.map([functools.partial(walk, shard) for shard in shards], n)
         records.walked(shards)
 
-    def _walk_shard(self, rows: Any, records: Records, out: tuple[F8, F8, F8], own: Shard) -> None:
+    def _walk_shard(
+        self, rows: Any, scaled: Any, records: Records, out: tuple[F8, F8, F8], own: Shard
+    ) -> None:
         """Walk the rows of one shard, which share nothing that is written with those of others."""
-        d, K, _ = records.layout
-        fixed = self._settings, np.empty(bank.work_size(1 + d, K)), np.empty(1 + d)
-        if self._classify:
-            bank.walk_classes(rows, own.order, records.rows, fixed, own.counters, out, own.undo)
-        else:
-            bank.walk_targets(
-                rows, own.order, records.rows, fixed, own.counters, out, own.undo,
-                True if self._least else None,
+        d, K = records.layout[:2]
+        least = True if self._model.least else None
+        if scaled is not None:
+            Z, given = scaled
+            bank.scale_rows(
+                rows, given, own.order, records.rows, bank.moments_at(1 + d, K), self._model.shape,
+                Z, own.counters, own.undo,
             )  # fmt: skip
+            rows = Z, *rows[1:]
+        fixed = self._settings, np.empty(bank.work_size(1 + d, K)), np.empty(1 + d)
+        walk = bank.walk_classes if self._classify else bank.walk_targets
+        walk(rows, own.order, records.rows, fixed, own.counters, out, own.undo, least)
 
     def _parts(self, block: Block) -> list[tuple[int, int, bool]]:
         """The block cut where something may have to be evicted, by the bank's own count."""
@@ -236,9 +273,9 @@ class _Keyed(Supervised):
         return self.max_age if self._records.counters[bank.COUNT] % stride == 0.0 else None
 
     def seen(self, block: Block, rows: I8) -> F8:
-        """The features of these rows with their gaps filled by the means of their keys."""
+        """The features of these rows as the heads see them: scaled, and gaps filled, by keys."""
         X: F8 = block.X[rows]
-        if not np.isnan(X).any():
+        if self._model.scaler is None and not np.isnan(X).any():
             return X
         taken = self.snapshot()
         try:
@@ -250,9 +287,8 @@ class _Keyed(Supervised):
     # -- state -------------------------------------------------------------------------------------
 
     def _plain_parameters(self) -> dict[str, Json]:
-        model = [type(self.model).__name__, self.model._plain_parameters()]
         own = {n: v for n, v in super()._plain_parameters().items() if n != "device" or v != "cpu"}
-        return own | {"model": model}
+        return own | {"model": self._model.plain}
 
     def snapshot(self) -> dict[str, Any]:
         """This moment, for `restore`: while it is held, a copy of each record that changes."""
@@ -315,7 +351,7 @@ class _Keyed(Supervised):
         keys, rows = saved.open(files["records"], now)
         records.fill(now, keys, rows, state.arrays["counters_"])
         saved.loaded(records)
-        records.cold.open(files["evicted"], now.variance)
+        records.cold.open(files["evicted"], now)
         records.cold.drop(keys)
 
     def load(self, state: State) -> None:
@@ -352,6 +388,21 @@ class _Keyed(Supervised):
             super().learn_one(x, y, w)
 
     @contextmanager
+    def _aware_of(self, x: Row) -> Iterator[None]:
+        """As of every operator; for a name never learnt only the one record asked is widened."""
+        whole = self._records
+        if self._with_names_of(x) is self._features or not isinstance(whole, Records):
+            with super()._aware_of(x):
+                yield
+            return
+        self._records = whole.only(self._codes.one(self._key))
+        try:
+            with super()._aware_of(x):
+                yield
+        finally:
+            self._records = whole
+
+    @contextmanager
     def _about(self, key: Any) -> Iterator[None]:
         self._key = key
         try:
@@ -361,17 +412,19 @@ class _Keyed(Supervised):
 
 
 class KeyedClassifier(_Keyed, Classifier):
-    """A classifier for every key: as many Kalman heads, on the same features, as there are keys.
+    """A classifier for every key: as many linear heads, on the same features, as there are keys.
 
     Model: each key (`Block.keys`; `key:` in YAML) has a `KalmanClassifier` of its own, with its own
-    classes, drift, calibration and means of missing features: the same numbers, to the bit (from 63
-    features on, where it delays its updates, but for rounding). A row
-    without a key belongs to one model that all of them share. A class that a key has not had yet
-    has probability 0 there. The row that brings a late label must have the key of its event.
+    classes, drift, calibration and means of missing features, or an `AnalyticClassifier`: the same
+    numbers, to the bit (but for rounding from 63 features on, where these delay their updates, and
+    with lam < 1). A row without a key belongs to one model that all of them share. A class that a
+    key has not had yet has probability 0 there. The row that brings a late label must have the key
+    of its event.
     Args:
         model: the `KalmanClassifier` whose parameters all have, form "standard", groups "shared",
             evaluator "mean_field", no random features (`RVFLFeatures()` before it gives them all
-            the same); default: `KalmanClassifier()`.
+            the same), or `AnalyticClassifier` without a window; or a `Pipeline` of `Normalizer()`
+            and such a one: each key scales its features itself. Default: `KalmanClassifier()`.
         max_keys: keys in memory, >= 1, or None. Every 4,096 events, where there are more, those
             that were not seen for the longest are evicted, and an eighth of max_keys with them.
         max_age: events of the bank after which a key that was not seen is evicted, >= 1, or None;
@@ -379,11 +432,12 @@ class KeyedClassifier(_Keyed, Classifier):
         evicted: "keep", and a key that comes back finds its model as it was, or "forget". A
             pipeline that runs with checkpoints keeps them in files, otherwise they are in memory.
         device: "cpu", or "cuda" for an NVIDIA GPU, with at most 32 features, max_keys and max_age
-            None: for blocks of 100,000 events and more. An error where there is none. A snapshot
-            copies all records, and `last_seen` counts rows.
+            None, no `Normalizer()` in `model`: for blocks of 100,000 events and more. An error
+            where there is none. A snapshot copies all records, and `last_seen` counts rows.
     Outputs: `prediction` and `proba`, (n, K).
     State: keys_ (n,) int64, ascending, and records_ (n, stride) float64, in the order of
-        `streamlearn.jit.bank`: about 8 (45 + K D + D^2 / 2 + 2 d) bytes a key, D = 1 + d.
+        `streamlearn.jit.bank`: about 8 (45 + K D + D^2 / 2 + 2 d) bytes a key, D = 1 + d; 24 d
+        more where keys scale.
         evicted_keys_, evicted_records_: likewise. counters_ (4,): events, refused rows, lessons,
         classes. A key of text is known by 64 bits of its digest.
     Cost: O(D^2 + K D) time an event, no allocation in the kernel, a block's keys in threads where
@@ -391,7 +445,7 @@ class KeyedClassifier(_Keyed, Classifier):
         while it is held, a new feature or class a copy of all.
     Raises: ValueError for a parameter out of range, another model, and a negative weight; TypeError
         for a key that is no integer, text or None.
-    Reference: as `KalmanClassifier`.
+    Reference: as `KalmanClassifier` and `AnalyticClassifier`.
     >>> model = KeyedClassifier()
     >>> for i in range(100):
     ...     model.learn_one({"a": i % 2 - 0.5}, "odd" if i % 2 else "even", key="one way")
@@ -411,7 +465,9 @@ class KeyedClassifier(_Keyed, Classifier):
         device: str = "cpu",
     ) -> None:
         self.model = KalmanClassifier() if model is None else model
-        _check_model(type(self).__name__, self.model, KalmanClassifier)
+        self._model = key_model(
+            type(self).__name__, self.model, KalmanClassifier, AnalyticClassifier
+        )
         self._set_parameters(locals())
 
     def predict_one(self, x: Row, key: Any = None, **_: Any) -> Any:
@@ -428,12 +484,12 @@ class KeyedClassifier(_Keyed, Classifier):
 class KeyedRegressor(_Keyed, Regressor):
     """A linear regression for every key: as many as there are customers, devices or sensors.
 
-    Model: each key has a `KalmanRegressor` of its own, the same numbers to the bit, or an
-    `AnalyticRegressor` (recursive least squares), the same but for rounding. For keys, rows without
+    Model: each key has a `KalmanRegressor` of its own or an `AnalyticRegressor` (recursive least
+    squares): the same numbers, to the bit, but for rounding with lam < 1. For keys, rows without
     one, late labels, eviction, arguments, state and cost see `KeyedClassifier`.
     Args:
-        model: the `KalmanRegressor` or `AnalyticRegressor` (window None) whose parameters all have;
-            default: `KalmanRegressor()`.
+        model: the `KalmanRegressor` or `AnalyticRegressor` (window None) whose parameters all have,
+            or a `Pipeline` of `Normalizer()` and one of them; default: `KalmanRegressor()`.
         max_keys: keys in memory, >= 1, or None.
         max_age: events of the bank after which a key that was not seen is evicted, or None.
         evicted: "keep" or "forget".
@@ -461,7 +517,7 @@ class KeyedRegressor(_Keyed, Regressor):
         device: str = "cpu",
     ) -> None:
         self.model = KalmanRegressor() if model is None else model
-        _check_model(type(self).__name__, self.model, KalmanRegressor, AnalyticRegressor)
+        self._model = key_model(type(self).__name__, self.model, KalmanRegressor, AnalyticRegressor)
         self._set_parameters(locals())
 
     @classmethod
@@ -474,14 +530,3 @@ class KeyedRegressor(_Keyed, Regressor):
         """The predicted target for a key; 0.0 before anything was learnt."""
         with self._about(key):
             return super().predict_one(x)
-
-
-def _check_model(owner: str, model: Any, *kinds: type[Operator]) -> None:
-    """Refuse a model whose equations no record holds."""
-    if type(model) not in kinds:
-        names = " or ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"{owner}: model must be a {names}, got {model!r}")
-    for name, rule in (_PLAIN | {"window": None}).items():
-        value = getattr(model, name, rule)
-        if value != rule:
-            raise ValueError(f"{owner}: model.{name} must be {rule!r}, got {value!r}")

@@ -9,9 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamlearn.block import LABELLED
+from streamlearn.block import LABELLED, LEARN, PREDICT
 from streamlearn.contracts import State
-from streamlearn.operators import AdaptiveRegressor, KeyedRegressor, Normalizer, _cold, _records
+from streamlearn.operators import (
+    AdaptiveRegressor,
+    KalmanRegressor,
+    KeyedRegressor,
+    Normalizer,
+    _cold,
+    _records,
+)
 from streamlearn.operators.adwin import ADWIN
 from streamlearn.pipeline import Pipeline, load
 from streamlearn.spill import Spill
@@ -141,6 +148,51 @@ def test_only_changed_keys_are_written_and_no_more_than_twice_the_bank(tmp_path:
     assert sizes[0] == [ROWS, 141], "those of the block, and the last one before it"
     assert len(sizes[3]) == 5
     assert sizes[4] == [ROWS], "with a sixth there would be more than twice the bank"
+
+
+def test_a_bank_that_learnt_nothing_writes_nothing(tmp_path: Path) -> None:
+    """Asking is no change; a late label is one, though it is no event of the bank."""
+    pipeline, _ = _pipeline(tmp_path, max_keys=None)
+    (block,) = _stream().blocks()
+    block = block.rows(0, 40)
+    pipeline.run(block)
+    first = _names(pipeline.state())
+    pipeline.run(block.replace(mode=np.full(40, PREDICT, np.uint8)))
+    assert _names(pipeline.state()) == first
+    told = np.full(40, 2.5)
+    pipeline.run(block.replace(mode=np.full(40, LEARN, np.uint8), y=told))
+    assert len(_names(pipeline.state())["records"]) == 1 + len(first["records"])
+    taken = pipeline.snapshot()
+    pipeline.state()
+    pipeline.run(block)
+    pipeline.restore(taken)
+    expected = pipeline._state(whole=True)
+    resumed, _ = _pipeline(tmp_path, max_keys=None)
+    resumed.load(through_json(pipeline.state()))
+    assert_same_state(expected, resumed._state(whole=True))
+    assert _names(resumed.state()) == _names(resumed.state())
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.jit
+def test_moments_of_keys_are_kept_with_their_models(tmp_path: Path) -> None:
+    """In files, and of keys that were evicted: as in a file of the whole pipeline."""
+    folder = tmp_path / "going"
+    model = Pipeline(Normalizer(), KalmanRegressor())
+    going, spill = _pipeline(folder, model=model, max_keys=20)
+    plain = Pipeline(Normalizer(), KeyedRegressor(model=model, max_keys=20))
+    for k, block in enumerate(_stream().blocks([200, 400])):
+        state = through_json(going.state())
+        resumed, _ = _pipeline(shutil.copytree(folder, tmp_path / str(k)), model=model, max_keys=20)
+        resumed.load(state)
+        spill.saved()
+        expected = plain.run(block)
+        assert_same_bits(expected, going.run(block))
+        assert_same_bits(expected, resumed.run(block))
+    going.save(tmp_path / "whole")
+    loaded = load(tmp_path / "whole")
+    assert_same_state(plain._state(whole=True), loaded._state(whole=True))
+    assert repr(loaded.stages[1]) == repr(going.stages[1])
 
 
 def test_a_state_with_files_needs_their_folder(tmp_path: Path) -> None:

@@ -155,6 +155,14 @@ def kalman_learn(record: F8, f: F8, noise: float, K: int, p: F8, work: F8) -> No
     bank.kalman_floor(record, D, K, floor, p)
 
 
+@part
+def rls_learn(record: F8, D: int, K: int, root: float, p: F8, work: F8) -> None:
+    """What is left of a lesson of least squares when the weights have had it. O(D^2)."""
+    A = record[HEAD + 3 * K + 2 * (D - 1) + K * D :]
+    triangle.rows_update(A, 0, D, work, root, 1.0, 1.0 / p[rls.LAM])
+    bank.rls_keep(record, D, K, p, work)
+
+
 def _step_number(least: bool) -> Any:
     """The step of a number: by recursive least squares, or else by a Kalman head."""
 
@@ -169,10 +177,7 @@ def _step_number(least: bool) -> Any:
             if least:
                 mean, variance, root = bank.rls_target(record, f, y, weight, bits, code, p, work)
                 if code == lift.TARGET:
-                    D = f.shape[0]
-                    A = record[HEAD + 3 + 2 * (D - 1) + D :]
-                    triangle.rows_update(A, 0, D, work, root, 1.0, 1.0 / p[rls.LAM])
-                    bank.rls_keep(record, D, p, work)
+                    rls_learn(record, f.shape[0], 1, root, p, work)
             else:
                 mean, variance, noise = bank.kalman_target(
                     record, f, y, weight, bits, code, p, work
@@ -185,26 +190,40 @@ def _step_number(least: bool) -> Any:
     return step
 
 
-@part
-def step_class(t: int, rows: Any, record: F8, p: F8, s: F8, f: F8, work: F8, out: Any) -> None:
-    """Row t of a class by a Kalman head."""
-    K, D = out[0].shape[1], f.shape[0]
-    code, bits, best = begin(t, rows, record, K, p, s, f, out[2]), rows[3][t], -1
-    if code != lift.SKIP:
-        project(record, f, K, work)
-        best = bank.kalman_answer(record, f, K, p, work)
-    shown = bits & _PREDICT and code != lift.SKIP
-    for k in range(K):
-        out[0][t, k] = math.nan
-        if shown or record[bank.HEAD + k] == 0.0:
-            out[0][t, k] = work[2 * D + 2 * K + k] if shown else 0.0
-    out[1][t, 0] = float(best) if shown and best >= 0 else math.nan
-    if code == lift.EMPTY and bits & _LEARN:
-        record[bank.GAP] += 1.0
-    if code >= 0:
+def _step_class(least: bool) -> Any:
+    """The step of a class: by recursive least squares, or else by a Kalman head."""
+
+    @part
+    def step(t: int, rows: Any, record: F8, p: F8, s: F8, f: F8, work: F8, out: Any) -> None:
+        """Row t."""
+        K, D = out[0].shape[1], f.shape[0]
+        code, bits, best = begin(t, rows, record, K, p, s, f, out[2]), rows[3][t], -1
+        if code != lift.SKIP:
+            project(record, f, K, work)
+            if least:
+                best = bank.rls_answer(record, D, K, p, work)
+            else:
+                best = bank.kalman_answer(record, f, K, p, work)
+        shown = bits & _PREDICT and code != lift.SKIP
+        for k in range(K):
+            out[0][t, k] = math.nan
+            if shown or record[bank.HEAD + k] == 0.0:
+                out[0][t, k] = work[2 * D + 2 * K + k] if shown else 0.0
+        out[1][t, 0] = float(best) if shown and best >= 0 else math.nan
+        if not least and code == lift.EMPTY and bits & _LEARN:
+            record[bank.GAP] += 1.0
+        if code < 0:
+            return
         cuda.atomic.max(s, KNOWN, code + 1.0)
-        noise = bank.meet_class(record, f, code, rows[2][t], K, p, work, best)
-        kalman_learn(record, f, noise, K, p, work)
+        if least:
+            bank.judge_class(record, f, code, K, work, best)
+            root = bank.rls_class(record, f, code, rows[2][t], K, p, work)
+            rls_learn(record, D, K, root, p, work)
+        else:
+            noise = bank.meet_class(record, f, code, rows[2][t], K, p, work, best)
+            kalman_learn(record, f, noise, K, p, work)
+
+    return step
 
 
 # -- a block ---------------------------------------------------------------------------------------
@@ -256,7 +275,8 @@ def _walker(step: Any) -> Any:
 
 walk_kalman = _walker(_step_number(least=False))
 walk_rls = _walker(_step_number(least=True))
-walk_classes = _walker(step_class)
+walk_classes = _walker(_step_class(least=False))
+walk_rls_classes = _walker(_step_class(least=True))
 
 
 @kernel

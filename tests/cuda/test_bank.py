@@ -20,8 +20,9 @@ D, K = 3, 2
 def settings(walker: str) -> F8:
     p = np.zeros(kalman.N_SETTINGS)
     p[lift.LIMIT] = 1e12
-    if walker == "walk_rls":
+    if "rls" in walker:
         p[[rls.LAM, rls.RIDGE, rls.REFRESH]] = 0.8, 0.5, 5.0
+        p[[rls.SCALED, rls.LR_ALPHA, rls.BALANCE]] = 1.0, 0.05, 1.0
     else:
         p[[kalman.S_W, kalman.S2, kalman.LR_DELTA, kalman.DELTA_MAX]] = 1.0, 0.1, 0.01, 0.2
         p[[kalman.LR_ALPHA, kalman.DECAY_MEAN, kalman.SOFTMAX]] = 0.02, 1.0, 1.0
@@ -71,20 +72,17 @@ def on_cpu(walker: str, rows: Any, keys: Any, outputs: int) -> tuple[list[F8], F
     fixed = settings(walker), np.empty(bank.work_size(D, outputs)), np.empty(D)
     undo = np.zeros(n, np.int64), np.zeros((0, 0))
     given, order = (*rows, slots, np.arange(1.0, n + 1.0)), np.arange(n)
-    if walker == "walk_classes":
-        bank.walk_classes(given, order, records, fixed, s, out, undo)
-    else:
-        least = True if walker == "walk_rls" else None
-        bank.walk_targets(given, order, records, fixed, s, out, undo, least)
+    run = bank.walk_classes if outputs > 1 else bank.walk_targets
+    run(given, order, records, fixed, s, out, undo, True if "rls" in walker else None)
     return list(out), records[:-1][[first[k] < n for k in known]]
 
 
-@pytest.mark.parametrize("walker", ["walk_kalman", "walk_rls", "walk_classes"])
+@pytest.mark.parametrize("walker", ["walk_kalman", "walk_rls", "walk_classes", "walk_rls_classes"])
 def test_the_device_walks_every_key_as_the_cpu_does(
     walker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In pieces of 8 rows, then in other blocks; the table grows on the way."""
-    outputs = K if walker == "walk_classes" else 1
+    outputs = K if "classes" in walker else 1
     rows, keys = stream(21, outputs)
     said, records = on_cpu(walker, rows, keys, outputs)
     monkeypatch.setattr(_bank_on_device, "_PIECE", 8)

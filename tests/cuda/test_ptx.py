@@ -46,6 +46,7 @@ KERNELS = {
     delayed.walk_kalman_classes: head(two), delayed.walk_kalman_targets: head(two),
     delayed.walk_rls_classes: head(two), delayed.walk_rls_targets: head(two),
     bank.walk_kalman: keyed, bank.walk_rls: keyed, bank.walk_classes: keyed,
+    bank.walk_rls_classes: keyed,
     bank.clear: (ints, two, one), bank.enter: (ints, two, ints, two, one),
     mixture.walk_rows: anomaly,
     mixture.walk_delayed: (*density, of((three,) * 5 + (two, three, two, two)), one),
