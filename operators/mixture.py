@@ -285,7 +285,8 @@ class _Mixture(Operator):
             flat = self._factors.transpose(0, 2, 1, 3).reshape(K, m, 8 * T)
             wide = np.zeros((K, m, anchor.shape[2]))
             wide[:, :, kept] = flat[:, :, :old]
-            factors[:] = wide.reshape(K, m, -1, 8).transpose(0, 2, 1, 3)
+            tiled = wide.reshape(K, m, factors.shape[1], 8)
+            factors[:] = tiled.transpose(0, 2, 1, 3)
         self._set_far(tiles, factors, counters, anchor)
         self._Lam = np.zeros((K, 0, 0))
 

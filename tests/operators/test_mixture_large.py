@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from streamlearn.block import F8, Block
+from streamlearn.block import F8, PREDICT, Block
 from streamlearn.jit.delayed import PENDING
 from streamlearn.jit.mixture import LOGDET
 from streamlearn.jit.mixture_delayed import ROOM, SINCE
@@ -202,6 +202,17 @@ def test_a_state_of_before_goes_on_with_updates_that_wait(monkeypatch: pytest.Mo
     assert_array_equal(model.Lam_, old.Lam_)
     found, expected = model.run(block.rows(50, 80)), old.run(block.rows(50, 80))
     assert_allclose(found["prediction"], expected["prediction"], rtol=1e-9)
+
+
+def test_targets_and_features_come_to_a_large_mixture_without_components(low: None) -> None:
+    """A second target with the first labels, a feature before them: nothing is there to widen."""
+    rng = np.random.default_rng(8)
+    X, Y = rng.normal(size=(40, 6)), rng.normal(size=(40, 2))
+    late, whole = (GaussianMixtureRegressor(warm_start=9) for _ in range(2))
+    late.run(block_of(X[:1, :5], mode=PREDICT))
+    expected = whole.run(labelled(X, Y))["prediction"]
+    assert_array_equal(late.run(labelled(X, Y))["prediction"], expected)
+    assert np.isfinite(expected[20:]).all()
 
 
 def test_the_published_update_is_never_delayed(low: None) -> None:
