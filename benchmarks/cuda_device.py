@@ -37,7 +37,10 @@ from streamlearn.operators.analytic import AnalyticRegressor  # noqa: E402
 from streamlearn.operators.bagging import OnlineBaggingRegressor  # noqa: E402
 from streamlearn.operators.kalman import KalmanRegressor  # noqa: E402
 from streamlearn.operators.keyed import KeyedRegressor  # noqa: E402
-from streamlearn.operators.mixture import GaussianMixtureAnomalyScorer  # noqa: E402
+from streamlearn.operators.mixture import (  # noqa: E402
+    GaussianMixtureAnomalyScorer,
+    GaussianMixtureRegressor,
+)
 
 TINY = _compile.SIMULATED
 Sizes = tuple[tuple[int, int, float | None], ...]  # keys, events, exponent of Zipf's law
@@ -87,17 +90,23 @@ def mixture_case(D: int, K: int, copies: float) -> Row:
     _compile.overwrite(mu, np.zeros((K, D)))
     X, named = rng.normal(size=(2 * n, D)), plain_settings(K)
     comp, s, moments = np.zeros((4, K)), np.zeros(cpu.N_SCALARS), np.ones((4, D))
-    comp[cpu.SP], s[cpu.COMPONENTS] = 100.0, K
-    few_rows = X[:4], np.ones(4), np.full(4, 5, dtype=np.uint8)
-    state = (mu, Lam, *_compile.send("mixture", comp, moments, s))
-    fixed = _compile.send("mixture", named, np.full(D + 1, np.inf))
+    comp[cpu.SP], comp[cpu.OWN], s[cpu.COMPONENTS] = 100.0, -1.0, K
+    few_rows = X[:4], np.ones(4), np.full(4, 5, dtype=np.uint8), np.zeros(4, dtype=np.int64)
+    none = np.zeros((2, 0))
+    state = (mu, Lam, *_compile.send("mixture", comp, moments, none, none, s))
+    fixed = _compile.send(
+        "mixture", named, np.full(D + 1, np.inf), np.zeros((cpu.N_VEC, K)),
+        np.zeros((2, K, 0)), np.zeros((K, 1, 0)),
+    )  # fmt: skip
+    out = _compile.send("mixture", np.zeros((4, 0)), np.zeros((4, 1)))
     rows_s = walk_time(
         mixture.walk_rows, few_rows, (state, fixed),
-        [(K, D), (2, K, D), (K, D), (2, K), (K, 3), (D,), (3 + K,)],
+        [(K, D), (2, K, D), (K, D), (2, K), (K, 3), (D,), (4 + K,)], out,
     )  # fmt: skip
     state = (mu, Lam, *_compile.send("mixture", comp[:2], np.array([np.inf, 1.0])))
     wide = [(K, n, D)] * 2 + [(K, n, n)] * 3 + [(K, n + 2), (K, n, 2), (2, K), (2, K)]
-    delayed_s = walk_time(mixture.walk_delayed, (X, np.ones(2 * n)), (state,), wide)
+    (score,) = _compile.send("mixture", np.zeros(2 * n))
+    delayed_s = walk_time(mixture.walk_delayed, (X, np.ones(2 * n)), (state,), wide, score)
     few = min(K, 3 if TINY else 20)
     return {
         "case": f"mixture, D = {D}, K = {K}", "rows_per_s": 1.0 / rows_s,
@@ -115,14 +124,13 @@ def plain_settings(K: int) -> F8:
     return p
 
 
-def walk_time(kernel: Any, rows: Any, more: Any, shapes: list[tuple[int, ...]]) -> float:
+def walk_time(kernel: Any, rows: Any, more: Any, shapes: list[tuple[int, ...]], out: Any) -> float:
     """Seconds a row; more: what the kernel takes between rows and scratch."""
-    n = len(rows[0])
-    sent, score = _compile.send("mixture", *rows), _compile.send("mixture", np.zeros(n))[0]
+    n, sent = len(rows[0]), _compile.send("mixture", *rows)
     scratch = tuple(_compile.reserve("mixture", [(s, np.float64) for s in shapes]))
     for array in scratch:
         _compile.overwrite(array, np.zeros(array.shape))
-    arguments = (sent, *more, scratch, score)
+    arguments = (sent, *more, scratch, out)
     return seconds(lambda: _compile.launch("mixture", kernel, products.THREADS, arguments), 5) / n
 
 
@@ -135,6 +143,16 @@ def cpu_mixture(D: int, K: int) -> float:
     model.run(Block(X[:K], np.full(K, np.nan), np.ones(K), mode, names))
     block = Block(X[K:], np.full(8, np.nan), ones, mode[:1].repeat(8), names)
     return seconds(lambda: model.run(block), 3) / 8
+
+
+def recall_case(D: int, K: int, n: int) -> Row:
+    """A target recalled from all features and K components, beside the CPU's delayed updates."""
+    return beside_cpu(
+        f"mixture regressor, d = {D}, K = {K}", D, n,
+        lambda device: GaussianMixtureRegressor(
+            std=1.0, delta=1.0, beta=0.5, k_max=K, device=device
+        ),
+    )  # fmt: skip
 
 
 # -- banks -----------------------------------------------------------------------------------------
@@ -235,6 +253,7 @@ def measure(quick: bool) -> Row:
     cases: list[Row] = []
     for D, K in ((4, 2),) if TINY else ((784, 50),) if quick else ((784, 50), (3072, 200)):
         cases.append(mixture_case(D, K, copies))
+    cases.append(recall_case(1, 2, 2) if TINY else recall_case(784, 50, 256))
     sizes: Sizes = ((9, 12, None),) if TINY else ((10**6, 1 << 18, None),) if quick else (
         (10**5, 1 << 18, None), (10**6, 1 << 18, None), (10**6, 1 << 20, None),
         (10**6, 1 << 18, 1.2), (10**6, 4096, None),

@@ -59,7 +59,7 @@ DENSITY, TARGETS, RECALL, CONDITIONAL = range(4)  # tasks
 DONE, ROOM, CLASS = range(3)  # why a walk has ended
 LARGEST = 1e100  # a value beyond it is refused: its fourth power would overflow
 
-_Z, _KNOWN, _LOGP, _HAT, _VAR, _SCORE, _PROB, _SIG2, _U, _B, _F, _H, _SHARE = range(13)
+_Z, _KNOWN, LOGP, HAT, HAT_VAR, _SCORE, _PROB, _SIG2, UNKNOWN, _B, _F, _H, _SHARE = range(13)
 N_VEC = 13  # rows of vec
 _E, _S, _M, _V = range(4)  # layers of per
 N_PER = 4
@@ -237,11 +237,11 @@ def unknown(first: int, d: int, moments: F8, vec: F8) -> int:
     m = 0
     for i in range(first, moments.shape[1]):
         if vec[_KNOWN, i] == 0.0 and moments[USED, i] > 0.0:
-            vec[_U, m] = float(i)
+            vec[UNKNOWN, m] = float(i)
             m += 1
     for i in range(d):
         if vec[_KNOWN, i] == 0.0 and moments[USED, i] > 0.0:
-            vec[_U, m] = float(i)
+            vec[UNKNOWN, m] = float(i)
             m += 1
     return m
 
@@ -271,23 +271,27 @@ def recall(m: int, c: int, state: State, fixed: Fixed, wide: bool) -> float:
     comp, s = state[2], state[6]
     vec, per = fixed[2], fixed[3]
     K = int(s[COMPONENTS])
-    logp = vec[_LOGP]
+    logp = vec[LOGP]
     for j in range(K):
         logp[j] = -math.inf
         if c < 0 or comp[OWN, j] == c:
-            logp[j] = condition(j, vec[_U], m, state, fixed, wide)
+            logp[j] = condition(j, vec[UNKNOWN], m, state, fixed, wide)
     total = normalise(logp, K)
     for r in range(m):
-        hat = 0.0
-        for j in range(K):
-            hat += logp[j] * per[_M, j, r] if logp[j] > 0.0 else 0.0
-        vec[_HAT, r] = hat
-        var = 0.0
-        for j in range(K if wide else 0):
-            e = per[_M, j, r] - hat
-            var += logp[j] * (per[_V, j, r] + e * e) if logp[j] > 0.0 else 0.0
-        vec[_VAR, r] = var
+        vec[HAT, r], vec[HAT_VAR, r] = blend(r, K, logp, per[_M], per[_V], wide)
     return total
+
+
+@part
+def blend(r: int, K: int, shares: F8, means: F8, variances: F8, wide: bool) -> tuple[float, float]:
+    """R4, R5 of unknown r: mean and variance, 0 if not wide, of what K components say. O(K)."""
+    hat, var = 0.0, 0.0
+    for j in range(K):
+        hat += shares[j] * means[j, r] if shares[j] > 0.0 else 0.0
+    for j in range(K if wide else 0):
+        e = means[j, r] - hat
+        var += shares[j] * (variances[j, r] + e * e) if shares[j] > 0.0 else 0.0
+    return hat, var
 
 
 # -- answers ---------------------------------------------------------------------------------------
@@ -325,8 +329,8 @@ def answer_density(t: int, m: int, total: float, X: F8, state: State, vec: F8, o
     for i in range(answer.shape[1]):
         answer[t, i] = X[t, i] if X[t, i] == X[t, i] else moments[MEAN, i]
     for r in range(m if answer.shape[1] > 0 else 0):
-        if abs(vec[_HAT, r]) < LARGEST:
-            answer[t, int(vec[_U, r])] = vec[_HAT, r]
+        if abs(vec[HAT, r]) < LARGEST:
+            answer[t, int(vec[UNKNOWN, r])] = vec[HAT, r]
 
 
 @part
@@ -336,9 +340,9 @@ def answer_targets(t: int, m: int, d: int, moments: F8, vec: F8, out: Out) -> No
     for k in range(answer.shape[1]):
         answer[t, k], side[t, k] = moments[MEAN, d + k], moments[VAR, d + k]
     for r in range(m):
-        k = int(vec[_U, r]) - d
-        if k >= 0 and abs(vec[_HAT, r]) < LARGEST:
-            answer[t, k], side[t, k] = vec[_HAT, r], vec[_VAR, r]
+        k = int(vec[UNKNOWN, r]) - d
+        if k >= 0 and abs(vec[HAT, r]) < LARGEST:
+            answer[t, k], side[t, k] = vec[HAT, r], vec[HAT_VAR, r]
 
 
 @part
@@ -349,15 +353,15 @@ def score_classes(d: int, state: State, fixed: Fixed) -> None:
     q, rest = 0, 1.0
     for i in range(d, moments.shape[1]):
         if moments[USED, i] > 0.0:  # the last may have been opened for this very row
-            rest -= vec[_HAT, q]
+            rest -= vec[HAT, q]
             q += 1
     for c in range(classes.shape[1]):
         at = int(classes[COLUMN, c])
-        share = vec[_HAT, at - 1] if 0 < at <= q else (rest if at == 0 else 0.0)
+        share = vec[HAT, at - 1] if 0 < at <= q else (rest if at == 0 else 0.0)
         if p[TASK] == CONDITIONAL:
             share = 0.0
             for j in range(int(s[COMPONENTS])):
-                share += vec[_LOGP, j] if comp[OWN, j] == c else 0.0
+                share += vec[LOGP, j] if comp[OWN, j] == c else 0.0
         elif s[COMPONENTS] == 0.0:
             share = classes[SEEN, c]
         vec[_SHARE, c] = share
@@ -645,7 +649,7 @@ def sound(j: int, state: State, fixed: Fixed) -> bool:
         delayed[2][j, SINCE] = 0.0
         found = definite(j, G, delayed)
     else:
-        gather(j, vec[_U], G.shape[0], state, G)
+        gather(j, vec[UNKNOWN], G.shape[0], state, G)
         found = factor(G.shape[0], G)
     comp[LOGDET, j] = -found
     if found == found:
@@ -660,7 +664,7 @@ def check(state: State, fixed: Fixed) -> None:
     """The health check of all components. O(K D^3)."""
     vec = fixed[2]
     for i in range(state[0].shape[1]):
-        vec[_U, i] = float(i)
+        vec[UNKNOWN, i] = float(i)
     for j in range(int(state[6][COMPONENTS])):
         sound(j, state, fixed)
 
@@ -706,7 +710,7 @@ def learn(c: int, known: int, weight: float, state: State, fixed: Fixed) -> None
         return
     forced = least >= chi[known]
     s[FORCED] += 1.0 if forced else 0.0
-    logp, d2 = vec[_LOGP], vec[_F]
+    logp, d2 = vec[LOGP], vec[_F]
     for j in range(K):
         logp[j] = -math.inf
         if d2[j] < FAR and (not forced or j == best):
@@ -887,11 +891,11 @@ def complete(m: int, state: State, fixed: Fixed) -> None:
     moments, s = state[3], state[6]
     vec = fixed[2]
     for r in range(m):
-        i = int(vec[_U, r])
-        good = s[COMPONENTS] > 0.0 and abs(vec[_HAT, r]) < LARGEST
-        vec[_Z, i] = vec[_HAT, r] if good else moments[MEAN, i]
+        i = int(vec[UNKNOWN, r])
+        good = s[COMPONENTS] > 0.0 and abs(vec[HAT, r]) < LARGEST
+        vec[_Z, i] = vec[HAT, r] if good else moments[MEAN, i]
     for r in range(m):
-        reveal(int(vec[_U, r]), state, fixed)
+        reveal(int(vec[UNKNOWN, r]), state, fixed)
     if m > 0:
         settle(state, fixed[3])
 
@@ -1028,8 +1032,8 @@ def fill(Z: F8, state: State, fixed: Fixed, variance: F8) -> None:
         project(-1, Z, state, fixed)
         recall(m, -1, state, fixed, True)
         for r in range(m):
-            i = int(vec[_U, r])
-            Z[t, i], variance[t, i] = vec[_HAT, r], vec[_VAR, r]
+            i = int(vec[UNKNOWN, r])
+            Z[t, i], variance[t, i] = vec[HAT, r], vec[HAT_VAR, r]
 
 
 # -- the gate --------------------------------------------------------------------------------------

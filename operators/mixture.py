@@ -8,14 +8,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from streamlearn.block import F8, I8, U1, Block, Columns, Features
+from streamlearn.block import B1, F8, I8, U1, Block, Columns, Features
 from streamlearn.contracts import State
 from streamlearn.jit import mixture, mixture_delayed
 from streamlearn.jit.delayed import effective
 from streamlearn.jit.symmetric import packed, unpacked
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Classifier, Operator, Regressor, Row, Scorer, Transformer
-from streamlearn.operators._mixture_on_device import DevicePrecisions
+from streamlearn.operators._mixture_on_device import (
+    DevicePrecisions,
+    Lessons,
+    cut_rows,
+    joint,
+    lessons,
+)
 from streamlearn.operators._on_device import DEVICES, without_cpu
 from streamlearn.operators._supervised import (
     MAX_CLASSES,
@@ -435,7 +441,83 @@ class _Mixture(Operator):
         return dict(zip(self._features.names, Z[0].tolist(), strict=False))
 
 
-class GaussianMixtureClassifier(_Mixture, Classifier):
+class _DeviceMixture(_Mixture):
+    """A mixture whose precisions may stand on an NVIDIA GPU, which then walks all that it can.
+
+    The host walks the other rows: before the mixture has begun, with a feature that is missing,
+    refused, or has not entered, and the first of a class that needs a column or a component.
+    """
+
+    device: str = "cpu"
+
+    def _choose_device(self, device: str) -> None:
+        """Check and keep `device`; an error where there is none, or the mode has no kernel."""
+        owner = type(self).__name__
+        self.device = _checks.choice(owner, "device", device, DEVICES)
+        if device != "cuda":
+            return
+        if self.mode != "exact":
+            raise ValueError(
+                f"{owner}: device must be cpu unless mode is exact, got 'cuda' with {self.mode!r}"
+            )
+        self._there, self._large = DevicePrecisions(owner), sys.maxsize
+
+    def _plain_parameters(self) -> dict[str, Any]:
+        """Without `device` where it is the CPU: states from before it are still read."""
+        return without_cpu(super()._plain_parameters())
+
+    def _walk_rows(self, rows: Rows, answer: F8, side: F8) -> None:
+        if self._there is None:
+            super()._walk_rows(rows, answer, side)
+            return
+        taught = lessons(rows, self._task, self._classes.shape[1])
+        known = np.all(np.abs(rows[0]) <= mixture.LARGEST, axis=1, keepdims=True)[:, 0]
+        at, waits = 0, False
+        while at < known.size:
+            end = at if waits else self._device_until(at, known, taught)
+            part = slice(at, max(end, at + 1))
+            some, out = cut_rows(rows, part), (answer[part], side[part])
+            if end == at:
+                self._come_home()
+                super()._walk_rows(some, *out)
+                at, waits = at + 1, False
+                continue
+            at += self._walk_there(some, taught.of(part), out)
+            waits = at < end and not self._makes_room()
+
+    def _device_until(self, at: int, known: B1, taught: Lessons) -> int:
+        """The first row from `at` on that the host is to walk."""
+        begun = self.n_samples_ >= self._settings[mixture.WARM] and self.n_components_ > 0
+        if not (known[at] and begun and (self.moments_[mixture.USED] > 0.0).all()):
+            return at
+        goes = known[at:]
+        if self._task >= mixture.RECALL:
+            closed = self._classes[mixture.COLUMN, taught.codes[at:]] < 0.0
+            goes = goes & ~(closed & (taught.weight[at:] > 0.0))
+        return at + int(np.append(goes, False).argmin())
+
+    def _makes_room(self) -> bool:
+        """Room for the next component, unless there are `k_max`. Returns whether there is."""
+        if self.n_components_ == self.k_max:
+            return False
+        self._make_room()
+        return True
+
+    def _walk_there(self, rows: Rows, taught: Lessons, out: tuple[F8, F8]) -> int:
+        """Rows that the device has walked; it stops where the host is to make room."""
+        assert self._there is not None
+        self._fit()
+        Z = joint(rows, self._task, taught.codes, self._classes, self.moments_.shape[1])
+        state = self._mu, self._components, self.moments_, self._classes, self.scalars_
+        sent = Z, taught.weight, rows[3], taught.codes
+        fixed = self._settings, self._chi
+        walked = self._there.walk(sent, self._n_targets, self._Lam, state, fixed, out)
+        self.scalars_[mixture.REJECTED] += np.count_nonzero(taught.refused[:walked])
+        self._Lam = np.zeros((self._mu.shape[0], 0, 0))
+        return walked
+
+
+class GaussianMixtureClassifier(_DeviceMixture, Classifier):
     """Classifier by recall from an incremental Gaussian mixture of features and classes.
 
     Model: p(z) = sum_j pi_j N(z | mu_j, Lam_j^-1), z = (x, one-hot class without the first class
@@ -463,6 +545,12 @@ class GaussianMixtureClassifier(_Mixture, Classifier):
         probabilities: "scaled", or "clipped": shares clipped to [0, 1] and normalised.
         lr_alpha: step of log alpha a label, >= 0.
         balance: weigh a row of class c by N / (C n_c), so that all classes count alike.
+        device: "cpu", or, in mode "exact", "cuda": the precisions stand on an NVIDIA GPU, for
+            hundreds of coordinates and many components; an error where there is none. The host
+            walks the rows that lack a feature, the first of a class, and all of them until the
+            warm-up is over and every feature has entered: all precisions are copied each time.
+            Lam_ is state there, and a component begins anew at once where a diagonal is not
+            positive.
     State (K components, D = d + classes - 1 coordinates, C = 1 + largest class code learnt):
         mu_: (K, D) float64, means.
         Lam_: (K, D, D) float64, precisions, symmetric positive definite. From D = 64 on it is
@@ -480,7 +568,8 @@ class GaussianMixtureClassifier(_Mixture, Classifier):
     feature teach nothing; rows with a value that is infinite or beyond 1e100 are refused.
     Cost: O(K D^2) time an event, with m gaps O(K m^3) more, no allocation in the kernel but where
     K grows; O(K D^2) memory.
-    Raises: ValueError for a parameter out of range, and for a negative or infinite weight.
+    Raises: ValueError for a parameter out of range, and for a negative or infinite weight;
+        MemoryError where a device has no room.
     Reference: Pinto and Engel (2015), A Fast Incremental Gaussian Mixture Model, PLOS ONE 10(10);
     its covariance recursion is corrected here.
     >>> model = GaussianMixtureClassifier(warm_start=8)
@@ -516,8 +605,10 @@ class GaussianMixtureClassifier(_Mixture, Classifier):
         probabilities: str = "scaled",
         lr_alpha: float = 0.02,
         balance: bool = False,
+        device: str = "cpu",
     ) -> None:
         self._set_parameters(locals())
+        self._choose_device(device)
         owner = type(self).__name__
         self.components = _checks.choice(owner, "components", components, ("joint", "by_class"))
         self.probabilities = _checks.choice(
@@ -554,14 +645,15 @@ class GaussianMixtureClassifier(_Mixture, Classifier):
         return math.exp(self.scalars_[mixture.LOG_ALPHA])
 
 
-class GaussianMixtureRegressor(_Mixture, Regressor):
+class GaussianMixtureRegressor(_DeviceMixture, Regressor):
     """Regressor by recall from an incremental Gaussian mixture of features and targets.
 
     Model, state and arguments as `GaussianMixtureClassifier`, with z = (x, y), D = d + q. Outputs
     `prediction`, the conditional mean of y given x, and `variance`, that of the mixture; y is (n,)
     or (n, q). With a column of y missing a row counts as unlabelled.
     Cost: O(K D^2 + K q^3) time an event, no allocation but where K grows; O(K D^2) memory.
-    Raises: ValueError for a parameter out of range, a bad weight, a changed number of targets.
+    Raises: ValueError for a parameter out of range, a bad weight, a changed number of targets;
+        MemoryError where a device has no room.
     Reference: Pinto and Engel (2015), PLOS ONE 10(10).
     >>> model = GaussianMixtureRegressor(warm_start=8)
     >>> for i in range(400):
@@ -585,8 +677,10 @@ class GaussianMixtureRegressor(_Mixture, Regressor):
         eps: float = 0.02,
         std: float = 0.0,
         warm_start: int = 100,
+        device: str = "cpu",
     ) -> None:
         self._set_parameters(locals())
+        self._choose_device(device)
         self._begin()
 
     def snapshot(self) -> dict[str, Any]:
@@ -643,16 +737,11 @@ class GaussianMixtureImputer(_Mixture, Transformer):
         return {"X": answer}
 
 
-class GaussianMixtureAnomalyScorer(_Mixture, Scorer):
+class GaussianMixtureAnomalyScorer(_DeviceMixture, Scorer):
     """Anomaly scorer: minus the log density of a row under the mixture of the rows before it.
 
     Model, state and arguments as `GaussianMixtureClassifier`, with z = x, learnt without labels.
     The score, in nats, is of the features that are there; 0 before the mixture begins.
-    device="cuda" (mode "exact") keeps the precisions on an NVIDIA GPU, for hundreds of coordinates
-    and many components; an error where there is none. The host walks rows with a value that is
-    missing or refused, and all of them until the warm-up is over and every feature has entered: all
-    precisions are copied each time. Lam_ is state there, and a component begins anew at once where
-    a diagonal is not positive.
     Cost: O(K D^2) time an event, with m gaps O(K m^3) more; O(K D^2) memory.
     Raises: ValueError for a parameter out of range, and for a negative or infinite weight;
         MemoryError where a device has no room.
@@ -679,56 +768,8 @@ class GaussianMixtureAnomalyScorer(_Mixture, Scorer):
         device: str = "cpu",
     ) -> None:
         self._set_parameters(locals())
-        owner = type(self).__name__
-        self.device = _checks.choice(owner, "device", device, DEVICES)
-        if device == "cuda":
-            if self.mode != "exact":
-                raise ValueError(
-                    f"{owner}: device must be cpu unless mode is exact, "
-                    f"got 'cuda' with {self.mode!r}"
-                )
-            self._there, self._large = DevicePrecisions(owner), sys.maxsize
+        self._choose_device(device)
         self._begin()
-
-    def _plain_parameters(self) -> dict[str, Any]:
-        """Without `device` where it is the CPU: states from before it are still read."""
-        return without_cpu(super()._plain_parameters())
-
-    def _walk_rows(self, rows: Rows, answer: F8, side: F8) -> None:
-        if self._there is None:
-            super()._walk_rows(rows, answer, side)
-            return
-        known = np.all(np.abs(rows[0]) <= mixture.LARGEST, axis=1, keepdims=True)[:, 0]
-        at = 0
-        while at < known.size:
-            if not (known[at] and self._may_go):
-                self._come_home()
-                one = slice(at, at + 1)
-                part: Rows = tuple(array[one] for array in rows)  # type: ignore[assignment]
-                super()._walk_rows(part, answer[one], side[one])
-                at += 1
-                continue
-            end = at + int(np.argmin(np.append(known[at:], False)))
-            there = rows[0][at:end], rows[2][at:end], rows[3][at:end]
-            at += self._walk_there(there, side[at:end, 0])
-            if at < end:
-                self._make_room()
-
-    @property
-    def _may_go(self) -> bool:
-        """Whether the mixture has begun, and every feature has entered."""
-        begun = self.n_samples_ >= self._settings[mixture.WARM] and self.n_components_ > 0
-        return begun and bool((self.moments_[mixture.USED] > 0.0).all())
-
-    def _walk_there(self, rows: tuple[F8, F8, U1], score: F8) -> int:
-        """Rows that the device has walked; it stops where a component needs room."""
-        assert self._there is not None
-        self._fit()
-        state = self._mu, self._components, self.moments_, self.scalars_
-        fixed = self._settings, self._chi
-        walked = self._there.walk(rows, self._Lam, state, fixed, score)
-        self._Lam = np.zeros((self._mu.shape[0], 0, 0))
-        return walked
 
     def _run(self, block: Block) -> Columns:
         score = np.empty((block.n, 1))

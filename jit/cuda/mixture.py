@@ -1,16 +1,18 @@
 """Gaussian mixtures on the device, for wide vectors: every component learns from every row.
 
-Letters and steps as in `jit.mixture`, mode "exact", of a density: x is known in full. K
-components; `walk_delayed` takes at most MAX_K, and neither creates nor deletes any. A row is
-scored, -log p(x), and then learnt: with
-e = x - mu, s = Lam e, d2 = e's, posterior p, sp <- rho sp + p, w = p / sp, mu <- mu + w e,
+Letters and steps as in `jit.mixture`, mode "exact"; features x are known in full. K components;
+`walk_delayed` takes at most MAX_K, neither creates nor deletes any, and is of a density alone. A
+row is answered, and then learnt: with
+e = z - mu, s = Lam e, d2 = e's, posterior p, sp <- rho sp + p, w = p / sp, mu <- mu + w e,
 Lam <- a Lam - z z', a = 1 / (1 - w), z = s sqrt(a w / (1 + w d2)). A row that is new to all
 (d2 >= chi) teaches the nearest alone. All of a block in one launch, in two ways:
 
 `walk_rows` takes row by row: one pass over all Lam applies the update of the row before and
 multiplies by the e of this one, so that an element is read and written once a row. It is all of
 mode "exact": components are created and deleted, a variance has its floor, running moments follow.
-In place of the health check, a diagonal that is not positive makes its component begin anew.
+In place of the health check, a diagonal that is not positive makes its component begin anew. The q
+targets, or columns of classes, are recalled from the product with e = 0 for them; if the row is
+learnt, their rows of Lam then bring it up to the whole e.
 
 `walk_delayed` leaves Lam and mu as they were at an anchor for SLOTS rows. With y_r = x_r - mu of
 the anchor, e of row t is sum_s b_s y_s, and all that is needed of Lam is x_sr = y_s' Lam y_r, which
@@ -19,18 +21,22 @@ begins as a product of all rows with the anchor's Lam and goes along as x_sr <- 
 begins with them again, from the anchor, and so comes to the same bits however a stream is cut.
 
 All float64, C-contiguous:
-walk_rows, with room for R components:
-    rows    = X (n, D) | weight (n,) | mode (n,) uint8
-    state   = mu (R, D) | Lam (R, D, D) | comp (4, R) | moments (4, D) | s, as in `jit.mixture`
-    fixed   = p | chi (D + 1,), as there
+walk_rows, with room for R components; names as in `jit.mixture`:
+    rows    = Z (n, D) features, then targets | weight (n,), 0 where nothing is learnt | mode (n,)
+        uint8 | class (n,) int64
+    state   = mu (R, D) | Lam (R, D, D) | comp (4, R) | moments (4, D) | classes (2, C) | the same
+        again, for the buffer that is not there | s
+    fixed   = p | chi (D + 1,) | vec (N_VEC, max(R, q, C)), scratch but for the unknown | means,
+        variances (2, R, q) and A (R, 2 q + 1, q), scratch
     scratch = e (R, D) | s (2, R, D) | h (R, D), of the floor | d2, share (2, R) | step (R, 3) |
-        sig2 (D,) | word (3 + R,)
+        sig2 (D,) | word (4 + R,)
+    out     = answer (n, *) | side (n, *)
 walk_delayed:
     rows    = X (n, D) | weight (n,)
     state   = mu (K, D) | Lam (K, D, D) | comp (2, K): log |C|, sp | p (N_SETTINGS,)
     scratch = V, Z (K, SLOTS, D) | x, B, C (K, SLOTS, SLOTS) | mean (K, SLOTS + 2) |
         steps (K, SLOTS, 2) | d2 (2, K) | now (2, K)
-    score (n,)
+    score (n,), -log p(x)
 """
 
 import math
@@ -51,8 +57,9 @@ CHI, RHO, N_SETTINGS = range(3)  # places in p
 LOGDET, SP = range(2)  # rows of comp
 _GAIN, _MULTIPLE, _ROOT = range(3)  # columns of a step; gain: whether there is one
 _D2, _SHARE = range(2)  # rows of now
-_END, _NEW, _WEAK, _MOVED = range(4)  # places in word
-_PREDICT, _OBSERVE = 1, 4
+_MEANS, _VARIANCES = range(2)  # layers of what components say of targets
+_END, _NEW, _WEAK, _WEIGHT, _MOVED = range(5)  # places in word
+_PREDICT = 1
 _LEAST = 1e-12  # a posterior below it teaches nothing
 _LOG_2PI = math.log(2.0 * math.pi)
 
@@ -151,32 +158,81 @@ def sweep(j: int, first: int, L: F8, e: F8, before: F8, h: F8, after: F8, step: 
 
 
 @part
-def say(D: int, comp: F8, s: F8, now: F8) -> float:
-    """-log p(x), from the distances of all components. One thread, O(K)."""
-    K, mass = int(s[mixture.COMPONENTS]), 0.0
-    for j in range(K):
+def say(t: int, total: float, D: int, state: Any, out: Any) -> None:
+    """-log p(x), from the log of the density times the mass. One thread, O(K)."""
+    comp, mass = state[2], 0.0
+    for j in range(int(state[6][mixture.COMPONENTS])):
         mass += comp[SP, j]
-        now[_SHARE, j] = math.log(comp[SP, j]) - 0.5 * (comp[LOGDET, j] + now[_D2, j])
-    total = mixture.normalise(now[_SHARE], K)
-    return math.log(mass) - total + 0.5 * _LOG_2PI * D
+    out[1][t, 0] = math.log(mass) - total + 0.5 * _LOG_2PI * D
 
 
 @part
-def decide(weight: float, comp: F8, fixed: Any, s: F8, now: F8, sig2: F8, word: F8) -> None:
+def speak(t: int, asked: bool, state: Any, fixed: Any, out: Any) -> None:
+    """Answer row t by its task, as `mixture.answer`, from what every component says of it; scores
+    of classes are made for learning as well. One block of threads, O(K q).
+    """
+    p, _, vec, said, _ = fixed
+    K, task, total = int(state[6][mixture.COMPONENTS]), p[mixture.TASK], 0.0
+    q, D = said.shape[2], state[0].shape[1]
+    if cuda.threadIdx.x == 0:
+        total = mixture.normalise(vec[mixture.LOGP], K)
+    cuda.syncthreads()
+    wide = task == mixture.TARGETS
+    for r in range(cuda.threadIdx.x, q, THREADS):
+        hat, var = mixture.blend(r, K, vec[mixture.LOGP], said[_MEANS], said[_VARIANCES], wide)
+        vec[mixture.HAT, r], vec[mixture.HAT_VAR, r] = hat, var
+    cuda.syncthreads()
+    if cuda.threadIdx.x == 0:
+        if task >= mixture.RECALL:
+            mixture.score_classes(D - q, state, fixed)
+            mixture.answer_classes(t, asked, state, fixed, out)
+        elif asked and wide:
+            mixture.answer_targets(t, q, D - q, state[3], vec, out)
+        elif asked:
+            say(t, total, D, state, out)
+
+
+@part
+def owner(c: int, p: F8) -> int:
+    """The class of which a component is that learns a row of class c; -1 for all."""
+    return c if p[mixture.TASK] == mixture.CONDITIONAL else -1
+
+
+@part
+def needs_host(c: int, state: Any, p: F8) -> bool:
+    """Whether a row to be learnt waits for the host: for room, or for one to make room. O(K)."""
+    comp, K = state[2], int(state[6][mixture.COMPONENTS])
+    full = p[mixture.K_MAX] <= K
+    if not full or p[mixture.TASK] != mixture.CONDITIONAL:
+        return not full and state[0].shape[0] == K
+    first = True
+    for j in range(K):
+        first = first and comp[mixture.OWN, j] != c
+    return first
+
+
+@part
+def decide(weight: float, own: int, state: Any, fixed: Any, scratch: Any) -> None:
     """What a row teaches, as `mixture.learn`: a new component, or the gains of those there are, in
     now. One thread, O(K + D).
     """
-    p, chi = fixed
-    K, D, best = int(s[mixture.COMPONENTS]), sig2.shape[0], 0
-    s[mixture.STEPS] += 1.0
-    s[mixture.SAMPLES] += 1.0
+    comp, s = state[2], state[6]
+    p, chi = fixed[0], fixed[1]
+    now, sig2, word = scratch[3], scratch[5], scratch[6]
+    K, D, best, least = int(s[mixture.COMPONENTS]), sig2.shape[0], -1, math.inf
+    word[_NEW], word[_WEAK] = 0.0, 0.0
     for j in range(K):
-        best = j if now[_D2, j] < now[_D2, best] else best
-    least = now[_D2, best]
+        now[_SHARE, j] = 0.0
+    if not weight > 0.0:  # of a balanced row, rounded off
+        return
+    s[mixture.STEPS] += 1.0
+    for j in range(K):
+        if comp[mixture.OWN, j] == own and now[_D2, j] < least:
+            best, least = j, now[_D2, j]
     forced = least >= chi[D]
-    word[_NEW] = 1.0 if forced and p[mixture.K_MAX] > K else 0.0
+    word[_NEW] = 1.0 if best < 0 or (forced and p[mixture.K_MAX] > K) else 0.0
     if word[_NEW] > 0.0:
-        comp[SP, K], comp[mixture.AGE, K], comp[mixture.OWN, K] = weight, 1.0, -1.0
+        comp[SP, K], comp[mixture.AGE, K], comp[mixture.OWN, K] = weight, 1.0, float(own)
         comp[LOGDET, K] = spread(sig2)
         s[mixture.COMPONENTS] = K + 1.0
     elif least >= mixture.FAR:
@@ -185,6 +241,7 @@ def decide(weight: float, comp: F8, fixed: Any, s: F8, now: F8, sig2: F8, word: 
         s[mixture.FORCED] += 1.0 if forced else 0.0
         for j in range(K):
             near = now[_D2, j] < mixture.FAR and (not forced or j == best)
+            near = near and comp[mixture.OWN, j] == own
             part_of = math.log(comp[SP, j]) - 0.5 * (comp[LOGDET, j] + now[_D2, j])
             now[_SHARE, j] = part_of if near else -math.inf
         mixture.normalise(now[_SHARE], K)
@@ -197,7 +254,6 @@ def decide(weight: float, comp: F8, fixed: Any, s: F8, now: F8, sig2: F8, word: 
         if share >= _LEAST:
             comp[SP, j] += weight * share
             now[_SHARE, j] = weight * share / comp[SP, j]
-    word[_WEAK] = 0.0
     for j in range(int(s[mixture.COMPONENTS])):
         word[_WEAK] += 1.0 if is_weak(j, comp, p, s) else 0.0
 
@@ -221,16 +277,24 @@ def is_weak(j: int, comp: F8, p: F8, s: F8) -> bool:
 
 
 @part
-def weed(comp: F8, p: F8, s: F8, word: F8) -> None:
-    """Delete what is weak, but for the last; word[_MOVED + j] <- the place where j was before.
+def alone(j: int, K: int, comp: F8) -> bool:
+    """Whether component j is the last of its kind. O(K)."""
+    last = True
+    for k in range(K):
+        last = last and (k == j or comp[mixture.OWN, k] != comp[mixture.OWN, j])
+    return last
 
-    One thread, O(K).
+
+@part
+def weed(comp: F8, p: F8, s: F8, word: F8) -> None:
+    """Delete what is weak, but for the last of its kind; word[_MOVED + j] <- the place where j was
+    before. One thread, O(K), of what is weak O(K) each.
     """
     K, j = int(s[mixture.COMPONENTS]), 0
     for k in range(K):
         word[_MOVED + k] = float(k)
     while j < K:
-        if is_weak(j, comp, p, s) and K > 1:
+        if is_weak(j, comp, p, s) and not alone(j, K, comp):
             K -= 1
             word[_MOVED + j] = word[_MOVED + K]
             for k in range(comp.shape[0]):
@@ -255,7 +319,7 @@ def take(j: int, state: Any, p: F8, scratch: Any, g: F8) -> None:
     """Component j moves by its gain: mean, log |C|, and what its Lam waits for, the floor of a
     variance (equation 10) among that: `mixture.update`. One block of threads, O(D).
     """
-    mu, Lam, comp, _, s = state
+    mu, Lam, comp, s = state[0], state[1], state[2], state[6]
     e, _, h, now, step, sig2, _ = scratch
     ranks = cuda.shared.array((3, THREADS), np.float64)
     L, D, own = Lam[j], mu.shape[1], cuda.threadIdx.x
@@ -305,7 +369,7 @@ def move(moved: F8, state: Any, scratch: Any, now_at: int) -> None:
     mu, Lam = state[0], state[1]
     _, g, h, _, step, _, _ = scratch
     D = mu.shape[1]
-    for j in range(int(state[4][mixture.COMPONENTS])):
+    for j in range(int(state[6][mixture.COMPONENTS])):
         source = int(moved[j])
         for i in range(cuda.grid(1), D * D if source != j else 0, cuda.gridsize(1)):
             Lam[j, i // D, i % D] = Lam[source, i // D, i % D]
@@ -318,55 +382,184 @@ def move(moved: F8, state: Any, scratch: Any, now_at: int) -> None:
 
 
 @part
-def measure(j: int, e: F8, g: F8, now: F8, step: F8, sums: F8, lanes: F8) -> None:
-    """d2 = e'g of a component into now; nothing of its step waits. One block of threads, O(D)."""
+def along(e: F8, g: F8, sums: F8, lanes: F8) -> float:
+    """e'g. One block of threads, O(D)."""
     sums[0] = 0.0
     for k in range(cuda.threadIdx.x, e.shape[0], THREADS):
         sums[0] = cuda.fma(e[k], g[k], sums[0])
     add_up(sums, lanes, 1)
+    return float(sums[0])
+
+
+@part
+def clipped(d2: float) -> float:
+    """A squared distance between 0 and as far as can be."""
+    return max(d2, 0.0) if d2 < mixture.FAR else mixture.FAR
+
+
+@part
+def eliminate(A: F8) -> float:
+    """A (2 q + 1, q), T over a row b' over the unit matrix, <- the same times G'^-1, T = G G', but
+    for the diagonal of T. One block of threads, O(q^3). Returns log |T|, NaN if not definite.
+    """
+    total = 0.0
+    for k in range(A.shape[1]):
+        cuda.syncthreads()
+        for r in range(k + cuda.threadIdx.x, A.shape[0], THREADS):
+            value = A[r, k]
+            for c in range(k):
+                value = cuda.fma(-A[r, c], A[k, c], value)
+            A[r, k] = value
+        cuda.syncthreads()
+        pivot = A[k, k]
+        if not 0.0 < pivot < math.inf:
+            return math.nan
+        total += math.log(pivot)
+        root = math.sqrt(pivot)
+        for r in range(k + 1 + cuda.threadIdx.x, A.shape[0], THREADS):
+            A[r, k] /= root
+    cuda.syncthreads()
+    return total
+
+
+@part
+def recall(j: int, d2: float, g: F8, state: Any, fixed: Any) -> float:
+    """R1 to R3 of component j, as `mixture.condition`: means and variances of its q targets.
+
+    g, d2: Lam e and e'Lam e for features alone. One block of threads, O(q^3).
+    Returns log sp - (log |C_features| + d2) / 2.
+    """
+    mu, L, comp = state[0], state[1][j], state[2]
+    said, A = fixed[3], fixed[4][j]
+    q, D = A.shape[1], mu.shape[1]
+    d = D - q
+    for at in range(cuda.threadIdx.x, A.shape[0] * q, THREADS):
+        r, k = at // q, at % q
+        A[r, k] = 1.0 if r == q + 1 + k else 0.0
+        if r < q:
+            A[r, k] = L[d + r, d + k]
+        elif r == q:
+            A[r, k] = g[d + k]
+    log_T = eliminate(A)
+    sound = log_T == log_T
+    for r in range(cuda.threadIdx.x, q, THREADS):
+        mean, var = mu[j, d + r], 0.0
+        for k in range(r, q if sound else r):
+            mean = cuda.fma(-A[q + 1 + r, k], A[q, k], mean)
+            var = cuda.fma(A[q + 1 + r, k], A[q + 1 + r, k], var)
+        if not sound:
+            var = mixture.initial_variance(d + r, d, state[3], fixed[0])
+        said[_MEANS, j, r], said[_VARIANCES, j, r] = mean, var
+    if not sound:
+        return math.log(comp[SP, j]) - mixture.FAR
+    for k in range(q):
+        d2 = cuda.fma(-A[q, k], A[q, k], d2)
+    return float(math.log(comp[SP, j]) - 0.5 * (comp[LOGDET, j] + log_T + clipped(d2)))
+
+
+@part
+def reveal(z: F8, mu: F8, L: F8, e: F8, g: F8, q: int) -> None:
+    """The q targets of z become known: e and g = Lam e follow. One block of threads, O(q D)."""
+    D = z.shape[0]
+    for i in range(D - q + cuda.threadIdx.x, D, THREADS):
+        e[i] = z[i] - mu[i]
+    cuda.syncthreads()
+    for i in range(cuda.threadIdx.x, D, THREADS):
+        for k in range(D - q, D):
+            g[i] = cuda.fma(L[k, i], e[k], g[i])
+    cuda.syncthreads()
+
+
+@part
+def measure(j: int, z: F8, learns: bool, state: Any, fixed: Any, scratch: Any, g: F8) -> None:
+    """What component j says of a row into vec, `fixed`, and how far it is into now; nothing of its
+    step waits. One block of threads, O(D + q^3), and O(q D) if the row is to be learnt.
+    """
+    lanes = cuda.shared.array((1, THREADS), np.float64)
+    sums = cuda.local.array(1, np.float64)
+    e, now, step, q = scratch[0][j], scratch[3], scratch[4], fixed[3].shape[2]
+    d2 = along(e, g, sums, lanes)
+    told = recall(j, d2, g, state, fixed)
+    if learns and q > 0:
+        reveal(z, state[0][j], state[1][j], e, g, q)
+        d2 = along(e, g, sums, lanes)
     if cuda.threadIdx.x == 0:
-        now[_D2, j] = max(sums[0], 0.0) if sums[0] < mixture.FAR else mixture.FAR
+        fixed[2][mixture.LOGP, j], now[_D2, j] = told, clipped(d2)
         step[j, _GAIN], step[j, _MULTIPLE], step[j, _ROOT] = 0.0, 1.0, 0.0
 
 
 @part
-def absorb(x: F8, weight: float, moments: F8, p: F8, sig2: F8) -> None:
+def absorb(z: F8, weight: float, d: int, moments: F8, p: F8, sig2: F8) -> None:
     """Running moments, and the initial variances that follow. One block of threads, O(D)."""
     keep = 1.0 - 0.1 * (1.0 - p[mixture.RHO])
-    for i in range(cuda.threadIdx.x, x.shape[0], THREADS):
-        mixture.absorb_value(i, x[i], weight, keep, moments)
-        sig2[i] = mixture.initial_variance(i, x.shape[0], moments, p)
+    for i in range(cuda.threadIdx.x, z.shape[0], THREADS):
+        mixture.absorb_value(i, z[i], weight, keep, moments)
+        sig2[i] = mixture.initial_variance(i, d, moments, p)
     cuda.syncthreads()
 
 
+@part
+def teach(z: F8, weight: float, c: int, state: Any, fixed: Any, scratch: Any) -> None:
+    """Take a row in, as `mixture.take`, and decide what it changes. One block of threads."""
+    p, sig2, word = fixed[0], scratch[5], scratch[6]
+    if cuda.threadIdx.x == 0:
+        classes = p[mixture.TASK] >= mixture.RECALL
+        word[_WEIGHT] = mixture.know(c, weight, state, fixed) if classes else weight
+        state[6][mixture.SAMPLES] += 1.0
+    cuda.syncthreads()
+    absorb(z, word[_WEIGHT], z.shape[0] - fixed[3].shape[2], state[3], p, sig2)
+    if cuda.threadIdx.x == 0:
+        decide(word[_WEIGHT], owner(c, p), state, fixed, scratch)
+
+
+@part
+def change(z: F8, state: Any, p: F8, scratch: Any, now_at: int) -> None:
+    """All components take what was decided; one may begin, and some end. All blocks."""
+    mu, Lam, comp, s = state[0], state[1], state[2], state[6]
+    _, g, h, now, _, sig2, word = scratch
+    grid, D, begins = cuda.cg.this_grid(), mu.shape[1], word[_NEW] > 0.0
+    K = int(s[mixture.COMPONENTS]) - (1 if begins else 0)
+    for j in range(cuda.blockIdx.x, K, cuda.gridDim.x):
+        if now[_SHARE, j] > 0.0:
+            take(j, state, p, scratch, g[now_at])
+    if begins:
+        start(Lam[K], sig2, cuda.grid(1), cuda.gridsize(1))
+        for i in range(cuda.grid(1), D, cuda.gridsize(1)):
+            mu[K, i], g[now_at, K, i], h[K, i] = z[i], 0.0, 0.0
+    grid.sync()
+    if word[_WEAK] > 0.0:
+        if cuda.grid(1) == 0:
+            weed(comp, p, s, word)
+        grid.sync()
+        move(word[_MOVED:], state, scratch, now_at)
+        grid.sync()
+
+
 @kernel
-def walk_rows(rows: Any, state: Any, fixed: Any, scratch: Any, score: F8) -> None:
+def walk_rows(rows: Any, state: Any, fixed: Any, scratch: Any, out: Any) -> None:
     """Row by row: the update that waits and the next product in one pass over all Lam.
 
-    Ends, with word[_END] the row, where there is to be room for one more component.
+    Ends, with word[_END] the row, where the host is to make room.
     """
-    X, weight, mode = rows
-    mu, Lam, comp, moments, s = state
-    p = fixed[0]
-    e, g, h, now, step, sig2, word = scratch
-    lanes = cuda.shared.array((1, THREADS), np.float64)
-    sums = cuda.local.array(1, np.float64)
-    (R, D), n, grid, turn = mu.shape, X.shape[0], cuda.cg.this_grid(), 0
-    panels = (D + ROWS - 1) // ROWS
+    Z, weight, mode, code = rows
+    mu, Lam, s, p = state[0], state[1], state[6], fixed[0]
+    e, g, h, _, step, _, word = scratch
+    (R, D), n, grid, turn = mu.shape, Z.shape[0], cuda.cg.this_grid(), 0
+    panels, d = (D + ROWS - 1) // ROWS, D - fixed[3].shape[2]
     for j in range(cuda.grid(1), R, cuda.gridsize(1)):
         step[j, _GAIN], step[j, _MULTIPLE], step[j, _ROOT] = 0.0, 1.0, 0.0
     grid.sync()
     for t in range(n + 1):  # the last sweep applies what waits
-        bits = mode[t] if t < n else 0
-        w = min(weight[t], mixture.HEAVIEST) if bits & _OBSERVE else 0.0
+        learns, asked = t < n and weight[t] > 0.0, t < n and (mode[t] & _PREDICT) != 0
         if t < n and cuda.grid(1) == 0:
-            score[t] = math.nan
-        if t < n and not w > 0.0 and not bits & _PREDICT:
+            mixture.blank(t, p[mixture.TASK], Z, state[4], out)
+        if t < n and not learns and not asked:
             continue
         K = int(s[mixture.COMPONENTS])
-        ends = t == n or (w > 0.0 and K == R and p[mixture.K_MAX] > K)
+        ends = t == n or (learns and needs_host(code[t], state, p))
         for i in range(cuda.grid(1), K * D, cuda.gridsize(1)):
-            e[i // D, i % D] = 0.0 if ends else X[t, i % D] - mu[i // D, i % D]
+            known = not ends and i % D < d
+            e[i // D, i % D] = Z[t, i % D] - mu[i // D, i % D] if known else 0.0
         turn = 1 - turn
         grid.sync()
         for panel in range(cuda.blockIdx.x, K * panels, cuda.gridDim.x):
@@ -378,33 +571,15 @@ def walk_rows(rows: Any, state: Any, fixed: Any, scratch: Any, score: F8) -> Non
                 word[_END] = float(t)
             break
         for j in range(cuda.blockIdx.x, K, cuda.gridDim.x):
-            measure(j, e[j], g[turn, j], now, step, sums, lanes)
+            measure(j, Z[t], learns, state, fixed, scratch, g[turn, j])
         grid.sync()
         if cuda.blockIdx.x == 0:
-            if w > 0.0:
-                absorb(X[t], w, moments, p, sig2)
-            if cuda.threadIdx.x == 0:
-                if bits & _PREDICT:
-                    score[t] = say(D, comp, s, now)
-                if w > 0.0:
-                    decide(w, comp, fixed, s, now, sig2, word)
+            speak(t, asked, state, fixed, out)
+            if learns:
+                teach(Z[t], weight[t], code[t], state, fixed, scratch)
         grid.sync()
-        if not w > 0.0:
-            continue
-        for j in range(cuda.blockIdx.x, K, cuda.gridDim.x):
-            if now[_SHARE, j] > 0.0:
-                take(j, state, p, scratch, g[turn])
-        if word[_NEW] > 0.0:
-            start(Lam[K], sig2, cuda.grid(1), cuda.gridsize(1))
-            for i in range(cuda.grid(1), D, cuda.gridsize(1)):
-                mu[K, i], g[turn, K, i], h[K, i] = X[t, i], 0.0, 0.0
-        grid.sync()
-        if word[_WEAK] > 0.0:
-            if cuda.grid(1) == 0:
-                weed(comp, p, s, word)
-            grid.sync()
-            move(word[_MOVED:], state, scratch, turn)
-            grid.sync()
+        if learns:
+            change(Z[t], state, p, scratch, turn)
 
 
 # -- delayed ---------------------------------------------------------------------------------------

@@ -29,6 +29,13 @@ MAKES = {
     "GaussianMixtureAnomalyScorer": lambda: operators.GaussianMixtureAnomalyScorer(
         std=1.0, **THERE
     ),
+    "GaussianMixtureClassifier": lambda: operators.GaussianMixtureClassifier(
+        warm_start=9, k_max=3, v_min=5.0, rho=0.9, **THERE
+    ),
+    "GaussianMixtureClassifier by class": lambda: operators.GaussianMixtureClassifier(
+        components="by_class", warm_start=20, balance=True, k_max=2, **THERE
+    ),
+    "GaussianMixtureRegressor": lambda: operators.GaussianMixtureRegressor(std=1.0, **THERE),
 }
 FEW = ("OnlineBaggingClassifier",)  # of the others their own tests show as much
 

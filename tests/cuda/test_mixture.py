@@ -11,7 +11,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from streamlearn.block import F8, Block, Features
 from streamlearn.jit.cuda import _compile, mixture
 from streamlearn.jit.cuda.products import THREADS
-from streamlearn.operators import GaussianMixtureAnomalyScorer
+from streamlearn.operators import (
+    GaussianMixtureAnomalyScorer,
+    GaussianMixtureClassifier,
+    GaussianMixtureRegressor,
+)
 from tests.cuda.test_delayed import same_state, widened
 
 K, D = 2, 5
@@ -162,6 +166,67 @@ def test_a_scorer_makes_room_for_more_components() -> None:
     assert_allclose(there.Lam_, host.Lam_, **CLOSE)
 
 
-def test_a_mode_without_a_kernel_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^GaussianMixtureAnomalyScorer: device must be cpu unle"):
-        GaussianMixtureAnomalyScorer(mode="paper", device="cuda")
+RECALLS: dict[str, Any] = {
+    "joint": lambda device: GaussianMixtureClassifier(**SETTINGS, device=device),
+    "by_class": lambda device: GaussianMixtureClassifier(
+        **SETTINGS | {"k_max": 2}, components="by_class", balance=True, device=device
+    ),
+    "targets": lambda device: GaussianMixtureRegressor(**SETTINGS, device=device),
+}
+
+
+def labelled_stream(kind: str, n: int) -> Block:
+    """A third class that comes late, labels that are missing or none, weights, a gap."""
+    rng = np.random.default_rng(5)
+    classes = np.array([0, 1, 0, 1, 1, 0, 2] + [0, 1, 2] * n, dtype=np.float64)[:n]
+    X: F8 = rng.normal(size=(n, 1)) * 0.5 + 3.0 * classes[:, None]
+    y: F8 = classes.copy()
+    y[3], y[8] = np.nan, 1.5
+    if kind == "targets":
+        y = np.column_stack([2.0 * X[:, 0] + rng.normal(size=n), rng.normal(size=n)])
+        y[3], y[8] = [np.nan, np.inf], [np.inf, np.nan]
+    X[9, 0] = np.nan
+    mode = rng.choice([7, 7, 6, 2], n).astype(np.uint8)
+    mode[[4, 5, 9]] = 1, 5, 7
+    return Block(X, y, rng.choice([0.5, 1.0], n), mode, Features(["x0"]))
+
+
+@pytest.mark.parametrize("kind", RECALLS)
+def test_recall_says_what_the_cpu_says(kind: str) -> None:
+    """Classes as columns or as owners of components, targets; the host walks what needs it."""
+    n = 13
+    block = labelled_stream(kind, n)
+    host, there = (RECALLS[kind](device) for device in ("cpu", "cuda"))
+    for part in (block.rows(0, 8), block.rows(8, n)):
+        expected, said = host.run(part), there.run(part)
+        for name, column in expected.items():
+            assert_allclose(said[name], column, **CLOSE, err_msg=name)
+    for name in ("mu_", "Lam_", "components_", "moments_", "classes_", "scalars_"):
+        assert_allclose(getattr(there, name), getattr(host, name), **CLOSE, err_msg=name)
+    assert host.n_rejected == 1
+    assert there.n_samples_ == host.n_samples_ > n // 2
+
+
+def test_any_cut_gives_a_classifier_the_same_bits() -> None:
+    """A state saved and loaded, a snapshot, a copy, a class that comes late."""
+    n = 10
+    block = labelled_stream("joint", n)
+    whole, parts, again = (RECALLS["joint"]("cuda") for _ in range(3))
+    expected = whole.run(block)["proba"]
+    parts.run(block.rows(0, 4))
+    again.load(parts.state())
+    before = again.snapshot()
+    again.run(block.rows(4, 6))
+    again.restore(before)
+    again.run(block.rows(4, 6))
+    again = copy.deepcopy(again)
+    assert_array_equal(again.run(block.rows(6, n))["proba"], expected[6:])
+    same_state(again.state(), whole.state())
+
+
+@pytest.mark.parametrize(
+    "make", [GaussianMixtureAnomalyScorer, GaussianMixtureClassifier, GaussianMixtureRegressor]
+)
+def test_a_mode_without_a_kernel_is_refused(make: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{make.__name__}: device must be cpu unless"):
+        make(mode="paper", device="cuda")

@@ -34,9 +34,9 @@ keyed = (
     of((two,) * 3),
 )
 density = of((two, one)), of((two, three, two, one))
-anomaly = (
-    of((two, one, bits)), of((two, three, two, two, one)), of((one, one)),
-    of((two, three, two, two, two, one, one)), one,
+recalled = (
+    of((two, one, bits, ints)), of((two, three, two, two, two, two, one)),
+    of((one, one, two, three, three)), of((two, three, two, two, two, one, one)), of((two, two)),
 )
 ensemble = (
     of((three, int64[:, ::1], two, two, bits)), of((three, three, three, two)), of((two, three)),
@@ -48,7 +48,7 @@ KERNELS = {
     bank.walk_kalman: keyed, bank.walk_rls: keyed, bank.walk_classes: keyed,
     bank.walk_rls_classes: keyed,
     bank.clear: (ints, two, one), bank.enter: (ints, two, ints, two, one),
-    mixture.walk_rows: anomaly,
+    mixture.walk_rows: recalled,
     mixture.walk_delayed: (*density, of((three,) * 5 + (two, three, two, two)), one),
     experts.walk_classes: ensemble, experts.walk_targets: ensemble,
 }
