@@ -54,12 +54,17 @@ class NLMSRegressor(Regressor, base.Regressor):  # operators/nlms.py
     State:
         w_: (d,) float64, weights.
     Cost: O(d) time an event, no allocation in the kernel; 8 d bytes.
-    Raises: ValueError for a parameter out of range.
+    Raises: ValueError for a parameter out of range, and for rows of several targets.
     Reference: Haykin (2014), Adaptive Filter Theory, section 7.1.
+    >>> model = NLMSRegressor(mu=1.0)
+    >>> model.learn_one({"a": 1.0}, 2.0)
+    >>> model.predict_one({"a": 1.0})
+    1.0
     """
 
     _arrays = ("w_",)
     _counters = ("n_rejected",)
+    recalls_input = True
 
     def __init__(self, mu: float = 0.5) -> None:
         self.mu = _checks.between("NLMSRegressor", "mu", mu, 0.0, 2.0)
@@ -71,6 +76,7 @@ class NLMSRegressor(Regressor, base.Regressor):  # operators/nlms.py
         self.w_ = _checks.padded(self.w_, (len(features),))
 
     def _run(self, block: Block) -> Columns:
+        _checks.one_target("NLMSRegressor", block.y)
         prediction = np.empty(block.n)
         self.n_rejected += nlms_run(
             self.w_, block.X, block.y, block.weight, block.mode, self.mu, prediction

@@ -64,6 +64,12 @@ def choice(owner: str, name: str, value: Any, options: Collection[str]) -> str:
     return str(value)
 
 
+def one_target(owner: str, y: F8) -> None:
+    """Targets (n,): refuse several a row, (n, q)."""
+    if y.ndim != 1:
+        raise ValueError(f"{owner}: y must be one target a row, (n,), got shape {y.shape}")
+
+
 def unchanged(owner: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse a saved state that was made with other settings than those of now."""
     for name, value in now.items():

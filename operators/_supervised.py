@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from streamlearn.block import F8, I8, LEARN, U1, Block, Columns
+from streamlearn.operators import _checks
 from streamlearn.operators._base import Operator
 
 MAX_CLASSES = 100_000  # a label beyond it is no class code
@@ -104,11 +105,7 @@ class Supervised(Operator):
 
     def _n_classes(self, block: Block) -> int:
         """Classes that may be known after this block."""
-        if block.y.ndim != 1:
-            raise ValueError(
-                f"{type(self).__name__}: y must be one target a row, (n,), "
-                f"got shape {block.y.shape}"
-            )
+        _checks.one_target(type(self).__name__, block.y)
         known = self._n_outputs
         if block.labels is not None and len(block.labels) <= known:
             return known

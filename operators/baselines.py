@@ -22,9 +22,7 @@ class _Baseline(Operator):
 
     def _plan(self, block: Block) -> tuple[U1, float]:
         """What to do with each row, and the largest y among those learnt, -1 without any."""
-        if block.y.ndim != 1:
-            owner, shape = type(self).__name__, block.y.shape
-            raise ValueError(f"{owner}: y must be one target a row, (n,), got shape {shape}")
+        _checks.one_target(type(self).__name__, block.y)
         plan = np.empty(block.n, dtype=np.uint8)
         top, refused = plan_rows(block.X, block.y, block.weight, block.mode, plan)
         self.n_rejected += refused

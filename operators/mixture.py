@@ -623,11 +623,7 @@ class GaussianMixtureClassifier(_DeviceMixture, Classifier):
         )
 
     def _run(self, block: Block) -> Columns:
-        if block.y.ndim != 1:
-            raise ValueError(
-                f"{type(self).__name__}: y must be one target a row, (n,), "
-                f"got shape {block.y.shape}"
-            )
+        _checks.one_target(type(self).__name__, block.y)
         known = self._classes.shape[1]
         codes = block.y[block.y < MAX_CLASSES]
         C = max(known, 1 + int(codes.max(initial=-1.0)))

@@ -6,6 +6,7 @@ Nothing here names an operator: what `streamlearn.operators` exports is found, b
 
 import hashlib
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -227,6 +228,12 @@ def test_two_targets_hold_the_laws(make: Make) -> None:
     check_resume(make, first, 40)
     check_snapshot(make, first, 12)
     check_reset(make, second)
+
+
+def test_the_operator_of_the_tutorial_says_that_it_takes_one_target() -> None:
+    """The example is no exported operator: what the suite asks of those it is asked here."""
+    example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "own_operator.py"))
+    test_two_targets_hold_the_laws(example["NLMSRegressor"])
 
 
 def _two_ways() -> list[type[Operator]]:
