@@ -129,12 +129,13 @@ class Booking:
 
     def sample(self, event: int, rank: Rank) -> None:
         """Take the ranking metrics of the ring into their means; due every `SAMPLE` rows."""
-        fade = self.fading**SAMPLE
-        self.samples[1] *= fade
+        self.samples[1] *= self.fading**SAMPLE
+        taken = np.zeros((2, 2))
         for metric, value in enumerate(self.ranks(rank)):
             if value == value:
-                self.samples[:, metric] += (value, 1.0)
-                self.curve_samples[event >> self.book.counters[jit.SHIFT], metric] += (value, 1.0)
+                taken[metric] = value, 1.0
+        self.samples += taken
+        self.curve_samples[event >> int(self.book.counters[jit.SHIFT])] += taken
 
     def ranks(self, rank: Rank, group: int | None = None) -> tuple[float, float]:
         """ROC AUC and average precision of the records in the ring, or of those of a group."""

@@ -41,6 +41,8 @@ _SLICE = 0.05  # seconds: a paced run sleeps and hands out events in slices this
 _LAST_SECONDS = 2.0  # from what is raised to the end of the process
 CUT_OFF = 75  # exit status of a process that did not stop in time: try again (EX_TEMPFAIL)
 _SHOWN_REJECTS = 10
+_ROWS = 4096  # most rows of a block where events take their time: a signal is not kept waiting
+_BRISK = 5e-6  # seconds of an event, below which a block may have all `block_rows`
 _FRESH_OBJECTS = 100_000  # that are not gone again, before the cyclic collector looks at them
 _EVENT = PREDICT | OBSERVE  # a LEARN-only row brings the label of an earlier event
 
@@ -148,7 +150,8 @@ class Engine:
         every_events: a checkpoint at each multiple of so many events of the stream, whatever the
             blocks. every_seconds: and after so many seconds. One before the first event and one at
             the end are always made.
-        block_rows: most rows of a block. pace: events a second, None for as fast as it goes.
+        block_rows: most rows of a block; 4,096 at most while the pipeline takes 5 us or more for an
+            event. pace: events a second, None for as fast as it goes.
         limit: end after so many events of the stream (a restart counts those before it).
         progress: called with the engine after every block; reads events, alarms, rejects.
         vitals: notes what the engine does, for health, metrics and a live page.
@@ -181,7 +184,7 @@ class Engine:
         recorder: Observer | None = None,
         every_events: int | None = None,
         every_seconds: float | None = None,
-        block_rows: int = 4096,
+        block_rows: int = 16_384,
         pace: float | None = None,
         limit: int | None = None,
         progress: "Callable[[Engine], None] | None" = None,
@@ -210,6 +213,7 @@ class Engine:
         self._saved, self._saved_at = 0, 0
         self._unsaved = True
         self._stopped, self.idle = "", False
+        self._rows = min(block_rows, _ROWS)
         self._held = contextlib.ExitStack()
 
     def _check(self, words: str, kind: Any, *names: str) -> None:
@@ -311,6 +315,7 @@ class Engine:
         if block.n:
             outputs = self.pipeline.run(block)
             took = self.clock() - began
+            self._rows = min(self.block_rows, self.block_rows if took < _BRISK * block.n else _ROWS)
             if self.recorder is not None:
                 self.recorder.update(block, outputs, took)
             if self.evaluation is not None:
@@ -352,7 +357,7 @@ class Engine:
 
     def _room(self) -> int:
         """Most events that the next block may have: up to the next checkpoint, limit or slice."""
-        room = self.block_rows
+        room = self._rows
         if self.every_events is not None:
             room = min(room, self.every_events - self.events % self.every_events)
         if self.limit is not None:

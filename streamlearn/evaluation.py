@@ -294,7 +294,7 @@ class Evaluation:
             return
         drift = of_drift(outputs)
         self._n_swaps += int(np.count_nonzero(alarm)) - int(np.count_nonzero(drift))
-        fired = event[np.flatnonzero(drift)]
+        fired = event[drift != 0]
         if fired.shape[0]:
             self._n_alarms += fired.shape[0]
             kept = fired[-MAX_ALARMS:]

@@ -569,6 +569,22 @@ def test_a_recorder_sees_every_block_and_how_long_it_took() -> None:
     assert seen == [(4, 1.0), (4, 1.0), (2, 0.5)]
 
 
+def test_blocks_are_long_only_while_events_are_quick() -> None:
+    """From 5 us an event on, a signal would wait: 4,096 rows at most, from the next block on."""
+    clock, source = Clock(), Numbers(60_000)
+    each = iter([1e-6, 6e-6, 4e-6, 1e-3, 1e-3, 1e-6])
+
+    class Timed(RunningMean):
+        def run(self, block: Block) -> Columns:
+            clock.now += next(each, 1e-6) * block.n
+            return super().run(block)
+
+    Engine(source, Timed(), clock=clock).run()
+    assert source.asked[:7] == [4096, 16_384, 4096, 16_384, 4096, 4096, 16_384]
+    Engine(source := Numbers(100), RunningMean(), block_rows=40, clock=clock).run()
+    assert set(source.asked) == {40}
+
+
 @pytest.mark.parametrize("block_rows", [1, 3, 100])
 def test_with_late_labels_events_alone_are_counted(block_rows: int, tmp_path: Path) -> None:
     """Checkpoints, limits and rows of the output do not see the rows that bring labels."""

@@ -166,6 +166,11 @@ ARROW = [
     pa.array([datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC), None]), pa.array([[1], None]),
     pa.array([datetime.date(2020, 1, 1), None]), pa.array([10**15, None], pa.timestamp("us")),
     pa.array(["2020-01-01", "2020-01-01T00:00Z"]), pa.array([b"bytes"]),
+    *(
+        pa.DictionaryArray.from_arrays(pa.array([5, 3, 0, 3, 1], pa.int8()), pa.array(values))[1:]
+        for values in (["b", "never", "a", "?", "b", "cut"], [1.5, 2.0, 0.0, None, 7.0, 8.0],
+                       ["b", *map(str, range(8))])
+    ),
 ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from streamlearn.connectors import as_source, open_source
 from streamlearn.connectors.compressed import GzipBytes
 from streamlearn.connectors.csv_files import sample_csv
 from streamlearn.connectors.jsonl_files import open_pipe
+from streamlearn.connectors.parquet_files import rows_at_once
 from streamlearn.connectors.records import RecordSource
 from streamlearn.contracts import Batch, Reject, Source
 from streamlearn.errors import UserError
@@ -223,6 +224,13 @@ def test_bad_rows_go_to_the_rejects_in_their_place(
         again.open(batches[cut - 1].positions)
         rest = [r for batch in drained(again) for r in batch.rejects]
         assert rest == [r for batch in batches[cut:] for r in batch.rejects]
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows"), [(0, 65_536), (9, 65_536), (64, 16_384), (1_000, 8_192)]
+)
+def test_rows_decoded_at_a_time_stay_within_megabytes(columns: int, rows: int) -> None:
+    assert rows_at_once(columns) == rows
 
 
 def test_rejects_of_parquet_and_dicts_name_their_row(tmp_path: Path) -> None:
