@@ -17,7 +17,11 @@ PARTITION = "records"
 
 
 class RecordReader:
-    """Dicts from a row on; positions are row numbers from 0."""
+    """Dicts from a row on; positions are row numbers from 0.
+
+    They are not read ahead: what gives them is the caller's code, which need not bear another
+    thread, and what makes columns of them is Python, beside which no other Python runs.
+    """
 
     def __init__(self, records: Iterator[Any], schema: Schema, partition: str, row: int) -> None:
         self._records, self._schema = records, schema

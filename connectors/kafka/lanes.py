@@ -123,7 +123,10 @@ class KafkaLane:
             self.size += size
 
     def ready(self) -> Ready | None:
-        """As `Lane.ready`; decodes the next records where none are decoded."""
+        """As `Lane.ready`; decodes the next records where none are decoded.
+
+        Where the thread is at them, this takes what is left of that.
+        """
         piece, start = self._waiting(), self._taken
         if piece is None:
             return None

@@ -4,12 +4,15 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks import kafka as benchmark
+from benchmarks import read_ahead
 from streamlearn.block import Block, Columns
 from streamlearn.checkpoint import CheckpointStore
 from streamlearn.connectors.kafka import lanes
@@ -376,3 +379,27 @@ def test_every_event_is_learnt_once_whatever_was_decoded_ahead(
     assert len(decoding.by(THREAD)) > 10
     wanted = [[i / 8, float(i // 7), float(i // 30)] for i in good(300)]
     assert resumed.pipeline.rows == wanted  # type: ignore[attr-defined]
+
+
+# -- the benchmark ---------------------------------------------------------------------------------
+
+
+@pytest.mark.jit
+@pytest.mark.usefixtures("prompt")
+@pytest.mark.parametrize("ahead", [True, False])
+def test_of_a_pair_one_run_decodes_ahead_and_the_other_does_not(
+    decoding: Decoding, tmp_path: Path, ahead: bool
+) -> None:
+    with ExitStack() as stack:
+        runs = read_ahead.here(benchmark.records(100), tmp_path / "events.jsonl", stack)
+        for run in runs.values():
+            assert min(read_ahead.took(run, 100, ahead)) > 0.0
+    assert bool(decoding.by(THREAD)) == ahead
+
+
+def test_a_quotient_is_of_the_two_runs_of_a_pair() -> None:
+    slow = [1.0, 2.0, 1.5, 3.0, 1.0, 2.0, 5.0]
+    pairs = [
+        read_ahead.Pair(read_ahead.Took(0.5 * s, 1, 1), read_ahead.Took(s, 1, 1)) for s in slow
+    ]
+    assert read_ahead.compared(pairs, 0) == (0.5, 0.5, 0.5)
