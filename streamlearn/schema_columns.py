@@ -272,7 +272,8 @@ def _few_codes(indices: NDArray[Any], dictionary: pa.Array) -> tuple[I8, list[An
     order = sorted(first, key=first.__getitem__)
     renumber = np.full(len(dictionary), -1, dtype=np.int64)
     renumber[order] = np.arange(len(order))
-    return renumber.take(indices), dictionary.take(pa.array(order, pa.int64())).to_pylist()
+    values = dictionary.to_pylist()  # an array of places to `take` by would load all of pandas
+    return renumber.take(indices), [values[code] for code in order]
 
 
 def _listed_codes(column: list[Any]) -> tuple[I8, list[Any]]:
