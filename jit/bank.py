@@ -137,10 +137,11 @@ def lift_body(
         return REJECT
     if bits & _OBSERVE and weight > 0.0:
         for i in range(d):
-            if x[i] == x[i]:
-                record[at + i] += weight
-                share = weight / record[at + i]
-                record[at + d + i] += x[i] * share - record[at + d + i] * share
+            here, mass, mean = x[i] == x[i], record[at + i], record[at + d + i]
+            share = weight / (mass + weight)
+            moved = mean + (x[i] * share - mean * share)
+            record[at + i] = mass + weight if here else mass
+            record[at + d + i] = moved if here else mean
     return EMPTY if missing == d or weight == 0.0 else label
 
 

@@ -41,3 +41,4 @@ else:
         """Start to load the cache lines of array[row]; row must be one. Changes nothing."""
         for column in range(0, array.shape[1], _LINE):
             prefetch_line(array, row, column)
+        prefetch_line(array, row, array.shape[1] - 1)  # rows need not begin where lines do

@@ -150,6 +150,22 @@ def test_only_changed_keys_are_written_and_no_more_than_twice_the_bank(tmp_path:
     assert sizes[4] == [ROWS], "with a sixth there would be more than twice the bank"
 
 
+def test_a_moment_before_the_shelf_is_gone_back_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although keys that were known learnt on the shelf before the arrays had to grow."""
+    monkeypatch.setattr(_records, "_ROOM", 8)
+    pipeline = Pipeline(Normalizer(), KeyedRegressor(max_keys=None))
+    (block,) = _stream().blocks()
+    pipeline.run(block.rows(0, 60))
+    taken, expected = pipeline.snapshot(), pipeline._state(whole=True)
+    pipeline.spill_to(Spill(tmp_path, keep=2), 1 << 20)
+    pipeline.run(block.rows(20, 60))
+    pipeline.run(block.rows(60, 160).replace(keys=np.arange(100) + 1000))
+    pipeline.restore(taken)
+    assert_same_state(expected, pipeline._state(whole=True))
+
+
 def test_a_bank_that_learnt_nothing_writes_nothing(tmp_path: Path) -> None:
     """Asking is no change; a late label is one, though it is no event of the bank."""
     pipeline, _ = _pipeline(tmp_path, max_keys=None)

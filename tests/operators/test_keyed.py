@@ -425,6 +425,21 @@ def test_versions_are_restored_in_any_order(steps: list[tuple[str, int]]) -> Non
 
 
 @pytest.mark.jit
+def test_room_grows_by_half_and_keeps_what_was_there() -> None:
+    """So few copies are made; the rest of the new room is not touched."""
+    model, rooms = KeyedRegressor(), []
+    X = np.ones((2048, 2))
+    for first in range(0, 20_000, 2048):
+        keys = np.arange(first, first + 2048)
+        model.run(labelled(X, keys * 1.0).replace(keys=keys))
+        rooms.append(model._records.rows.shape[0])  # type: ignore[union-attr]  # of the CPU
+    assert sorted({*rooms}) == [4096, 8192, 12288, 20480, 32768]
+    asked = labelled(X[:2], X[:2, 0]).replace(keys=np.array([7, 19_999]))
+    said = model.run(asked.replace(mode=np.full(2, PREDICT, np.uint8)))["prediction"]
+    np.testing.assert_allclose(said, [7.0, 19_999.0], rtol=1e-6)
+
+
+@pytest.mark.jit
 def test_a_snapshot_copies_what_is_touched_and_growth_what_is_new() -> None:
     """10,000 keys: the table and the room grow on the way; a walk of 64 keys keeps 64 records."""
     model, n = KeyedRegressor(), 10_000
