@@ -25,6 +25,7 @@ from streamlearn.connectors.kafka.wire import Connection
 from streamlearn.contracts import Batch, Reject, State
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
+from streamlearn.lineages import Lineages
 from streamlearn.merging import MergedEvents
 from streamlearn.schema import Schema
 from tests.kafka.broker import Sent
@@ -337,6 +338,22 @@ def test_closing_waits_for_the_piece_in_work_and_leaves_no_thread(
 # -- a run that crashes ----------------------------------------------------------------------------
 
 
+class Membership:
+    """A member of a group that nothing happens to by itself."""
+
+    def subscribe(self, topics: Any, callbacks: Any) -> None:
+        """Join."""
+
+    def poll(self, max_wait: float) -> None:
+        """No news."""
+
+    def commit(self, offsets: Any, metadata: str) -> None:
+        """Nobody looks."""
+
+    def close(self) -> None:
+        """Leave."""
+
+
 class Seen:
     """A pipeline that remembers what it saw, and crashes after so many rows."""
 
@@ -379,6 +396,39 @@ def test_every_event_is_learnt_once_whatever_was_decoded_ahead(
     assert len(decoding.by(THREAD)) > 10
     wanted = [[i / 8, float(i // 7), float(i // 30)] for i in good(300)]
     assert resumed.pipeline.rows == wanted  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("prompt")
+@pytest.mark.parametrize(("how", "learnt"), [("revoked", 18), ("lost", 0)])
+def test_who_takes_a_partition_over_reads_what_the_other_had_decoded_ahead(
+    memory: MemoryBroker, decoding: Decoding, tmp_path: Path, how: str, learnt: int
+) -> None:
+    """Revoked, it is saved where its rows were taken; lost, where the last checkpoint is."""
+    memory.create("t", 2)
+    memory.produce("t", [sent(i, 1) for i in range(60)])
+
+    def make(number: int) -> Engine:
+        source = source_of(memory, stop=LATEST, partitions=(number,))
+        merged = MergedEvents(source, source.schema)
+        return Engine(merged, Seen(), checkpoints=CheckpointStore(tmp_path), block_rows=9)
+
+    one, two = (Lineages(Membership(), "t", make) for _ in range(2))
+    one.assigned([("t", 1)])
+    for _ in range(3):  # begins; then two blocks, the two first pieces
+        one.step()
+    assert decoding.by(THREAD) == [(10, 19), (20, 29)]
+    getattr(one, how)([("t", 1)])
+    assert not any(t.name.startswith(THREAD) for t in threading.enumerate())
+    two.assigned([("t", 1)])
+    two.step()
+    (lineage,) = two.owned.values()
+    assert lineage.engine is not None
+    assert lineage.engine.resumed_at == learnt
+    while lineage.engine.step():
+        pass
+    seen: Any = lineage.engine.pipeline
+    assert seen.rows == [[i / 8, float(i // 7), float(i // 30)] for i in good(60)]
+    two.lost([("t", 1)])
 
 
 # -- the benchmark ---------------------------------------------------------------------------------
