@@ -9,9 +9,9 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -381,10 +381,10 @@ def test_no_more_than_so_many_browsers_are_told() -> None:
 
 
 def a_run(folder: Path, port: int) -> dict[str, Any]:
-    """A configuration whose data drift after 9,000 events, three seconds from its beginning."""
+    """A configuration whose data drift after 9,000 events."""
     rng = np.random.default_rng(7)
-    X = rng.normal(size=(60_000, 3))
-    y = (X.sum(axis=1) * np.where(np.arange(60_000) < 9000, 1, -1) > 0).astype(int)
+    X = rng.normal(size=(50_000, 3))
+    y = (X.sum(axis=1) * np.where(np.arange(50_000) < 9000, 1, -1) > 0).astype(int)
     lines = [f"{a:.4f},{b:.4f},{c:.4f},{k}" for (a, b, c), k in zip(X, y, strict=True)]
     lines[20] = "<b>x</b>,0,0,1"
     (folder / "orders.csv").write_text("\n".join(["a,b,c,y", *lines]) + "\n")
@@ -393,23 +393,38 @@ def a_run(folder: Path, port: int) -> dict[str, Any]:
         "source": str(folder / "orders.csv"),
         "schema": {"target": "y", "task": "classification", "features": features},
         "pipeline": ["KalmanClassifier", "ADWIN"],
-        "engine": {"pace": 3000.0},
         "checkpoint": {"path": str(folder / "ck")},
         "dashboard": {"port": port},
     }
 
 
+class Live(NamedTuple):
+    """The address of the page of a run, which waits before the drift until it is told to go on."""
+
+    address: str
+    go: threading.Event
+
+
 @pytest.fixture
-def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of the page of a run that goes on."""
+def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     engines: list[Any] = []
     made = runner.engine_of
 
-    def kept(*given: Any, **more: Any) -> Any:
-        engines.append(made(*given, **more))
-        return engines[-1]
+    go = threading.Event()
+
+    def kept(*given: Any, beat: Callable[[], None], **more: Any) -> Any:
+        def held() -> None:
+            beat()
+            if engine.pace is None and engine.events >= 8000:
+                while not go.wait(0.05):
+                    beat()
+                engine.pace, engine._origin, engine._first = 1000.0, engine.clock(), engine.events
+
+        engine = made(*given, beat=held, **more)
+        engines.append(engine)
+        return engine
 
     monkeypatch.setattr(runner, "engine_of", kept)
     served = threading.Event()
@@ -424,7 +439,8 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     running = threading.Thread(target=runner.run, args=(check(a_run(tmp_path, port)),))
     running.start()
     assert served.wait(60)
-    yield f"http://localhost:{port}/"
+    yield Live(f"http://localhost:{port}/", go)
+    go.set()
     while not engines and running.is_alive():
         time.sleep(0.01)
     for engine in engines:
@@ -454,7 +470,7 @@ def test_a_browser_is_asked_for_the_token_and_shows_the_pipeline_one_clicks_on(
         page.context.close()
 
 
-def test_the_page_is_alive_in_a_browser(browser: Any, live: str) -> None:
+def test_the_page_is_alive_in_a_browser(browser: Any, live: Live) -> None:
     """Values change, an alarm arrives, nothing comes from elsewhere, a phone need not scroll."""
     view = test_screenshots.VIEWS["wide"]
     page = browser.new_context(**view).new_page()
@@ -464,13 +480,14 @@ def test_the_page_is_alive_in_a_browser(browser: Any, live: str) -> None:
         if not fine:
             wrong.append(text)
 
-    page.on("request", lambda r: unless(r.url.startswith((live, "data:")), r.url))
+    page.on("request", lambda r: unless(r.url.startswith((live.address, "data:")), r.url))
     page.on("pageerror", lambda error: unless(False, str(error)))
     page.on("console", lambda m: unless(m.type not in ("error", "warning"), m.text))
-    page.goto(live)
+    page.goto(live.address)
     page.wait_for_selector("body[data-ready=yes][data-number]", timeout=120_000)
     assert page.inner_text("#title") == "orders.csv"
     before = page.inner_text("#tile-events dd")
+    live.go.set()
     page.wait_for_function(
         "was => document.querySelector('#tile-events dd').innerText !== was",
         arg=before,
