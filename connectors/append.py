@@ -131,7 +131,7 @@ class AppendFile:
         if os.fstat(self._descriptor).st_size and not self.overwrite:
             raise UserError(
                 f"{self.path}: holds something, and there is no checkpoint to go on from; "
-                f"move it away, or allow to overwrite it"
+                f"move it away, or say overwrite: true"
             )
 
     def _go_back(self, length: int, text: int) -> None:

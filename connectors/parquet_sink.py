@@ -118,7 +118,7 @@ class ParquetSink:
         if anew and not self.overwrite and any(self.path.iterdir()):
             raise UserError(
                 f"{self.path}: holds something, and there is no checkpoint to go on from; "
-                f"move it away, or allow to overwrite it"
+                f"move it away, or say overwrite: true"
             )
 
     def _parts(self) -> dict[int, Path]:
@@ -152,9 +152,7 @@ class ParquetFileSink:
         if position is not None:
             raise UserError(f"{self.path}: one Parquet file cannot be gone on with; write parts")
         if self.path.exists() and not self.overwrite:
-            raise UserError(
-                f"{self.path}: is there already; move it away, or allow to overwrite it"
-            )
+            raise UserError(f"{self.path}: is there already; move it away, or say overwrite: true")
         self._rows, self._buffer = PredictionRows(self._table), RowBuffer()
         self._wide = _Wide((), pa.float64())
         self._part = _Part(self.path.with_name(f".{self.path.name}.tmp"))

@@ -182,7 +182,8 @@ class Webhook:
             with error:
                 return self._judged(error.code)
         except (OSError, HTTPException, UserError, ValueError) as error:
-            return str(getattr(error, "reason", "") or error or type(error).__name__)
+            why = getattr(error, "reason", "") or error
+            return str(getattr(why, "strerror", None) or why or type(error).__name__)
         self.n_sent += 1
         return ""
 

@@ -108,7 +108,7 @@ def run(
         raise UserError(f"--log: must be {' or '.join(logs.FORMS)}, got {log!r}")
     logs.to_stderr(log)
     where = _place_of_dashboard(dashboard, behind_proxy)
-    loaded = load_config(config, [*(assignments or ()), *where])
+    loaded = load_config(config, assignments, {"--dashboard": where})
     if workers is not None or (loaded.kafka is not None and loaded.kafka.mode == "group"):
         if limit is not None or report is not None:
             name = "--report" if limit is None else "--limit"
@@ -145,8 +145,8 @@ def serve(
         raise UserError(f"--log: must be {' or '.join(logs.FORMS)}, got {log!r}")
     logs.to_stderr(log)
     where = [] if port is None else [f"serve.port={port}"]
-    loaded = load_config(config, [*(assignments or ()), *where])
-    result = served.serve(loaded, started=lambda at: print(f"serving at {at}", file=sys.stderr))
+    loaded = load_config(config, assignments, {"--port": where})
+    result = served.serve(loaded)
     _print(result, apart=loaded.sink is not None and loaded.sink.path == "-")
 
 

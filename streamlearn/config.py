@@ -285,12 +285,17 @@ _RULES = {  # pydantic's kind of error -> our rule, where its own words would no
 }
 
 
-def load_config(path: str | Path, assignments: Assignments = None) -> Config:
+def load_config(
+    path: str | Path,
+    assignments: Assignments = None,
+    options: Mapping[str, Assignments] | None = None,
+) -> Config:
     """A configuration from a YAML file.
 
     Args:
         path: the file.
         assignments: values that replace those of the file, by path, or as `path=value` texts.
+        options: further ones by the option of the command line that gave them, for messages.
 
     Raises: UserError for a file that cannot be read or is no YAML; ConfigError for its content.
     """
@@ -299,10 +304,12 @@ def load_config(path: str | Path, assignments: Assignments = None) -> Config:
     if not isinstance(data, dict):
         keys = ", ".join(_keys_of(Config))
         raise UserError(f"{path}: must be `key: value` pairs, got {_brief(data)}; keys are: {keys}")
-    given = pairs(assignments)
-    for place, value in given.items():
-        assign(data, place, value)
-    return check(data, document._replace(assigned=tuple(given)))
+    assigned: dict[str, str] = {}
+    for option, texts in {"--set": assignments, **(options or {})}.items():
+        for place, value in pairs(texts).items():
+            assign(data, place, value)
+            assigned[place] = f"--set {place}" if option == "--set" else option
+    return check(data, document._replace(assigned=tuple(assigned.items())))
 
 
 def check(data: Mapping[str, Any], document: yaml12.Document | None = None) -> Config:

@@ -272,9 +272,10 @@
 
   // Rows of bars: a statistic as a part of its limit; features first, then detectors on one number.
   function standings() {
-    const rows = [], words = [];
-    for (const one of now.detail.drift) {
-      const who = `${one.detector} on ${one.watches}`;
+    const rows = [], words = [], named = now.detail.drift.map((one) => `${one.detector} on ${one.watches}`);
+    for (const [k, one] of now.detail.drift.entries()) {
+      const alone = named.filter((name) => name === named[k]).length === 1 || one.stage === one.detector;
+      const who = alone ? named[k] : `${named[k]}, ${one.stage}`;
       const features = (one.features || []).filter((f) => known(f.statistic));
       for (const f of features) {
         const limit = f.limit ?? one.limit;

@@ -17,6 +17,8 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 _DEEP = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 ID, FEATURES, LABEL, TIME = "id", "features", "label", "time"
+_READ_AS: dict[str, Any] = {"text": str, "integer": int, "boolean": bool}
+_RULES = {"text": "a text", "integer": "a whole number", "boolean": "true or false"}
 
 
 class RefusedError(UserError):
@@ -76,11 +78,21 @@ class Checks:
         decoded = self._decoded(schema, records, items, "label")
         values = _labels(decoded)
         for (_, where), value in zip(items, values, strict=True):
-            if value is None:
-                raise RefusedError(f"{where}{LABEL}: must have a value")
+            self._check_label(value, where)
         texts = _texts(records)
         zipped = zip(_ids(decoded), texts, values, strict=True)
         return [Item(*one) for one in zipped], listed
+
+    def _check_label(self, value: Any, where: str) -> None:
+        """A label has a value, of the kind that the description says."""
+        if value is None:
+            raise RefusedError(f"{where}{LABEL}: must have a value")
+        kind = self.labels.classes
+        if self.labels.task == "classification" and not isinstance(value, _READ_AS[kind]):
+            raise RefusedError(
+                f"{where}{LABEL}: must be {_RULES[kind]}, as `classes: {kind}` of the schema says, "
+                f"got {shown(value)}"
+            )
 
     def _items(
         self, body: bytes, fields: tuple[str, ...]

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import hmac
 import logging
+import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -316,7 +317,8 @@ def listening(owner: str, section: ServedSection) -> socket.socket:
         taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return taken
     except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
+        number = getattr(error, "errno", None)  # of what asyncio and socket say, the short form
+        why = os.strerror(number) if number and not isinstance(error, socket.gaierror) else error
         raise UserError(
             f"{owner}: cannot listen on {section.host}:{section.port}: {why}; choose another port"
         ) from None

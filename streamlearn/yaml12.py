@@ -24,35 +24,41 @@ _FLOAT = re.compile(
 class Document(NamedTuple):
     """A parsed file: its values, and the tree that knows the line of each.
 
-    assigned: paths of values that do not come from it.
+    assigned: paths of values that do not come from it, and what gave each.
     """
 
     value: Any
     root: yaml.Node | None
     where: str
-    assigned: tuple[str, ...] = ()
+    assigned: tuple[tuple[str, str], ...] = ()
 
     def place(self, path: str) -> str:
         """Where a value stands, in words: by what it was assigned, or file and line."""
-        for given in self.assigned:
-            if path == given or path.startswith((f"{given}.", f"{given}[")):
-                return f"--set {given}"
-        return f"{self.where}, line {self.line(path)}"
+        line, whole = self._nearest(path)
+        for given, by in self.assigned:
+            above = given.startswith((f"{path}.", f"{path}[")) and not whole
+            if above or path == given or path.startswith((f"{given}.", f"{given}[")):
+                return by
+        return f"{self.where}, line {line}"
 
     def line(self, path: str) -> int | None:
         """Line (from 1) of the value at a path such as `pipeline[2].r`, or of its nearest parent.
 
         A mapping of one key is looked through, as in `{Normalizer: {…}}`.
         """
+        return self._nearest(path)[0]
+
+    def _nearest(self, path: str) -> tuple[int | None, bool]:
+        """The line, and whether it is that of the value itself."""
         if self.root is None:
-            return None
+            return None, False
         node, line = self.root, self.root.start_mark.line + 1
         for step in re.findall(r"[^.\[\]]+", path):
             found = _child(node, step)
             if found is None:
-                break
+                return line, False
             node, line = found
-        return line
+        return line, True
 
 
 class _Loader(yaml.SafeLoader):

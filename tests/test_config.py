@@ -440,6 +440,22 @@ def test_an_error_of_a_value_that_was_set_names_no_line_of_the_file(written: Wri
         load_config(path, ["evaluation.fading=0.9"])
 
 
+def test_an_error_of_what_an_option_gave_names_the_option(written: Write) -> None:
+    """Of a section that the file has, it names the line."""
+    given = {"--dashboard": ["dashboard.port=80", "dashboard.host=0.0.0.0"]}
+    for text, problem, place in (
+        ("", "dashboard: token must be there", "(--dashboard)"),
+        ("dashboard: {token: abc}\n", "dashboard: tls_cert", ", line 2)"),
+        ("dashboard: {prt: 5}\n", "dashboard.prt: is an unknown key", ", line 2)"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load_config(written(f"source: a.csv\n{text}"), None, given)
+        assert str(caught.value).startswith(problem)
+        assert place in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^dashboard\.port: .* \(--dashboard\)$"):
+        load_config(written("source: a.csv\n"), None, {"--dashboard": ["dashboard.port=99999"]})
+
+
 def test_set_must_have_a_name_and_a_value() -> None:
     assert split_assignment("a=b=c") == ("a", "b=c")
     assert split_assignment("r=0.5") == ("r", 0.5)

@@ -263,7 +263,9 @@ def test_a_port_in_use_is_said_before_anything_runs() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (
-            pytest.raises(UserError, match=f"dashboard: cannot listen on 127.0.0.1:{port}"),
+            pytest.raises(
+                UserError, match=rf"^dashboard: cannot listen on 127.0.0.1:{port}: [\w ]+; choose"
+            ),
             Dashboard(section(port=port), status, "t"),
         ):
             pass
@@ -453,7 +455,13 @@ def test_a_browser_is_asked_for_the_token_and_shows_the_pipeline_one_clicks_on(
     browser: Any,
 ) -> None:
     lag = {"t/0": {"records": 5, "seconds": 1.0}}
-    both = {"partition-0": told(10), "partition-1": told(20_000, 3, lag=lag, version=4)}
+    adwin = {"detector": "ADWIN", "watches": "error", "statistic": 2.0, "limit": 4.0}
+    drift = [adwin | {"stage": "AdaptiveClassifier"}, adwin | {"stage": "ADWIN", "statistic": 1.0}]
+    drift.append(
+        {"stage": "P", "detector": "KSWIN", "watches": "error", "statistic": 1, "limit": 9}
+    )
+    second = told(20_000, 3, lag=lag, version=4, drift=drift)
+    both = {"partition-0": told(10), "partition-1": second}
     with Dashboard(section(token=TOKEN), lambda: status(**both), "two") as served:
         page = browser.new_context(**test_screenshots.VIEWS["phone"]).new_page()
         page.goto(f"http://localhost:{port_of(served)}/")
@@ -466,6 +474,12 @@ def test_a_browser_is_asked_for_the_token_and_shows_the_pipeline_one_clicks_on(
         assert page.inner_text("#tile-model dd") == "Version 4"
         assert page.inner_text("#tile-behind dd") == "5"
         assert len(page.query_selector_all("#alarms li")) == 3
+        shown = [row.inner_text() for row in page.query_selector_all(".score .who")]
+        assert shown == [
+            "ADWIN on error, AdaptiveClassifier",
+            "ADWIN on error",
+            "KSWIN on error",
+        ]
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.context.close()
 

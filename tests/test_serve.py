@@ -19,6 +19,8 @@ from streamlearn import cli, serve
 from streamlearn.checkpoint import describe
 from streamlearn.config import check
 from streamlearn.errors import UserError
+from streamlearn.request_checks import Checks, RefusedError
+from streamlearn.schema import LabelSchema, Schema
 
 TOKEN = "0123456789abcdef-streamlearn"
 ROOT = Path(__file__).resolve().parent.parent
@@ -179,6 +181,7 @@ def test_a_label_is_learnt_once(server: Running) -> None:
     ("/learn", {"id": 1, "label": None}, "label: must have a value"),
     ("/learn", {"id": 1, "label": [1]}, "label: target 'y' must be"),
     ("/learn", {"id": 1, "label": "a", "time": 1}, "time: is an unknown field"),
+    ("/learn", {"id": [], "label": "a"}, "id: must be a text or a whole number"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused_whole(
     server: Running, path: str, body: Any, reason: str
@@ -490,6 +493,29 @@ def test_validate_knows_what_is_served(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 # -- mistakes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("classes", "taken", "refused", "rule"),
+    [
+        ("boolean", [True, False, "true", 0], ["x", 2, "yes please"], "true or false"),
+        ("integer", [3, "4", 5.0], ["x", 2.5], "a whole number"),
+        ("text", ["x", 2, True], [], ""),
+    ],
+)
+def test_a_label_is_what_the_description_says(
+    classes: str, taken: list[Any], refused: list[Any], rule: str
+) -> None:
+    table = {"target": "y", "task": "classification", "classes": classes, "id": "i"}
+    schema = Schema.from_config({**table, "features": {"a": "number"}})
+    checks = Checks(schema, LabelSchema.from_config(table), 10)
+    for label in taken:
+        items, _ = checks.learn(json.dumps({"id": 1, "label": label}).encode())
+        assert len(items) == 1
+    for label in refused:
+        body = json.dumps([{"id": 1, "label": taken[0]}, {"id": 2, "label": label}]).encode()
+        with pytest.raises(RefusedError, match=rf"^\[1\]\.label: must be {rule}, .* got "):
+            checks.learn(body)
 
 
 @pytest.mark.parametrize(("change", "reason"), [

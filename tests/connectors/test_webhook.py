@@ -160,6 +160,7 @@ def test_a_server_that_is_away_holds_nothing_up_and_gets_all_after_a_restart(
     down.write(alarms(0, 3))
     position = down.commit()
     down.close()
+    assert "webhook: Connection refused; trying again in 30 s" in caplog.text
     assert "3 alerts wait for the next start" in caplog.text
     up = hook(receiver, tmp_path)
     up.open(position)
