@@ -35,6 +35,7 @@ from streamlearn.operators._base import Operator  # noqa: E402
 from streamlearn.operators._layout import Layout  # noqa: E402
 from streamlearn.operators.analytic import AnalyticRegressor  # noqa: E402
 from streamlearn.operators.bagging import OnlineBaggingRegressor  # noqa: E402
+from streamlearn.operators.expert_mixture import ExpertMixtureRegressor  # noqa: E402
 from streamlearn.operators.kalman import KalmanRegressor  # noqa: E402
 from streamlearn.operators.keyed import KeyedRegressor  # noqa: E402
 from streamlearn.operators.mixture import (  # noqa: E402
@@ -217,6 +218,16 @@ def ensemble_case(J: int, d: int, n: int) -> Row:
     )  # fmt: skip
 
 
+def experts_case(J: int, d: int, n: int) -> Row:
+    """A mixture of Kalman heads of J memories, beside the CPU's in threads."""
+    return beside_cpu(
+        f"mixture of {J} Kalman heads, d = {d}", d, n,
+        lambda device: ExpertMixtureRegressor(
+            [KalmanRegressor(delta0=1e-3 / (1 + j)) for j in range(J)], device=device
+        ),
+    )  # fmt: skip
+
+
 def beside_cpu(case: str, d: int, n: int, make: Callable[[str], Operator]) -> Row:
     """Labelled events a second on the device and on the CPU, whole way."""
     rng = np.random.default_rng(SEED)
@@ -265,6 +276,7 @@ def measure(quick: bool) -> Row:
         ((2, 2),) if TINY else ((100, 64),) if small else ((100, 64), (1000, 64), (100, 500))
     ):
         cases.append(ensemble_case(J, d, 4 if TINY else 1024))
+    cases.append(experts_case(2, 1, 2) if TINY else experts_case(100, 64, 1024))
     name = "simulator" if TINY else _cuda.get_current_device().name
     name = name.decode() if isinstance(name, bytes) else name
     return {

@@ -96,7 +96,7 @@ class Ensemble(Holder):
         """What each member answers to its block of n rows, and its logs; in threads where it pays.
 
         block_of: makes the block of a member, in its thread. Members that run in Python would only
-        wait for each other there; those on a device are all walked by one launch.
+        wait for each other there; those on a device are walked by one launch a group.
         """
         if self._there is not None:
             blocks = [block_of(j) for j in range(len(self.members_))]

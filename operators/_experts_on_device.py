@@ -5,7 +5,7 @@ Not exported. `jit.cuda` is imported where a device is asked for, never before.
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from streamlearn.operators import _checks
 from streamlearn.operators._on_device import DEVICES
 from streamlearn.operators.kalman import KalmanClassifier, KalmanRegressor
 
+HEADS = (KalmanClassifier, KalmanRegressor)
 Raw = tuple[F8, ...]
 
 
@@ -70,19 +71,20 @@ class Experts:
 
     # -- the walk ----------------------------------------------------------------------------------
 
-    def walk(self, at: int, hosts: Sequence[Raw], rows: Any, settings: F8) -> tuple[F8, F8]:
-        """Walk rows by the experts from `at` on: one launch. Returns their answers and sides.
+    def make_ready(self, at: int, hosts: Sequence[Raw], rows: Any, settings: F8) -> "Ready":
+        """All that a launch takes of the experts from `at` on; nothing is learnt yet.
 
-        hosts: of each W, P (of the host, for who does not stand here yet), outputs and scalars, the
-        last two written to | rows as `jit.cuda.experts` says | settings (J, N_SETTINGS).
-        Raises: MemoryError before any of them is changed.
+        hosts: of each W, P (of the host, for who does not stand here yet), outputs and scalars |
+        rows as `jit.cuda.experts` says | settings (J, N_SETTINGS). Raises: MemoryError.
         """
         (K, D), J, n = hosts[0][0].shape, len(hosts), rows[0].shape[1]
         outputs, s = (np.stack([host[i] for host in hosts]) for i in (2, 3))
         self._make_room(K, D)
-        out = np.empty((J, n, K)), np.empty((J, n, 1 if self._classify else K))
+        sides = (J, n, 1 if self._classify else K)
         sent = self._device.send(self._owner, *rows, outputs, s, settings)
-        answers = self._device.reserve(self._owner, [(a.shape, np.float64) for a in out])
+        answers = self._device.reserve(
+            self._owner, [((J, n, K), np.float64), (sides, np.float64)]
+        )  # fmt: skip
         for e, host in enumerate(hosts, at):
             place = self.places[e]
             assert place is not None
@@ -90,43 +92,113 @@ class Experts:
         assert self._state is not None
         mine = slice(at, at + J)
         W, P, u, step, work = (a[mine] for a in (*self._state, *self._scratch, self._work))
-        arguments = (
-            sent[:5], (W, P, sent[5], sent[6]), (sent[7], work), (u, step), tuple(answers),
-        )  # fmt: skip
-        self._device.launch(self._owner, self._walk, self._threads, arguments, J)
-        for j, host in enumerate(hosts):
-            host[2][...], host[3][...] = (self._device.fetch(a[j]) for a in sent[5:7])
-        answer, side = (self._device.fetch(array) for array in answers)
+        return Ready(
+            (sent[:5], (W, P, sent[5], sent[6]), (sent[7], work), (u, step), tuple(answers)), hosts
+        )
+
+    def launch(self, ready: "Ready") -> None:
+        """Walk. Raises: MemoryError before anything is learnt."""
+        J = len(ready.hosts)
+        self._device.launch(self._owner, self._walk, self._threads, ready.arguments, J)
+
+    def answers(self, ready: "Ready") -> tuple[F8, F8]:
+        """What was said, (J, n, K) and a side; outputs and scalars of the hosts are written to."""
+        there = ready.arguments[1][2:]
+        for j, host in enumerate(ready.hosts):
+            host[2][...], host[3][...] = (self._device.fetch(array[j]) for array in there)
+        answer, side = (self._device.fetch(array) for array in ready.arguments[4])
         return answer, side
+
+
+class Ready(NamedTuple):
+    """A launch that is ready: what the kernel takes, and the hosts of its experts."""
+
+    arguments: tuple[Any, ...]
+    hosts: Sequence[Raw]
+
+
+class _Turn:
+    """What a group of experts is to walk: lifted, so counted, when made; undone until answered."""
+
+    def __init__(self, experts: Experts, members: Sequence[Any], blocks: Sequence[Block]) -> None:
+        for member, block in zip(members, blocks, strict=True):
+            member._admit(block)
+        self._experts, self._pairs = experts, list(zip(members, blocks, strict=True))
+        K = max(max(member._n_wanted(block), member._room) for member, block in self._pairs)
+        self._seen = [m._seen(block, K) if block.log_wanted else {} for m, block in self._pairs]
+        self._before = [(member.inputs_.copy(), member.scalars_.copy()) for member in members]
+        lifted = [member._lift(block, K) for member, block in self._pairs]
+        F = np.stack([rows[0] for rows in lifted[: 1 if self._alike() else None]])
+        codes, weight = (np.stack([rows[i] for rows in lifted]) for i in (1, 3))
+        self._rows = F, codes, lifted[0][2], weight, lifted[0][4]
+
+    def _alike(self) -> bool:
+        """Whether all have the same features."""
+        X = self._pairs[0][1].X
+        lifts = {
+            (m.feature_norm2, m.random_scale, m.seed, m.sigma2 / m.sigma_w2) for m, _ in self._pairs
+        }
+        one = all(block.X is X for _, block in self._pairs)
+        return one and len(lifts) == 1 and not np.isnan(X).any()
+
+    def make_ready(self) -> None:
+        """See `Experts.make_ready`."""
+        settings = np.stack([member._settings for member, _ in self._pairs])
+        hosts = [member._host() for member, _ in self._pairs]
+        self._ready = self._experts.make_ready(0, hosts, self._rows, settings)
+
+    def launch(self) -> None:
+        """See `Experts.launch`."""
+        self._experts.launch(self._ready)
+
+    def undo(self) -> None:
+        """The members are as they were before."""
+        for (member, _), (inputs, scalars) in zip(self._pairs, self._before, strict=True):
+            member.inputs_, member.scalars_ = inputs, scalars
+
+    def answers(self) -> list[Columns]:
+        """What each member has answered."""
+        answer, side = self._experts.answers(self._ready)
+        said = []
+        for j, (member, block) in enumerate(self._pairs):
+            member._fresh = False
+            said.append(member._answered(block, (answer[j], side[j]), self._seen[j]))
+        return said
+
+
+class Crowd:
+    """The members of an ensemble: groups of them stand on the device, each side by side in one
+    launch a block; others run with the host.
+    """
+
+    def __init__(self, groups: Sequence[tuple[Experts, Sequence[int]]]) -> None:
+        self._groups = groups
 
     def run(self, members: Sequence[Any], blocks: Sequence[Block]) -> list[Columns]:
         """What each member answers to a block of its own; all differ in X and weight alone.
 
         Raises: MemoryError; the members are then as before.
         """
-        for member, block in zip(members, blocks, strict=True):
-            member._admit(block)
-        pairs = list(zip(members, blocks, strict=True))
-        K = max(max(member._n_wanted(block), member._room) for member, block in pairs)
-        seen = [member._seen(b, K) if b.log_wanted else {} for member, b in pairs]
-        before = [(member.inputs_.copy(), member.scalars_.copy()) for member in members]
-        lifted = [member._lift(block, K) for member, block in pairs]
-        alike = all(b.X is blocks[0].X for b in blocks) and not np.isnan(blocks[0].X).any()
-        F = np.stack([rows[0] for rows in lifted[: 1 if alike else None]])
-        codes, weight = (np.stack([rows[i] for rows in lifted]) for i in (1, 3))
-        rows = F, codes, lifted[0][2], weight, lifted[0][4]
-        settings = np.stack([member._settings for member in members])
+        turns = [
+            _Turn(experts, [members[j] for j in own], [blocks[j] for j in own])
+            for experts, own in self._groups
+        ]
         try:
-            answer, side = self.walk(0, [member._host() for member in members], rows, settings)
+            for turn in turns:
+                turn.make_ready()
+            for turn in turns:
+                turn.launch()
         except MemoryError:
-            for member, (inputs, scalars) in zip(members, before, strict=True):
-                member.inputs_, member.scalars_ = inputs, scalars
+            for turn in turns:
+                turn.undo()
             raise
-        said = []
-        for j, (member, block) in enumerate(pairs):
-            member._fresh = False
-            said.append(member._answered(block, (answer[j], side[j]), seen[j]))
-        return said
+        said: dict[int, Columns] = {}
+        for (_, own), turn in zip(self._groups, turns, strict=True):
+            said |= zip(own, turn.answers(), strict=True)
+        return [
+            said[j] if j in said else member.run(block)
+            for j, (member, block) in enumerate(zip(members, blocks, strict=True))
+        ]
 
 
 class Place:
@@ -192,25 +264,56 @@ class Place:
         """Walk rows by this expert alone, as `DelayedHead.walk`; needs neither plan nor health."""
         F, codes, y, weight, mode = rows
         alone = F[None], codes[None], y, weight[None], mode
-        answer, side = self._experts.walk(self._e, [state], alone, settings[None])
+        ready = self._experts.make_ready(self._e, [state], alone, settings[None])
+        self._experts.launch(ready)
+        answer, side = self._experts.answers(ready)
         out[0][...], out[1][...] = answer[0], side[0]
 
 
-def on_device(owner: str, device: str, model: Any, n: int) -> tuple[list[Any], Experts | None]:
-    """n copies of a model, and what they stand in where device is "cuda".
+def bag_on_device(owner: str, device: str, model: Any, n: int) -> tuple[list[Any], Crowd | None]:
+    """n copies of a model, and where they stand if device is "cuda".
 
     Raises: ValueError for another device, and for a model that has no kernel for it; as
     `jit.cuda._compile.require` where there is none.
     """
     if _checks.choice(owner, "device", device, DEVICES) == "cpu":
         return [model.clone() for _ in range(n)], None
-    if type(model) not in (KalmanClassifier, KalmanRegressor):
+    if type(model) not in HEADS:
         raise ValueError(
             f"{owner}: model must be a KalmanClassifier or a KalmanRegressor with device='cuda', "
             f"got {type(model).__name__}; device='cpu' takes any"
         )
-    experts = Experts(owner, n, model._classify)
-    members = [model.clone({"device": "cuda"}) for _ in range(n)]
-    for e, member in enumerate(members):
-        member._there = Place(experts, e)
-    return members, experts
+    return _placed(owner, [model] * n)
+
+
+def experts_on_device(
+    owner: str, device: str, models: Sequence[Any]
+) -> tuple[list[Any], Crowd | None]:
+    """These models, of device "cuda" untrained copies of the Kalman heads among them that stand
+    there; others as they are. Raises: as `bag_on_device`; ValueError where there is no such head.
+    """
+    if _checks.choice(owner, "device", device, DEVICES) == "cpu":
+        return list(models), None
+    if not any(type(model) in HEADS for model in models):
+        raise ValueError(
+            f"{owner}: experts must have a KalmanClassifier or a KalmanRegressor among them with "
+            f"device='cuda', got {', '.join(type(model).__name__ for model in models)}; "
+            "device='cpu' takes any"
+        )
+    return _placed(owner, models)
+
+
+def _placed(owner: str, models: Sequence[Any]) -> tuple[list[Any], Crowd]:
+    """The models with each head on the device, beside those of its kind that are as wide."""
+    kinds: dict[Any, list[int]] = {}
+    for j, model in enumerate(models):
+        if type(model) in HEADS:
+            kinds.setdefault((type(model), model.random_features), []).append(j)
+    members, groups = list(models), []
+    for (kind, _), own in kinds.items():
+        experts = Experts(owner, len(own), kind._classify)
+        for e, j in enumerate(own):
+            members[j] = models[j].clone({"device": "cuda"})
+            members[j]._there = Place(experts, e)
+        groups.append((experts, own))
+    return members, Crowd(groups)

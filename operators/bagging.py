@@ -13,7 +13,7 @@ from streamlearn.jit.counter import key_of
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import CLASSIFICATION, Classifier, Operator, Regressor
 from streamlearn.operators._ensemble import Ensemble, numbers, side_by_side
-from streamlearn.operators._experts_on_device import on_device
+from streamlearn.operators._experts_on_device import bag_on_device
 from streamlearn.operators._members import Listener, first_rise
 from streamlearn.operators._on_device import without_cpu
 from streamlearn.operators.adwin import ADWIN
@@ -51,7 +51,7 @@ class _Bagging(Ensemble):
         _checks.between(owner, "lam", self.lam, 0.0, _MOST)
         self.seed = _checks.whole(owner, "seed", given["seed"], 0)
         self.device = given["device"]
-        members, self._there = on_device(owner, self.device, self.model, self.n)
+        members, self._there = bag_on_device(owner, self.device, self.model, self.n)
         self._adopt(members, "model")
         keys = [key_of(self.seed, f"member {j}") for j in range(self.n)]
         self._keys = np.array(keys, dtype=np.uint64)

@@ -13,6 +13,8 @@ from streamlearn.jit.counter import key_of, uniforms
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Classifier, Operator, Regressor
 from streamlearn.operators._ensemble import Ensemble, numbers, probabilities
+from streamlearn.operators._experts_on_device import experts_on_device
+from streamlearn.operators._on_device import without_cpu
 from streamlearn.operators.baselines import (
     MajorityClassifier,
     MeanRegressor,
@@ -42,6 +44,7 @@ class _ExpertMixture(Ensemble):
     scale_losses: bool
     correction: bool
     seed: int
+    device: str
 
     # -- construction ------------------------------------------------------------------------------
 
@@ -59,6 +62,7 @@ class _ExpertMixture(Ensemble):
         self.scale_losses = _checks.truth(owner, "scale_losses", given["scale_losses"])
         self.correction = _checks.truth(owner, "correction", given["correction"])
         self.seed = _checks.whole(owner, "seed", given["seed"], 0)
+        self.device = given["device"]
         if self.experts is not None and not self.experts:
             raise ValueError(f"{owner}: experts must be at least one model, got none")
 
@@ -68,7 +72,9 @@ class _ExpertMixture(Ensemble):
 
     def _begin(self, lr_alpha: float = 0.0) -> None:
         """Take in the experts, given or by default; settings as the kernel takes them."""
-        self._adopt(self._defaults() if self.experts is None else self.experts, "experts[{}]")
+        experts = self._defaults() if self.experts is None else self.experts
+        members, self._there = experts_on_device(type(self).__name__, self.device, experts)
+        self._adopt(members, "experts[{}]")
         settings = {
             ensemble.ETA: self.eta, ensemble.SHARE: self.share, ensemble.DISCOUNT: self.discount,
             ensemble.LOG_SCORE: self.mixing == "log_score", ensemble.SCALE: self.scale_losses,
@@ -98,6 +104,10 @@ class _ExpertMixture(Ensemble):
         """An untrained mixture of untrained experts, with the same parameters."""
         given = {"experts": self.experts and [expert.clone() for expert in self.experts]}
         return super().clone(given | (new_params or {}), include_attributes)
+
+    def _plain_parameters(self) -> dict[str, Any]:
+        """Without `device` where it is the CPU: states from before it are still read."""
+        return without_cpu(super()._plain_parameters())
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -179,6 +189,10 @@ class ExpertMixtureClassifier(_ExpertMixture, Classifier):
         lr_alpha: step of log alpha a label, >= 0; 0 leaves the mixture as it is.
         balance: whether a label counts N / (C n_c) in the weights, and in the default experts.
         seed: of the default experts and the network.
+        device: "cpu", or "cuda": untrained copies of the Kalman heads among the experts (standard,
+            shared, mean field) stand on an NVIDIA GPU, and those with as many random features are
+            walked by one launch a block; other experts run where they do. An error where there is
+            no GPU, and where there is no such head.
     State:
         log_weights_: (1, J) float64, log u. running_: (3, 1, J) float64: running losses, weight
             seen, rows without an answer. biases_: (1, J) and network_: (3, N) float64, of the
@@ -188,7 +202,8 @@ class ExpertMixtureClassifier(_ExpertMixture, Classifier):
         The states of the experts, under their numbers.
     A late label judges the answers that were given when its event was scored.
     Cost: the experts', and O(J K) time an event, no allocation in the kernel.
-    Raises: ValueError for a parameter out of range, and an expert that does another task.
+    Raises: ValueError for a parameter out of range, and an expert that does another task;
+        MemoryError where a device has no room, nothing changed.
     Reference: Herbster and Warmuth (1998), Tracking the best expert; Zhang et al. (2023), OneNet,
     arXiv 2309.12659; Raftery, Karny and Ettler (2010), for the discounted log score.
     >>> from streamlearn.operators import ExpertMixtureClassifier, KalmanClassifier
@@ -224,6 +239,7 @@ class ExpertMixtureClassifier(_ExpertMixture, Classifier):
         lr_alpha: float = 0.02,
         balance: bool = False,
         seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         self._set_parameters(locals())
         owner = type(self).__name__
@@ -278,7 +294,7 @@ class ExpertMixtureRegressor(_ExpertMixture, Regressor):
     A missing target teaches nothing, one beyond 1e150 is refused (`n_rejected`).
     Cost: the experts', and O(J q) time an event, no allocation in the kernel.
     Raises: ValueError for a parameter out of range, an expert that does another task, a changed
-        number of targets.
+        number of targets; MemoryError where a device has no room, nothing changed.
     Reference: as `ExpertMixtureClassifier`.
     >>> from streamlearn.operators import ExpertMixtureRegressor, KalmanRegressor, MeanRegressor
     >>> model = ExpertMixtureRegressor([KalmanRegressor(), MeanRegressor()])
@@ -305,6 +321,7 @@ class ExpertMixtureRegressor(_ExpertMixture, Regressor):
         scale_losses: bool = True,
         correction: bool = False,
         seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         self._set_parameters(locals())
         self._begin()

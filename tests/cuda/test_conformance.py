@@ -26,6 +26,10 @@ MAKES = {
     "OnlineBaggingClassifier": lambda: operators.OnlineBaggingClassifier(n=2, **THERE),
     "OnlineBaggingRegressor": lambda: operators.OnlineBaggingRegressor(n=2, lam=1.0, **THERE),
     "ADWINBaggingClassifier": lambda: operators.ADWINBaggingClassifier(n=2, delta=0.9, **THERE),
+    "ExpertMixtureClassifier": lambda: operators.ExpertMixtureClassifier(
+        [operators.KalmanClassifier(), operators.NoChangeClassifier()], **THERE
+    ),
+    "ExpertMixtureRegressor": lambda: operators.ExpertMixtureRegressor(**THERE),
     "GaussianMixtureAnomalyScorer": lambda: operators.GaussianMixtureAnomalyScorer(
         std=1.0, **THERE
     ),

@@ -15,6 +15,7 @@ def test_the_device_suite_runs() -> None:
     text = cuda_device.table(found)
     assert "# Measured on simulator" in text
     assert [case["case"].split(",")[0] for case in found["cases"]] == [
-        "mixture", "mixture regressor", "bank", "Kalman head", "bag of 2 Kalman heads"
+        "mixture", "mixture regressor", "bank", "Kalman head", "bag of 2 Kalman heads",
+        "mixture of 2 Kalman heads",
     ]  # fmt: skip
     assert all(value > 0.0 for case in found["cases"] for value in list(case.values())[1:])

@@ -14,9 +14,13 @@ from streamlearn.jit.cuda.products import THREADS
 from streamlearn.operators import (
     ADWIN,
     ADWINBaggingClassifier,
+    ExpertMixtureClassifier,
+    ExpertMixtureRegressor,
     KalmanClassifier,
     KalmanRegressor,
     LiteRVFLClassifier,
+    NoChangeClassifier,
+    NoChangeRegressor,
     OnlineBaggingClassifier,
     OnlineBaggingRegressor,
 )
@@ -71,11 +75,13 @@ def test_every_expert_walks_as_on_the_cpu(targets: bool | None) -> None:
 
 
 def agree(host: Any, there: Any, said: dict[str, Any], same: dict[str, Any]) -> None:
-    """Answers and logs of both bags, and the states of their members."""
+    """Answers and logs of both ensembles, and the states of their heads."""
     assert said.keys() == same.keys()
     for name, column in said.items():
         assert_allclose(same[name], column, **CLOSE, err_msg=name)
-    for one, other in zip(host.members_, there.members_, strict=True):
+    heads = [m for m in zip(host.members_, there.members_, strict=True) if hasattr(m[0], "means_")]
+    assert heads
+    for one, other in heads:
         for name in ("means_", "covariance_", "inputs_", "outputs_", "scalars_"):
             assert_allclose(getattr(other, name), getattr(one, name), **CLOSE, err_msg=name)
 
@@ -156,6 +162,78 @@ def test_a_member_that_starts_anew_does_so_on_the_device() -> None:
 def test_a_bag_that_has_no_kernel_is_refused(model: Any, device: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         OnlineBaggingClassifier(model, device=device)
+
+
+def mixture_of(kind: Any, device: str) -> Any:
+    """Heads of two widths, two of them with features of another length, and one of no kernel."""
+    numbers = kind is ExpertMixtureRegressor
+    head: Any = KalmanRegressor if numbers else KalmanClassifier
+    return kind(
+        [
+            head(delta0=0.01), head(random_features=1), head(feature_norm2=2.0, lr_delta=0.0),
+            NoChangeRegressor() if numbers else NoChangeClassifier(),
+        ],
+        device=device,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [ExpertMixtureClassifier, ExpertMixtureRegressor])
+def test_a_mixture_of_experts_on_the_device_says_what_the_cpu_says(kind: Any) -> None:
+    """Two launches a block, and the expert that has no kernel with the host; a gap, weights."""
+    host, there = (mixture_of(kind, device) for device in ("cpu", "cuda"))
+    n = 9
+    block = stream(4, n, d=2, numbers=kind is ExpertMixtureRegressor).replace(log_wanted=True)
+    for start, stop in ((0, 2), (2, n)):
+        part = block.rows(start, stop)
+        agree(host, there, host.run(part), there.run(part))
+    assert_allclose(there.log_weights_, host.log_weights_, **CLOSE)
+    assert not np.array_equal(host.log_weights_[:, 0], host.log_weights_[:, 2])
+
+
+def test_any_cut_gives_a_mixture_of_experts_the_same_bits() -> None:
+    """A mixture that is saved and loaded half-way, copied, and goes back to a snapshot."""
+    n = 8
+    block = stream(3, n, d=2)
+    whole, parts, again = (mixture_of(ExpertMixtureClassifier, "cuda") for _ in range(3))
+    expected = whole.run(block)["proba"]
+    parts.run(block.rows(0, 3))
+    again.load(parts.state())
+    before = again.snapshot()
+    again.run(block.rows(3, 5))
+    again.restore(before)
+    again = copy.deepcopy(again)
+    assert_array_equal(again.run(block.rows(3, n))["proba"], expected[3:])
+    same_state(again.state(), whole.state())
+    fresh = again.clone()
+    assert fresh.device == "cuda"
+    assert fresh.members_[0].device == "cuda"
+    assert fresh.n_samples_ == 0
+
+
+def test_a_mixture_without_a_head_for_the_device_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^ExpertMixtureRegressor: experts must have a Kalman"):
+        ExpertMixtureRegressor([NoChangeRegressor()], device="cuda")
+    with pytest.raises(ValueError, match=r"^ExpertMixtureClassifier: device must be one of cpu"):
+        ExpertMixtureClassifier(device="gpu")
+
+
+def test_a_mixture_without_room_for_one_group_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first group of experts has been sent, the second does not fit: nothing has learnt."""
+    block = stream(1, 3, d=2)
+    mixture, other = (mixture_of(ExpertMixtureClassifier, "cuda") for _ in range(2))
+    reserve = _compile.reserve
+
+    def narrow(owner: str, like: Any) -> Any:
+        if any(shape[-1] == 4 for shape, _ in like):
+            raise MemoryError(owner)
+        return reserve(owner, like)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_compile, "reserve", narrow)
+        with pytest.raises(MemoryError, match="ExpertMixtureClassifier"):
+            mixture.run(block)
+    assert_array_equal(mixture.run(block)["proba"], other.run(block)["proba"])
+    same_state(mixture.state(), other.state())
 
 
 class Full(Exception):

@@ -133,7 +133,7 @@ def test_a_scorer_says_what_the_cpu_says() -> None:
 
 def test_any_cut_gives_a_scorer_the_same_bits() -> None:
     """Blocks of one, a state saved and loaded, a snapshot, a copy, a feature that comes late."""
-    n = 16
+    n = 12
     block = stream(n)
     wider = widened(block.rows(n - 3, n))
     whole, parts, again = scorers("cuda", "cuda", "cuda")
