@@ -169,13 +169,15 @@ def fit(name: str, seed: int, keep: bool) -> None:
     path = FOLDER / f"{name}.json"
     held = json.loads(path.read_text(encoding="utf-8"))["limits"] if keep else {}
     lacking = [length for length in ALARMS if str(length) not in held]
-    for found in fitted(name, seed, told, held):
+    taus: dict[int, F8 | None] = {}
+    for (found, tau), length in zip(fitted(name, seed, told, held), lacking, strict=False):
         path.write_text(json.dumps(found) + "\n", encoding="utf-8")
-    correct(name, seed, lacking)
+        taus[length] = tau
+    correct(name, seed, taus)
 
 
-def correct(name: str, seed: int, lengths: list[int]) -> None:
-    """Correct what the file of a detector has for these run lengths."""
+def correct(name: str, seed: int, lengths: dict[int, F8 | None]) -> None:
+    """Correct what the file of a detector has for these run lengths; tau of each, if known."""
     path = FOLDER / f"{name}.json"
     found = json.loads(path.read_text(encoding="utf-8"))
     for better in corrected(name, found, seed, told, lengths):
@@ -200,7 +202,7 @@ def main() -> None:
         if given.what == "fit":
             fit(name, seed, given.keep)
         elif given.what == "correct":
-            correct(name, seed, given.lengths or list(ALARMS))
+            correct(name, seed, dict.fromkeys(given.lengths or ALARMS))
         else:
             checked(name, given.lengths or lengths_of(name), given.seed or 1001, given.least)
 

@@ -33,21 +33,21 @@ from streamlearn.jit.error_rate import (
 from streamlearn.jit.error_windows import fhddm_statistics, stepd_statistics
 from streamlearn.jit.hoeffding import hddm_a_statistics, hddm_w_statistics
 from streamlearn.jit.kswin import kswin_statistics
-from streamlearn.jit.limits import BITS, GIVEN, RATES, limit
+from streamlearn.jit.limits import BITS, GIVEN, RATES, limit, spread
 
 ROWS = 32
 # by run length: alarms in a step of age
 ALARMS = {1_000: 300, 3_000: 200, 10_000: 200, 30_000: 120, 100_000: 60}
 LOG_RATES = np.log(RATES)
 COLUMNS = RATES.shape[0]
-AGAIN = {1_000: 1_500, 3_000: 700, 10_000: 600, 30_000: 600, 100_000: 150}  # when all are there
+AGAIN = {1_000: 1_500, 3_000: 700, 10_000: 600, 30_000: 600, 100_000: 600}  # when all are there
 GAIN, AGAIN_GAINS = 0.7, (0.6, 0.4)  # of the corrections
 SLOW_GAINS, SLOW_TIMES = (0.5, 0.4), 3  # more, with so many times the streams
 FEWEST = 1_500  # streams
 PIECE = 64  # values that are drawn at once
 EMPTY: dict[str, Any] = {
     "warm_up": 0,
-    "jitter": [0.0, 0.0],
+    "jitter": [0.0, 0.0, 1.0],
     "limits": {"1": [[0.0]], "1000000": [[0.0]]},
 }
 
@@ -60,7 +60,7 @@ class Plan(NamedTuple):
     """What is given for a detector."""
 
     warm_up: int
-    jitter: tuple[float, float]  # on bits, on the rest
+    jitter: tuple[float, float, float]  # on bits, on the rest, the ratio of `spread`
     most: int  # streams at most: memory
     steady: int = 0  # from this age on the limit stays as it is; 0: never
     slow: bool = False  # a mean since the restart: copies stay alike, more streams are needed
@@ -68,19 +68,19 @@ class Plan(NamedTuple):
 
 
 PLANS = {
-    "ADWIN": Plan(64, (0.2, 0.0), 40_000, longest=100_000),
-    "BayesianChangePoint": Plan(64, (0.0, 0.0), 40_000, 2_000, longest=10_000),
-    "CUSUM": Plan(64, (0.1, 0.0), 500_000, longest=100_000),
-    "DDM": Plan(64, (0.1, 0.0), 500_000, slow=True, longest=100_000),
-    "ECDD": Plan(64, (0.3, 0.0), 500_000, longest=100_000),
-    "EDDM": Plan(128, (0.01, 0.0), 500_000, slow=True, longest=10_000),
-    "FHDDM": Plan(256, (0.04, 0.0), 500_000, longest=100_000),
-    "HDDM_A": Plan(64, (0.02, 0.0), 500_000, longest=100_000),
-    "HDDM_W": Plan(64, (0.02, 0.0), 500_000, longest=100_000),
-    "KSWIN": Plan(128, (0.0, 0.006), 60_000, 2_000, longest=10_000),
-    "PageHinkley": Plan(64, (0.1, 0.0), 500_000, longest=100_000),
-    "RDDM": Plan(130, (0.1, 0.0), 20_000, slow=True, longest=100_000),
-    "STEPD": Plan(128, (0.85, 0.0), 500_000),
+    "ADWIN": Plan(64, (0.2, 0.0, 1.0), 40_000, longest=100_000),
+    "BayesianChangePoint": Plan(64, (0.0, 0.0, 1.0), 40_000, 2_000, longest=100_000),
+    "CUSUM": Plan(64, (0.1, 0.0, 1.0), 500_000, longest=100_000),
+    "DDM": Plan(64, (0.1, 0.0, 1.0), 500_000, slow=True, longest=100_000),
+    "ECDD": Plan(64, (0.3, 0.0, 1.0), 500_000, longest=100_000),
+    "EDDM": Plan(128, (0.01, 0.0, 1.0), 500_000, slow=True, longest=30_000),
+    "FHDDM": Plan(256, (0.04, 0.0, 1.0), 500_000, longest=100_000),
+    "HDDM_A": Plan(64, (0.02, 0.0, 1.0), 500_000, longest=100_000),
+    "HDDM_W": Plan(64, (0.02, 0.0, 1.0), 500_000, longest=100_000),
+    "KSWIN": Plan(128, (0.0, 0.006, 1.0), 60_000, 2_000, longest=100_000),
+    "PageHinkley": Plan(64, (0.1, 0.0, 1.0), 500_000, longest=100_000),
+    "RDDM": Plan(130, (0.1, 0.0, 1.0), 20_000, slow=True, longest=100_000),
+    "STEPD": Plan(128, (1.0, 0.0, 6.0), 500_000, longest=100_000),
 }
 
 
@@ -217,17 +217,18 @@ def walker(feed: Any) -> Any:
     @compiled
     def walk(
         held: Any, rates: F8, ones: I8, age: int, until: int, limits: F8, slack: float,
-        width: float, regime: int, ends: bool, over: F8, risk: F8, alarms: F8,
+        jitter: tuple[float, float], regime: int, ends: bool, over: F8, risk: F8, alarms: F8,
     ) -> None:  # fmt: skip
         """Feed each stream from its value `age` to its value `until`.
 
         held: arrays by stream, in/out | rates (n,): chance of a one, or the mean of normal values |
         ones (n,) in/out | limits (rows, 15); what is lower by more than `slack` than a limit a few
-        values ago is not looked at, for it takes two logarithms | width of the jitter | ends:
+        values ago is not looked at, for it takes two logarithms | jitter: width, ratio | ends:
         a stream ends at its first alarm, which is counted | over (n,) out: how far the statistic
         was beyond the limit at most | risk, alarms (rows, 15) in/out.
         """
         values, out, near = np.empty(PIECE), np.empty(PIECE), -math.inf
+        width, ratio = jitter
         for i in range(rates.shape[0]):
             t, over[i] = age, -math.inf
             while t < until and not (ends and over[i] > 0.0):
@@ -253,7 +254,8 @@ def walker(feed: Any) -> Any:
                         continue
                     if regime == BITS and (ones[i] == 0 or ones[i] == t):
                         continue
-                    said -= width * np.random.random()  # noqa: NPY002
+                    u = np.random.random()  # noqa: NPY002
+                    said -= width * (1.0 - spread(u, ratio))
                     above = said - limit(limits, t, ones[i], regime)
                     if above > over[i]:
                         over[i] = above
@@ -315,7 +317,7 @@ class Simulation:
         regime = BITS if bits else GIVEN if kind._takes == GIVEN else 1
         self.regime = int(regime)
         self.columns = slice(0, COLUMNS) if bits else slice(COLUMNS, COLUMNS + 1)
-        self.width = self.plan.jitter[0 if bits else 1]
+        self.jitter = (self.plan.jitter[0 if bits else 1], self.plan.jitter[2])
         self._arrays = [detector._fresh[each] for each in detector._fresh]
         if name == "ADWIN":  # levels for 5 * 2 ** 19 values are enough
             self._arrays = [self._arrays[0][:, :20], *self._arrays[1:]]
@@ -375,7 +377,7 @@ class Simulation:
         over = np.empty(crowd.rates.shape[0])
         risk, alarms = np.zeros((2, ROWS, COLUMNS + 1)) if cells is None else cells
         self.walk(
-            crowd.held, crowd.rates, crowd.ones, crowd.age, until, limits, slack, self.width,
+            crowd.held, crowd.rates, crowd.ones, crowd.age, until, limits, slack, self.jitter,
             self.regime, cells is not None, over, risk, alarms,
         )  # fmt: skip
         crowd.age = until
@@ -533,8 +535,8 @@ def regimes_of(name: str) -> list[bool]:
 
 def fitted(
     name: str, seed: int, told: Callable[[str], None], held: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
-    """The table of a detector, after each run length that was added to it.
+) -> Iterator[tuple[dict[str, Any], F8]]:
+    """The table of a detector, and tau, after each run length that was added to it.
 
     held: limits by run length that stay as they are, from the shortest on, perhaps none.
     """
@@ -563,7 +565,7 @@ def fitted(
             limits[:, :-1] = 0.0
         found["limits"][str(length)] = np.round(limits, 5).tolist()
         before = length
-        yield found
+        yield found, tau.copy()
 
 
 def taus(lengths: list[int], tables: F8) -> F8:
@@ -578,17 +580,23 @@ def taus(lengths: list[int], tables: F8) -> F8:
 
 
 def corrected(
-    name: str, found: dict[str, Any], seed: int, told: Callable[[str], None], chosen: list[int]
-) -> Iterator[dict[str, Any]]:
-    """A table with each of the chosen run lengths corrected on more fresh streams."""
+    name: str, found: dict[str, Any], seed: int, told: Callable[[str], None],
+    chosen: dict[int, F8 | None],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """A table with each of the chosen run lengths corrected on more fresh streams.
+
+    chosen: tau by run length; None: as the tables say, which is far off where one of them is.
+    """
     lengths = [int(each) for each in found["limits"]]
     tables = np.array(list(found["limits"].values()))
     moved = taus(lengths, tables)
     rounds = [(gain, 1) for gain in AGAIN_GAINS]
     rounds += [(gain, SLOW_TIMES) for gain in SLOW_GAINS if PLANS[name].slow]
-    for length, table, tau in zip(lengths, tables, moved, strict=True):
+    for length, table, said in zip(lengths, tables, moved, strict=True):
         if length not in chosen:
             continue
+        known = chosen[length]
+        tau = said if known is None else known
         for bits in regimes_of(name):
             for j, (gain, times) in enumerate(rounds):
                 run = Simulation(name, length, bits, seed + 100 + j, AGAIN[length], times)

@@ -208,7 +208,7 @@ def adwin_calibrated(
 
     values (n,), NaN is skipped | own: buckets, counts, window as in `adwin_first_alarm` | held:
     tally, edges, slots, last as in `limits` | shape: clock, least, grace, warm-up, key | table:
-    limits (rows, 15), jitter (3,). The value after an alarm starts an empty window, and so does the
+    limits (rows, 15), jitter (4,). The value after an alarm starts an empty window, and so does the
     first that is neither 0 nor 1, from which on it is fed ranks.
     Returns how many values were fed, how many alarms were raised and values refused. Amortised
     O(1 + log(width) / clock) a value, allocates nothing.

@@ -86,28 +86,28 @@ def fhddm_first_alarm(
 
 
 @part
-def stepd_push(value: float, ring: U1, counts: I8) -> float:
-    """Take one bit; z of the test of equal proportions, window against all before it.
+def stepd_push(value: float, ring: U1, counts: I8) -> tuple[float, float]:
+    """Take one bit; how far the share of ones of the window is from that of all before it.
 
-    z = (|k0/n0 - k1/n1| - (1/n0 + 1/n1)/2) / sqrt(p (1 - p) (1/n0 + 1/n1)), p = the share over
-    both; -inf before 2 windows were fed and where all are equal. O(1).
+    Returns |k0/n0 - k1/n1| - (1/n0 + 1/n1)/2, the gap less the continuity correction, and its
+    variance p (1 - p) (1/n0 + 1/n1), p = the share over both; -inf and 1 before 2 windows were fed
+    and where all are equal. O(1).
     """
     roll(value, ring, counts)
     n1: int = ring.shape[0]
     n0 = int(counts[FED]) - n1
     k = int(counts[ALL])
     if n0 < n1 or k == 0 or k == n0 + n1:
-        return -math.inf
+        return -math.inf, 1.0
     p = k / (n0 + n1)
     r = 1.0 / n0 + 1.0 / n1
     newest = int(counts[NEWEST])
-    gap = abs((k - newest) / n0 - newest / n1)
-    return (gap - 0.5 * r) / math.sqrt(p * (1.0 - p) * r)
+    return abs((k - newest) / n0 - newest / n1) - 0.5 * r, p * (1.0 - p) * r
 
 
 @kernel
 def stepd_first_alarm(values: F8, ring: U1, counts: I8, said: F8, limit: float) -> tuple[int, int]:
-    """Feed bits up to and including the first that raises an alarm: z > limit.
+    """Feed bits up to and including the first that raises an alarm: z = gap / deviation > limit.
 
     values (n,), NaN is skipped | ring (window,), counts (7,), said (1,) the last z, in/out. The
     value after an alarm starts anew. Returns the index of the alarm or -1, and how many values
@@ -120,7 +120,8 @@ def stepd_first_alarm(values: F8, ring: U1, counts: I8, said: F8, limit: float) 
             continue
         if counts[ALARMED] != 0:
             counts[:] = 0
-        said[0] = stepd_push(values[t], ring, counts)
+        gap, variance = stepd_push(values[t], ring, counts)
+        said[0] = gap / math.sqrt(variance)
         if said[0] > limit:
             n0, n1 = counts[FED] - ring.shape[0], ring.shape[0]
             more = counts[NEWEST] * n0 > (counts[ALL] - counts[NEWEST]) * n1
@@ -142,6 +143,12 @@ def fhddm_statistics(values: F8, ring: U1, counts: I8, short: int, eps: float, o
 
 @kernel
 def stepd_statistics(values: F8, ring: U1, counts: I8, out: F8) -> None:
-    """As `fhddm_statistics`."""
+    """As `fhddm_statistics`: the gap in ones of the window.
+
+    One more one in the window moves it by 1, whatever the rate: so one jitter mixes two neighbours
+    of its few values evenly at all rates, which it does not for z.
+    """
     for t in range(values.shape[0]):
-        out[t] = -math.inf if values[t] != values[t] else stepd_push(values[t], ring, counts)
+        out[t] = -math.inf
+        if values[t] == values[t]:
+            out[t] = ring.shape[0] * stepd_push(values[t], ring, counts)[0]

@@ -132,10 +132,25 @@ def limit(limits: F8, age: int, ones: int, regime: int) -> float:
 
 
 @part
+def spread(u: float, ratio: float) -> float:
+    """A uniform draw (0, 1), made to exceed f with the chance (ratio^-f - 1/ratio)/(1 - 1/ratio).
+
+    Added to a statistic of whole numbers, each exceeded `ratio` times as often as the next, it
+    leaves a tail that falls by the same factor everywhere; with ratio 1 it is u.
+    """
+    return u if ratio == 1.0 else -math.log(1.0 - u * (1.0 - 1.0 / ratio)) / math.log(ratio)
+
+
+@part
 def jittered(said: float, regime: int, tick: int, jitter: F8) -> float:
-    """A statistic and its tie-break. jitter (3,): its width on bits, on anything else, its key."""
+    """A statistic and its tie-break.
+
+    jitter (4,): its width on bits, its width on anything else, the ratio of `spread`, its key.
+    """
     width = jitter[0] if regime == BITS else jitter[1]
-    return said + width * (draw(int(jitter[2]), tick) - 0.5) if width > 0.0 else said
+    if width <= 0.0:
+        return said
+    return said + width * (spread(draw(int(jitter[3]), tick), jitter[2]) - 0.5)
 
 
 @kernel

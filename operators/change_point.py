@@ -47,7 +47,7 @@ class BayesianChangePoint(Calibrated, base.DriftDetector):
         hazard: probability of a change at each value, in (0, 1).
         min_num_instances: values before the first alarm, >= 1.
         max_run_length: the shorter runs that are kept, >= 2.
-        average_run_length: events between false alarms without drift, 1,000 to 10,000, where
+        average_run_length: events between false alarms without drift, 1,000 to 100,000, where
             the values are those of the model; then all but `prior_mean` stay at their defaults.
             None: an alarm where another run is likelier.
         seed: of the generator behind calibrated alarms.

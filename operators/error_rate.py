@@ -90,7 +90,7 @@ class EDDM(WarningDetector, base.BinaryDriftAndWarningDetector):
         warm_start: no alarm within so many values, nor within so many errors, >= 0.
         alpha: the ratio below which there is a warning, in (0, 1], >= beta.
         beta: the ratio below which there is an alarm, in (0, 1].
-        average_run_length: events between false alarms without drift, 1,000 to 10,000, whatever
+        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
             the age, for error rates from 0.1 on; then `alpha` and `beta` are not used, and the
             others stay at their defaults. None: as published, which claims nothing.
         seed: of the generator behind calibrated alarms.

@@ -168,7 +168,7 @@ class STEPD(_ErrorWindow):
         window_size: newest values that are tested against the others, >= 1.
         alpha_drift: significance of an alarm, in (0, 1).
         alpha_warning: significance of a warning, in (0, 1), >= alpha_drift.
-        average_run_length: events between false alarms without drift, 1,000 to 30,000, whatever
+        average_run_length: events between false alarms without drift, 1,000 to 100,000, whatever
             the error rate and the age; then both alphas are not used, and the others stay at
             their defaults. None: as published, which claims nothing.
         seed: of the generator behind calibrated alarms.

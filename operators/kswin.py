@@ -36,7 +36,7 @@ class KSWIN(Calibrated, base.DriftDetector):
         alpha: significance of one test, in (0, 1).
         window_size: values in the window, > stat_size.
         stat_size: newest values that are tested against the others, >= 1.
-        average_run_length: events between false alarms without drift, 1,000 to 10,000, whatever
+        average_run_length: events between false alarms without drift, 1,000 to 100,000, whatever
             the distribution and the age; then `alpha` is not used, and the others
             stay at their defaults. None: as published, which claims nothing.
         seed: of the generator behind calibrated alarms.

@@ -15,15 +15,21 @@ from streamlearn import operators
 from streamlearn.block import F8
 from streamlearn.jit.adwin import SIZES, adwin_statistics
 from streamlearn.jit.error_rate import SIZE, ddm_statistics, eddm_statistics, rddm_statistics
+from streamlearn.jit.error_windows import SIZES as WINDOW_SIZES
+from streamlearn.jit.error_windows import stepd_statistics
 from streamlearn.jit.limits import (
+    AGE,
     BITS,
     EDGES,
     GIVEN,
     GROUP,
     PLACES,
     RANKS,
+    RATES,
     REGIME,
+    TICK,
     first_over,
+    in_zone,
     scored,
 )
 from streamlearn.operators import _calibrated
@@ -263,6 +269,39 @@ def test_eddm_measures_from_where_the_reach_was_surely_long() -> None:
             best, best_reach = reach * (1.0 - k**-0.5), reach
         assert_allclose(got[errors[k - 1]], 1.0 - reach / best_reach, rtol=0.0, atol=1e-9)
     assert (got[bits == 0.0] == -np.inf).all()
+
+
+@pytest.mark.jit
+def test_stepd_measures_its_gap_in_ones_of_the_window() -> None:
+    """Between the means of the newest 30 and of all before them, less the correction."""
+    bits: F8 = (np.random.default_rng(13).random(400) < 0.3).astype(np.float64)
+    counts, got = np.zeros(WINDOW_SIZES, dtype=np.int64), np.empty(400)
+    stepd_statistics(bits, np.zeros(30, dtype=np.uint8), counts, got)
+    assert (got[:59] == -np.inf).all()
+    for t in range(60, 401):
+        gap = abs(bits[: t - 30].mean() - bits[t - 30 : t].mean())
+        assert_allclose(got[t - 1], 30.0 * gap - 0.5 * (30.0 / (t - 30) + 1.0), atol=1e-12)
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("ratio", [2.0, 6.0])
+def test_a_jitter_with_a_ratio_makes_a_tail_of_steps_fall_evenly(ratio: float) -> None:
+    """Of a whole number K with P(K >= k) = ratio^-k the sum exceeds any x with chance ratio^-x."""
+    jitter, after = np.array([0.0, 1.0, ratio, 77.0]), np.zeros(PLACES, dtype=np.int64)
+    after[AGE], after[REGIME] = 1000, RANKS
+
+    def exceeds(k: float, x: float) -> float:
+        limits, hits = np.full((32, RATES.shape[0] + 1), x - 0.5), 0
+        for tick in range(4000):
+            after[TICK] = tick
+            hits += in_zone(np.array([k]), np.array([0.5]), after, limits, jitter)
+        return hits / 4000
+
+    for x in (0.25, 0.5, 1.75):
+        k = float(int(x))  # all larger are beyond x, all smaller are not
+        assert (exceeds(k - 1.0, x), exceeds(k + 1.0, x)) == (0.0, 1.0)
+        chance = ratio**-k * (1.0 - 1.0 / ratio) * exceeds(k, x) + ratio ** -(k + 1.0)
+        assert_allclose(chance, ratio**-x, rtol=0.05)
 
 
 @pytest.mark.jit
