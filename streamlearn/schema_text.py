@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from streamlearn.schema import Schema
 
 LEAST_BYTES = 1 << 18  # of a piece: for less it is not worth loading the kernels
+FEW_BYTES = 1 << 14  # of a piece: for less the other ways are as fast, the kernels being loaded
 _AGAIN = 16  # pieces after one that was refused until the next is tried
 _MEMBERS = 256  # of an object, whose order is remembered
 
@@ -90,7 +91,8 @@ class TextColumns:
     def _worth(self, data: bytes) -> bool:
         """Whether to try at all."""
         self._skip = max(self._skip - 1, 0)
-        if not self.able or self._skip or len(data) < LEAST_BYTES:
+        least = LEAST_BYTES if self._powers is None else min(FEW_BYTES, LEAST_BYTES)
+        if not self.able or self._skip or len(data) < least:
             return False
         self._powers = self._powers or text_cells.powers()
         return True

@@ -33,7 +33,8 @@ class _AtOnce:
 class JsonMessages(_AtOnce):
     """One JSON object a message; keys that the schema does not name are not read.
 
-    An absent key and null are missing. Cost: 0.8 us for eight numbers in 200 bytes.
+    An absent key and null are missing. Cost: 0.4 us for eight numbers in 200 bytes by the kernels,
+    which take numbers, categories and classes where hundreds of messages wait; else 0.6.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -64,7 +65,8 @@ class CsvMessages(_AtOnce):
     Args:
         columns: the name of each field, in order.
     Raises: UserError where columns are not named, or one that the schema wants is not among them.
-    Cost: 0.5 us a record; 10 us where a message of the same fetch is unusual.
+    Cost: 0.3 us a record by the kernels, as of JSON, else 0.5; 10 us where a message of the same
+        fetch is unusual.
     """
 
     def __init__(self, schema: Schema, columns: Sequence[str]) -> None:

@@ -195,6 +195,22 @@ def test_after_a_refusal_some_pieces_are_not_tried(monkeypatch: pytest.MonkeyPat
     assert len(asked) == 3
 
 
+def test_kernels_that_are_loaded_take_smaller_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema_text, "LEAST_BYTES", 60)
+    monkeypatch.setattr(schema_text, "FEW_BYTES", 30)
+    asked: list[int] = []
+
+    def taken(text: Any, *_: Any) -> int:
+        asked.append(len(text))
+        return 0
+
+    monkeypatch.setattr(text_cells, "csv_cells", taken)
+    columns = TextColumns(Schema.from_config(TABLE), ["a", "y"])
+    for n in (7, 11, 12, 6, 5):
+        columns.csv(b"1,up\n" * n, ["a", "y"], ",")
+    assert asked == [60, 30]
+
+
 # -- numbers ---------------------------------------------------------------------------------------
 
 
