@@ -41,7 +41,7 @@ def small_pieces_and_two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some 20 rows a chunk; every reader of a file reads ahead."""
     monkeypatch.setattr(_decode_lines, "PIECE", 256)
     monkeypatch.setattr(jsonl_files, "PIECE", 256)
-    monkeypatch.setattr(parquet_files, "ROWS", 20)
+    monkeypatch.setattr(parquet_files, "rows_at_once", lambda columns: 20)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
