@@ -9,11 +9,12 @@ LEARNS, MUTE = 1, 2  # bits of `plan`
 
 
 @kernel
-def plan_rows(X: F8, y: F8, weight: F8, mode: U1, plan: U1) -> tuple[float, int]:
+def plan_rows(X: F8, y: F8, weight: F8, mode: U1, most: float, plan: U1) -> tuple[float, int]:
     """Which rows are learnt from (LEARNS), and which get no answer for an infinite feature (MUTE).
 
-    X (n, d) | y, weight (n,) | mode (n,) | plan (n,) written. Returns the largest y among the rows
-    learnt, -1 without any, and how many were refused: an infinite feature or target. O(n d).
+    X (n, d) | y, weight (n,) | mode (n,) | most: classes there may be, 0 for targets | plan (n,)
+    written. Returns the largest y among the rows learnt, -1 without any, and how many were refused:
+    an infinite feature or target, or what is no code of a class. O(n d).
     """
     suspect = any_infinite(X.reshape(X.size))
     top, refused = -1.0, 0
@@ -21,7 +22,8 @@ def plan_rows(X: F8, y: F8, weight: F8, mode: U1, plan: U1) -> tuple[float, int]
         mute = suspect and any_infinite(X[t])
         plan[t] = MUTE if mute else 0
         if (mode[t] & 2) != 0 and weight[t] > 0.0 and not np.isnan(y[t]):
-            if mute or abs(y[t]) == np.inf:
+            is_code = 0.0 <= y[t] < most and y[t] == np.floor(y[t])
+            if mute or abs(y[t]) == np.inf or (most > 0.0 and not is_code):
                 refused += 1
             else:
                 plan[t] = LEARNS

@@ -37,13 +37,12 @@ def log_losses(y: F8, proba: F8, weight: F8, mode: U1, out: F8) -> None:
     """-log of the probability of the label on learnt rows, at most 34.5; NaN where there is none.
 
     y, weight (n,) | proba (n, C), NaN where not asked | mode (n,) | out (n,) written. O(n),
-    allocates nothing. A class that had no probability yet has 0.
+    allocates nothing. A class that had no probability yet has 0; what is no class is no label.
     """
     for t in range(y.shape[0]):
         usable = (mode[t] & 2) != 0 and weight[t] > 0.0 and proba.shape[1] > 0
-        if usable and not (math.isnan(y[t]) or math.isnan(proba[t, 0])):
-            j = int(y[t])
-            p = proba[t, j] if j < proba.shape[1] else 0.0
+        if usable and 0.0 <= y[t] < math.inf and not math.isnan(proba[t, 0]):
+            p = proba[t, int(y[t])] if y[t] < proba.shape[1] else 0.0
             out[t] = -math.log(max(p, 1e-15))
         else:
             out[t] = math.nan

@@ -104,9 +104,9 @@ class Supervised(Operator):
         return targets_of(self, block, self._n_outputs, self.n_samples_ > 0)
 
     def _n_classes(self, block: Block) -> int:
-        """Classes that may be known after this block."""
+        """Classes that may be known after this block; 1 at least: no class at all means targets."""
         _checks.one_target(type(self).__name__, block.y)
-        known = self._n_outputs
+        known = max(1, self._n_outputs)
         if block.labels is not None and len(block.labels) <= known:
             return known
         codes = block.y[block.y < MAX_CLASSES]

@@ -10,7 +10,8 @@ from river import base
 from streamlearn.block import F8, U1, Block, Columns
 from streamlearn.jit.baselines import majority_run, mean_run, no_change_run, plan_rows
 from streamlearn.operators import _checks
-from streamlearn.operators._base import Classifier, Operator, Regressor
+from streamlearn.operators._base import CLASSIFICATION, Classifier, Operator, Regressor
+from streamlearn.operators._supervised import MAX_CLASSES
 
 
 class _Baseline(Operator):
@@ -24,7 +25,8 @@ class _Baseline(Operator):
         """What to do with each row, and the largest y among those learnt, -1 without any."""
         _checks.one_target(type(self).__name__, block.y)
         plan = np.empty(block.n, dtype=np.uint8)
-        top, refused = plan_rows(block.X, block.y, block.weight, block.mode, plan)
+        most = float(MAX_CLASSES) if self.task == CLASSIFICATION else 0.0
+        top, refused = plan_rows(block.X, block.y, block.weight, block.mode, most, plan)
         self.n_rejected += refused
         return plan, top
 
@@ -32,8 +34,9 @@ class _Baseline(Operator):
 class NoChangeClassifier(_Baseline, Classifier, base.Classifier):
     """Predicts the last label learnt, with probability 1: the reference of kappa-T.
 
-    NaN before the first label. A row with an infinite feature gets no answer, and like one with an
-    infinite target it is not learnt and counted in `n_rejected`. A weight of 0 is not learnt.
+    NaN before the first label. A row with an infinite feature gets no answer, and like one with a
+    label that is no code of a class it is not learnt and counted in `n_rejected`. A weight of 0 is
+    not learnt.
     State:
         last_: (1,) float64, code of the last label, NaN before the first.
         n_classes: 1 + the largest class code learnt.
@@ -66,8 +69,8 @@ class MajorityClassifier(_Baseline, Classifier, base.Classifier):
     """Predicts the class of the largest total weight so far; the shares are its probabilities.
 
     Of equals the one of the smallest code wins. NaN before the first label. A row with an infinite
-    feature gets no answer, and like one with an infinite target it is not learnt and counted in
-    `n_rejected`. A weight of 0 is not learnt.
+    feature gets no answer, and like one with a label that is no code of a class it is not learnt
+    and counted in `n_rejected`. A weight of 0 is not learnt.
     State:
         counts_: (K,) float64, sum of the weights of each class.
     Cost: O(K) time an event for K classes, 8 K bytes.

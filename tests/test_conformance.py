@@ -230,6 +230,16 @@ def test_two_targets_hold_the_laws(make: Make) -> None:
     check_reset(make, second)
 
 
+@pytest.mark.parametrize("make", [p for p in PREDICTORS if p.values[0]().task == "classification"])  # type: ignore[operator]
+@pytest.mark.jit
+def test_labels_that_are_no_class_hold_the_block_law(make: Make) -> None:
+    """They come before the first class, alone in their blocks, and among others."""
+    stream = Stream.from_plan(Plan("classification", (40,), (("normal", "normal"),), seed=3))
+    y = np.concatenate([[-1.0, -np.inf, np.inf, -7.0, -1.0], stream.y[:35]])
+    y[[12, 20, 21, 30]] = [-1.0, 0.5, np.inf, 1.5]
+    check_block_law(make, stream.changed(y=y), [3, 4, 20, 25])
+
+
 def test_the_operator_of_the_tutorial_says_that_it_takes_one_target() -> None:
     """The example is no exported operator: what the suite asks of those it is asked here."""
     example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "own_operator.py"))
