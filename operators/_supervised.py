@@ -41,9 +41,11 @@ def bad_weight(operator: Operator, block: Block, row: int) -> ValueError:
 
 def refuse_bad_weights(operator: Operator, block: Block) -> None:
     """For kernels that do not look at weights: raise for the first row whose weight is none."""
-    good = (block.weight >= 0.0) & (block.weight < math.inf)
-    if not good.all():
-        raise bad_weight(operator, block, int(good.argmin()))
+    weight = block.weight
+    if weight.min(initial=0.0) >= 0.0 and weight.max(initial=0.0) < math.inf:  # no NaN either
+        return
+    good = (weight >= 0.0) & (weight < math.inf)
+    raise bad_weight(operator, block, int(good.argmin()))
 
 
 def targets_of(operator: Operator, block: Block, known: int, fixed: bool) -> int:
