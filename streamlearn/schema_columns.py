@@ -232,7 +232,7 @@ class Coded:
         if self._known < len(self.values):
             for code in range(self._known, int(local.max(initial=-1)) + 1):
                 self.learn(code, vocabulary)
-        return self._table[local]
+        return self._table.take(local)
 
     def fresh(self, start: int, stop: int) -> list[tuple[int, int]]:
         """The values that rows start to stop are the first to show: (row after start, code)."""

@@ -47,13 +47,19 @@ def test_gaps_are_filled_from_the_rows_before(strategy: str) -> None:
     assert_allclose(out, naive(X, weight, strategy, -1.0), rtol=1e-12)
 
 
-def test_a_block_without_gaps_is_handed_on_and_still_learnt() -> None:
-    X = np.random.default_rng(3).normal(size=(50, 3))
-    block = rows(X)
-    imputer = Imputer()
+@pytest.mark.parametrize("d", [1, 3, 4, 9])
+def test_a_block_without_gaps_is_handed_on_and_still_learnt(d: int) -> None:
+    """By columns, in fours where there are as many; a row of weight 0 or a question is none."""
+    rng = np.random.default_rng(3)
+    X, weight = rng.normal(size=(50, d)), rng.choice([0.0, 0.5, 2.0], 50)
+    block, imputer = rows(X, weight=weight), Imputer()
+    block.mode[::7] = PREDICT
+    imputer.run(rows(X[:1]))
     assert imputer.run(block)["X"] is block.X
-    assert_allclose(imputer.fill_, X.mean(axis=0), rtol=1e-12)
-    assert_array_equal(imputer.mass_, 50.0)
+    weight[::7] = 0.0
+    seen, w = np.concatenate([X[:1], X]), np.concatenate([[1.0], weight])
+    assert_allclose(imputer.fill_, np.average(seen, axis=0, weights=w), rtol=1e-12)
+    assert_array_equal(imputer.mass_, w.sum())
 
 
 def test_only_rows_that_observe_with_a_weight_are_learnt() -> None:
@@ -122,14 +128,18 @@ def test_arguments_are_checked(argument: dict[str, str], rule: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["mean", "last"])
-@given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(0, 18), max_size=5))
+@given(
+    seed=st.integers(0, 10**6),
+    d=st.sampled_from([3, 9]),
+    cuts=st.lists(st.integers(0, 18), max_size=5),
+)
 def test_fills_and_state_do_not_depend_on_the_cut(
-    strategy: str, seed: int, cuts: list[int]
+    strategy: str, seed: int, d: int, cuts: list[int]
 ) -> None:
     """All modes and weights mixed; gaps and infinities in a few rows, so that parts have none."""
     rng = np.random.default_rng(seed)
-    X = rng.normal(rng.choice([0.0, 1e8]), 1.0, size=(18, 3))
-    X[rng.integers(0, 18, 2), rng.integers(0, 3, 2)] = rng.choice([np.nan, np.inf], 2)
+    X = rng.normal(rng.choice([0.0, 1e8]), 1.0, size=(18, d))
+    X[rng.integers(0, 18, 2), rng.integers(0, d, 2)] = rng.choice([np.nan, np.inf], 2)
     stream = rows(X, weight=rng.choice([0.0, 1.0, 2.5], 18))
     stream.mode[:] = rng.integers(0, 8, 18)
     whole, parts = Imputer(strategy, indicators=True), Imputer(strategy, indicators=True)
