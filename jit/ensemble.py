@@ -545,17 +545,20 @@ def vote_classes(said: F8, P: F8, mode: U1, prob: F8, best: F8) -> None:
     """
     J, n, K = P.shape
     for t in range(n):
-        best[t], count, top = np.nan, 0.0, -1.0
-        asked = (mode[t] & _PREDICT) != 0
+        best[t] = 0.0  # how many answer
         for k in range(K):
             prob[t, k] = 0.0
-        for j in range(J):
-            if K > 0 and said[j, t] == said[j, t] and P[j, t, 0] == P[j, t, 0]:
-                count += 1.0
+    for j in range(J if K > 0 else 0):  # rows within members: the other way takes 2.5 times as long
+        for t in range(n):
+            if said[j, t] == said[j, t] and P[j, t, 0] == P[j, t, 0]:
+                best[t] += 1.0
                 for k in range(K):
                     prob[t, k] += P[j, t, k]
+    for t in range(n):
+        count, top = best[t], -1.0
+        best[t], answered = np.nan, count > 0.0 and (mode[t] & _PREDICT) != 0
         for k in range(K):
-            prob[t, k] = prob[t, k] / count if count > 0.0 and asked else np.nan
+            prob[t, k] = prob[t, k] / count if answered else np.nan
             if prob[t, k] > top:
                 best[t], top = float(k), prob[t, k]
 

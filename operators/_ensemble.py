@@ -4,7 +4,7 @@ A member's late labels find what it logged under its number (`_members.own_block
 is logged there too, so that a wrapper learns from the answers of then.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from streamlearn.block import F8, Block, Columns, Features
 from streamlearn.contracts import State, merged
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import Operator
+from streamlearn.operators._beside import Beside, Draws, weighted
 from streamlearn.operators._members import Holder, own_block, told
 from streamlearn.operators._threads import Crew
 
@@ -37,7 +38,7 @@ class Ensemble(Holder):
                 )
         self.members_ = list(members)
         self._numbers = list(range(len(members)))
-        self._crew = Crew()
+        self._crew, self._beside = Crew(), Beside()
         self.takes_categories = all(member.takes_categories for member in members)
         self.takes_nan = all(member.takes_nan for member in members)
         self.takes_sparse = any(member.takes_sparse for member in members)
@@ -86,31 +87,39 @@ class Ensemble(Holder):
         asked = _prequential.asked(block)
         logs: Columns = {}
         said = []
-        found = self._ask_all(asked.n, lambda j: asked)
+        found = self._ask_all(asked)
         for number, (answers, more) in zip(self._numbers, found, strict=True):
             said.append(recalled_answers(answers, block, number))
             logs |= more
         return said, logs
 
-    def _ask_all(self, n: int, block_of: Callable[[int], Block]) -> list[tuple[Columns, Columns]]:
-        """What each member answers to its block of n rows, and its logs; in threads where it pays.
+    def _ask_all(self, block: Block, draws: Draws | None = None) -> list[tuple[Columns, Columns]]:
+        """What each member answers to the block, and its logs; in threads where it pays.
 
-        block_of: makes the block of a member, in its thread. Members that run in Python would only
-        wait for each other there; those on a device are walked by one launch a group.
+        draws: of weights, which each member has of its own. Linear heads are walked together, those
+        on a device by one launch a group. Members in Python would only wait for each other.
         """
-        if self._there is not None:
-            blocks = [block_of(j) for j in range(len(self.members_))]
-            found = self._there.run(self.members_, [self._own(j, b) for j, b in enumerate(blocks)])
-            return [self._told(j, b, o) for j, (b, o) in enumerate(zip(blocks, found, strict=True))]
+        if self._there is not None or self._beside.takes(self.members_):
+            return self._ask_together(block, draws)
 
         def ask_one(j: int) -> tuple[Columns, Columns]:
-            return self._ask(j, block_of(j))
+            return self._ask(j, weighted(block, draws, j))
 
         calls = [partial(ask_one, j) for j in range(len(self.members_))]
         apart = len(set(map(id, self.members_))) == len(calls)
         if not (self.cheap_snapshot and apart):
             return [call() for call in calls]
-        return self._crew.map(calls, n)
+        return self._crew.map(calls, block.n)
+
+    def _ask_together(self, block: Block, draws: Draws | None) -> list[tuple[Columns, Columns]]:
+        """As `_ask_all`, of members that stand side by side."""
+        blocks = [self._own(j, block) for j in range(len(self.members_))]
+        if self._there is None:
+            found = self._beside.run(self.members_, blocks, draws)
+        else:
+            blocks = [weighted(own, draws, j) for j, own in enumerate(blocks)]
+            found = self._there.run(self.members_, blocks)
+        return [self._told(j, b, o) for j, (b, o) in enumerate(zip(blocks, found, strict=True))]
 
     # -- state -------------------------------------------------------------------------------------
 

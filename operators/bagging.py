@@ -12,6 +12,7 @@ from streamlearn.jit import ensemble
 from streamlearn.jit.counter import key_of
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import CLASSIFICATION, Classifier, Operator, Regressor
+from streamlearn.operators._beside import Draws
 from streamlearn.operators._ensemble import Ensemble, numbers, side_by_side
 from streamlearn.operators._experts_on_device import bag_on_device
 from streamlearn.operators._members import Listener, first_rise
@@ -85,11 +86,7 @@ class _Bagging(Ensemble):
         """What the members answer, each with weights of its own, and what is to be logged."""
         events, fresh = self._numbered(block)
         logs: Columns = {"log:event": events} if block.log_wanted else {}
-
-        def weighted(j: int) -> Block:
-            return block.replace(weight=self._weighted(j, events, block.weight))
-
-        found = self._ask_all(block.n, weighted)
+        found = self._ask_all(block, Draws(self._keys, events, self._cumulative))
         self.n_events_ += fresh
         for _, more in found:
             logs |= more
@@ -106,12 +103,6 @@ class _Bagging(Ensemble):
         fresh = int(np.count_nonzero(new))
         events[new] = np.arange(self.n_events_, self.n_events_ + fresh)
         return events, fresh
-
-    def _weighted(self, j: int, events: I8, weight: F8) -> F8:
-        """(n,) weights times the Poisson draws of member j for these events."""
-        out = np.empty(events.shape[0])
-        ensemble.bag_weights(self._keys[j], events, self._cumulative, weight, out)
-        return out
 
     def _voted(self, said: list[Columns], block: Block) -> Columns:
         """The mean of what the members answer."""

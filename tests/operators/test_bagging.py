@@ -11,6 +11,7 @@ from river import compose, linear_model, preprocessing
 
 from streamlearn.block import F8, LABELLED, LEARN, PREDICT, SCORED, UNSCORED, Block
 from streamlearn.jit.counter import bits, key_of, unit
+from streamlearn.jit.ensemble import bag_weights
 from streamlearn.operators import (
     ADWIN,
     ADWINBaggingClassifier,
@@ -100,13 +101,17 @@ def test_draws_are_poisson(lam: float) -> None:
     """Mean and variance are lam; members and neighbours are uncorrelated."""
     bag = OnlineBaggingClassifier(MajorityClassifier(), n=2, lam=lam)
     ones = np.ones(200_000)
-    draws = np.array([bag._weighted(j, np.arange(200_000), ones) for j in range(2)])
+    draws = np.empty((2, 200_000))
+    for j, out in enumerate(draws):
+        bag_weights(bag._keys[j], np.arange(200_000), bag._cumulative, ones, out)
     assert_allclose(draws.mean(axis=1), lam, atol=5.0 * np.sqrt(lam / 200_000))
     assert_allclose(draws.var(axis=1), lam, rtol=0.03)
     assert abs(correlation(draws[0], draws[1])) < 0.012
     assert abs(correlation(draws[0, 1:], draws[0, :-1])) < 0.012
     few = np.array([-1, *range(50)])  # the first is no event, and has its weight
-    assert bag._weighted(1, few, 2.0 * ones[:51]).tolist() == [2.0, *(2.0 * draws[1, :50])]
+    out = np.empty(51)
+    bag_weights(bag._keys[1], few, bag._cumulative, 2.0 * ones[:51], out)
+    assert out.tolist() == [2.0, *(2.0 * draws[1, :50])]
 
 
 class NaiveADWINBagging:

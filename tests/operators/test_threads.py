@@ -26,12 +26,13 @@ from streamlearn.operators._base import Operator
 from streamlearn.operators._threads import LEAST_WORK, Crew, map_members
 from streamlearn.testing import assert_same_bits, assert_same_state, block_of
 
+CURVED: Any = {"random_features": 2}  # linear heads are walked together, see test_beside.py
 MAKES: dict[str, Callable[[], Operator]] = {
-    "bagging": lambda: OnlineBaggingClassifier(KalmanClassifier(), n=5),
-    "numbers": lambda: OnlineBaggingRegressor(KalmanRegressor(), n=3),
-    "resets": lambda: ADWINBaggingClassifier(KalmanClassifier(), n=4, delta=0.5),
-    "mixture": lambda: ExpertMixtureRegressor([KalmanRegressor(), KalmanRegressor(sigma2=9.0)]),
-    "champion": lambda: ChampionClassifier(KalmanClassifier(), KalmanClassifier(delta0=0.1)),
+    "bagging": lambda: OnlineBaggingClassifier(KalmanClassifier(**CURVED), n=5),
+    "numbers": lambda: OnlineBaggingRegressor(KalmanRegressor(**CURVED), n=3),
+    "resets": lambda: ADWINBaggingClassifier(KalmanClassifier(**CURVED), n=4, delta=0.5),
+    "mixture": lambda: ExpertMixtureRegressor([KalmanRegressor(), KalmanRegressor(**CURVED)]),
+    "champion": lambda: ChampionClassifier(KalmanClassifier(), KalmanClassifier(**CURVED)),
 }
 
 
@@ -133,7 +134,7 @@ def test_little_work_and_one_core_take_no_thread(
 def test_the_first_block_of_a_crew_tells_what_a_row_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
 
-    def noted(calls: Any, work: float) -> list[Any]:
+    def noted(calls: Any, work: float, least: float) -> list[Any]:
         asked.append(work)
         return [call() for call in calls]
 
@@ -160,6 +161,24 @@ def test_a_crew_cuts_work_into_as_many_shares_as_pay(monkeypatch: pytest.MonkeyP
     assert [crew.shares(n) for n in (80, 10**6)] == [3, 3]
     inside = map_members([partial(crew.shares, 80)] * 3, 10**6)
     assert inside == [1, 1, 1]
+
+
+def test_calls_that_never_wait_for_the_gil_pay_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(0, 10**9, 5000))
+    monkeypatch.setattr(time, "thread_time_ns", lambda: next(ticks))  # 500 ns a row
+    monkeypatch.setattr(_threads, "cores", lambda: 2)
+    monkeypatch.setattr(_threads, "LEAST_FREE", 30_000.0)
+    asked: list[float] = []
+
+    def noted(calls: Any, work: float, least: float) -> list[Any]:
+        asked.append(least)
+        return [call() for call in calls]
+
+    monkeypatch.setattr(_threads, "map_members", noted)
+    for crew, shares in ((Crew(), 1), (Crew(free=True), 2)):
+        crew.map([lambda: 1], 10)
+        assert crew.shares(80) == shares  # 40 us
+    assert asked == [LEAST_WORK, 30_000.0]
 
 
 def _child(answers: Any) -> None:
