@@ -150,7 +150,7 @@ def jittered(said: float, regime: int, tick: int, jitter: F8) -> float:
     width = jitter[0] if regime == BITS else jitter[1]
     if width <= 0.0:
         return said
-    return said + width * (spread(draw(int(jitter[3]), tick), jitter[2]) - 0.5)
+    return float(said + width * (spread(draw(int(jitter[3]), tick), jitter[2]) - 0.5))
 
 
 @kernel
