@@ -516,7 +516,7 @@ def teach(z: F8, weight: float, c: int, state: Any, fixed: Any, scratch: Any) ->
 def change(z: F8, state: Any, p: F8, scratch: Any, now_at: int) -> None:
     """All components take what was decided; one may begin, and some end. All blocks."""
     mu, Lam, comp, s = state[0], state[1], state[2], state[6]
-    _, g, h, now, _, sig2, word = scratch
+    _, g, h, now, step, sig2, word = scratch
     grid, D, begins = cuda.cg.this_grid(), mu.shape[1], word[_NEW] > 0.0
     K = int(s[mixture.COMPONENTS]) - (1 if begins else 0)
     for j in range(cuda.blockIdx.x, K, cuda.gridDim.x):
@@ -526,6 +526,8 @@ def change(z: F8, state: Any, p: F8, scratch: Any, now_at: int) -> None:
         start(Lam[K], sig2, cuda.grid(1), cuda.gridsize(1))
         for i in range(cuda.grid(1), D, cuda.gridsize(1)):
             mu[K, i], g[now_at, K, i], h[K, i] = z[i], 0.0, 0.0
+        if cuda.grid(1) == 0:  # what one that stood here before has left
+            step[K, _GAIN], step[K, _MULTIPLE], step[K, _ROOT] = 0.0, 1.0, 0.0
     grid.sync()
     if word[_WEAK] > 0.0:
         if cuda.grid(1) == 0:

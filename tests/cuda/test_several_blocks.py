@@ -17,7 +17,9 @@ from tests.cuda.test_mixture import D, begun, walk
 pytestmark = pytest.mark.skipif(not _compile.SIMULATED, reason="a device has blocks of its own")
 
 N = 40
-MIXTURE: dict[str, Any] = {"std": 1.0, "delta": 2.0, "rho": 0.9, "k_max": 4, "v_min": 5.0}
+MIXTURE: dict[str, Any] = {  # components come and go, floors bind, initial variances move
+    "warm_start": 4, "delta": 1.0, "eps": 0.5, "rho": 0.7, "k_max": 4, "v_min": 2.0, "sp_min": 1.1,
+}  # fmt: skip
 MAKES: dict[str, Any] = {
     "Gaussian mixture, density": lambda device: operators.GaussianMixtureAnomalyScorer(
         **MIXTURE, device=device
