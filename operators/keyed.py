@@ -470,6 +470,12 @@ class KeyedClassifier(_Keyed, Classifier):
         )
         self._set_parameters(locals())
 
+    @classmethod
+    def _unit_test_params(cls) -> Iterator[dict[str, Any]]:
+        """What River's checks and the conformance suite build."""
+        yield from super()._unit_test_params()
+        yield {"model": AnalyticClassifier(lam=0.9)}
+
     def predict_one(self, x: Row, key: Any = None, **_: Any) -> Any:
         """The most probable class for a key, or None before it has any."""
         with self._about(key):

@@ -107,6 +107,9 @@ def _composed() -> dict[str, Make]:
             operators.HashEncoder(4), operators.Densifier(), scaler()
         ),
         "Pipeline of numbers": lambda: pipeline(operators.KalmanRegressor(), _nervous()),
+        "Pipeline a key": lambda: pipeline(
+            operators.KeyedClassifier(Pipeline(scaler(), kalman()), max_keys=3)
+        ),
     }
 
     def acting(policy: Any) -> Make:
