@@ -11,7 +11,7 @@ from streamlearn.block import F8, U1, Block, Columns
 from streamlearn.jit.baselines import majority_run, mean_run, no_change_run, plan_rows
 from streamlearn.operators import _checks
 from streamlearn.operators._base import CLASSIFICATION, Classifier, Operator, Regressor
-from streamlearn.operators._supervised import MAX_CLASSES
+from streamlearn.operators._supervised import MAX_CLASSES, plain
 
 
 class _Baseline(Operator):
@@ -26,7 +26,7 @@ class _Baseline(Operator):
         _checks.one_target(type(self).__name__, block.y)
         plan = np.empty(block.n, dtype=np.uint8)
         most = float(MAX_CLASSES) if self.task == CLASSIFICATION else 0.0
-        top, refused = plan_rows(block.X, block.y, block.weight, block.mode, most, plan)
+        top, refused = plan_rows(plain(block.X), block.y, block.weight, block.mode, most, plan)
         self.n_rejected += refused
         return plan, top
 

@@ -16,6 +16,7 @@ from streamlearn.jit.impute import (
 )
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Transformer
+from streamlearn.operators._supervised import plain
 
 _STRATEGIES = {"mean": MEAN, "last": LAST, "constant": CONSTANT}
 
@@ -72,17 +73,17 @@ class Imputer(Transformer, base.Transformer):
         self.fill_[known:][self._frozen[known:] == 1] = np.nan
 
     def _run(self, block: Block) -> Columns:
-        out = np.empty(block.X.shape)
+        X, out = plain(block.X), np.empty(block.X.shape)
         refused, some = impute_run(
-            block.X, block.weight, block.mode, _STRATEGIES[self.strategy],
+            X, block.weight, block.mode, _STRATEGIES[self.strategy],
             self.fill_, self.mass_, self._frozen, out,
         )  # fmt: skip
         self.n_rejected += int(refused)  # without the JIT, kernels give numpy's integers
-        filled = out if some else block.X
+        filled = out if some else X
         if not self.indicators:
             return {"X": filled}
         wide = np.empty((block.n, 2 * block.d))
-        mark_missing(block.X, filled, wide)
+        mark_missing(X, filled, wide)
         return {"X": wide}
 
     def output_features(self, features: Features) -> Features:

@@ -19,6 +19,7 @@ from streamlearn.jit.scale import (
 )
 from streamlearn.operators import _checks
 from streamlearn.operators._base import Transformer
+from streamlearn.operators._supervised import plain
 
 
 class _Scaler(Transformer):
@@ -117,7 +118,7 @@ class Normalizer(_ZScore, base.Transformer):
     def _run(self, block: Block) -> Columns:
         out = np.empty(block.X.shape)
         refused = normaliser_run(
-            block.X, block.weight, block.mode, self.moments_, self._decay, self._shape, out
+            plain(block.X), block.weight, block.mode, self.moments_, self._decay, self._shape, out
         )
         self.n_rejected += int(refused)  # without the JIT, kernels give numpy's integers
         return {"X": out}
@@ -208,9 +209,9 @@ class BalancedNormalizer(_ZScore, base.Transformer):
 
     def _run(self, block: Block) -> Columns:
         out = np.empty(block.X.shape)
-        slots = self._slots(block)
+        X, slots = plain(block.X), self._slots(block)
         balanced_run(
-            block.X, slots, block.weight, self.moments_, (self._decay, 1.0 - self.balance),
+            X, slots, block.weight, self.moments_, (self._decay, 1.0 - self.balance),
             (self.eps, self.clip), np.empty((4, block.d)), out,
         )  # fmt: skip
         return {"X": out}
@@ -226,7 +227,7 @@ class BalancedNormalizer(_ZScore, base.Transformer):
         else:
             who, keys = self._keys_of(block)
             names[:known] = np.arange(known)
-        K, refused = enrol(block.X, who, block.weight, block.mode, bit, names, known, slots)
+        K, refused = enrol(plain(block.X), who, block.weight, block.mode, bit, names, known, slots)
         self.n_rejected += int(refused)
         if known < K:
             fresh = names[known:K].tolist()
@@ -293,5 +294,5 @@ class UnitNorm(_Scaler, base.Transformer):
 
     def _run(self, block: Block) -> Columns:
         out = np.empty(block.X.shape)
-        self.n_rejected += int(unit_norm_run(block.X, block.weight, block.mode, out))
+        self.n_rejected += int(unit_norm_run(plain(block.X), block.weight, block.mode, out))
         return {"X": out}

@@ -12,10 +12,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from river import compose, dummy
 
 from streamlearn.block import F8, LABELLED, LEARN, PREDICT, SCORED, Block, Features, Vocabulary
-from streamlearn.operators.baselines import MajorityClassifier
+from streamlearn.operators.baselines import MajorityClassifier, MeanRegressor
+from streamlearn.operators.impute import Imputer
 from streamlearn.operators.scale import BalancedNormalizer, Normalizer, UnitNorm
 from streamlearn.pipeline import Pipeline
-from streamlearn.testing import LAWS, Law, Stream, plan_for
+from streamlearn.testing import LAWS, Law, Stream, assert_same_bits, labelled, plan_for
 
 
 def rows(X: F8, mode: int = LABELLED, weight: F8 | None = None) -> Block:
@@ -488,3 +489,14 @@ def test_events_without_what_groups_them_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^BalancedNormalizer: keys must be given .* got none; "):
         by_key.run(rows(X))
     assert_array_equal(by_key.run(rows(X, PREDICT))["X"], 0.0)
+
+
+@pytest.mark.parametrize("lies", [np.asfortranarray, lambda X: np.repeat(X, 2, axis=1)[:, ::2]])
+@pytest.mark.parametrize(
+    "kind", [Normalizer, BalancedNormalizer, UnitNorm, Imputer, MajorityClassifier, MeanRegressor]
+)
+def test_features_may_lie_anyhow_in_memory(kind: Any, lies: Any) -> None:
+    """By columns, as pandas gives them, or with gaps between: the same bits."""
+    rng = np.random.default_rng(5)
+    block = labelled(rng.normal(size=(20, 3)), rng.integers(2, size=20).astype(float))
+    assert_same_bits(kind().run(block), kind().run(block.replace(X=lies(block.X))), kind.__name__)
