@@ -54,6 +54,20 @@ class Windowed(Transformer):
                 stacklevel=3,
             )
 
+    def load_kernels(self) -> None:
+        """Walk invented rows that drift through small clones, up to an alarm of each kind."""
+        small: dict[str, Any] = {"window": 4, "every": 2, "reference": 16, "block": 0, "alpha": 0.5}
+        if hasattr(self, "train"):
+            small["train"] = 16
+        X = np.cos(np.arange(160.0)).reshape(80, 2)
+        X[60:] += 1000.0
+        modes, features = np.full(80, OBSERVE, dtype=np.uint8), Features(["a", "b"])
+        for length in (None, 20) if self.average_run_length else (None,):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # such a reference is short on purpose
+                twin = self.clone(small | {"average_run_length": length})
+                twin.run(Block(X, np.full(80, np.nan), np.ones(80), modes, features))
+
 
 def observed(block: Block) -> tuple[NDArray[np.intp], F8]:
     """The rows that OBSERVE with a weight > 0: which of the block, and their features (m, d)."""

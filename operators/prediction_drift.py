@@ -86,6 +86,10 @@ class PredictionDrift(Detector, base.DriftDetector):
         told: dict[str, Json] = getattr(self.detector, "standing", {})
         return told
 
+    def load_kernels(self) -> None:
+        """Those of its detector."""
+        self.detector.load_kernels()
+
     # -- state -------------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Feature drift: distances against SciPy and the definition, limits against their hazard."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -410,3 +412,58 @@ def test_bad_arguments_are_told() -> None:
         FeatureDrift(reference=100, window=20, every=10)
     with pytest.raises(ValueError, match="given must hold numbers, got the category 'kind'"):
         FeatureDrift(**QUICK, given={"kind": [1.0] * 20}).run(categories(np.zeros(3), ["a"]))
+
+
+# -- kernels ---------------------------------------------------------------------------------------
+
+_WATCHED = """
+import gc, sys, warnings
+import numpy as np
+from numba.core.dispatcher import Dispatcher
+from streamlearn import operators
+from streamlearn.block import LABELLED, Block, Features
+
+warnings.simplefilter("ignore")
+rng = np.random.default_rng(0)
+X = rng.normal(size=(1500, 3))
+X[1000:] += 5.0
+short = {"reference": 400, "window": 100, "every": 50}
+
+def compiled():
+    found = [one for one in gc.get_objects() if isinstance(one, Dispatcher)]
+    return {(one.py_func.__module__, one.py_func.__name__): len(one.overloads) for one in found}
+
+def block(rows):
+    n = rows.shape[0]
+    modes = np.full(n, LABELLED, np.uint8)
+    return Block(rows, np.zeros(n), np.ones(n), modes, Features(("p", "q", "r")))
+
+for name in sys.argv[1:]:
+    kind = getattr(operators, name)
+    scored = {"train": 200} if name in ("NoveltyDrift", "DensityDrift") else {}
+    watcher = kind(**short, **scored)
+    if name == "FeatureDrift":
+        predictions = operators.PredictionDrift(watcher.clone())
+        predictions.load_kernels()
+        before = compiled()
+        assert predictions.first_alarm(X[:, 0].copy()) > 1000
+        assert compiled() == before, "PredictionDrift"
+    twin = watcher.clone()
+    twin.run(block(X[:3]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what is short on purpose is nobody's fault
+        twin.load_kernels()
+    before = compiled()
+    assert watcher.run(block(X))["alarm"].any(), name
+    late = {k for k, n in compiled().items() if n != before.get(k, 0)}
+    assert not late, (name, late)
+"""
+
+
+def test_no_kernel_of_a_watcher_of_rows_compiles_within_a_run() -> None:
+    """In a process of its own, as other tests have them all."""
+    names = ("FeatureDrift", "MMDDrift", "NoveltyDrift", "DensityDrift")
+    told = subprocess.run(
+        [sys.executable, "-c", _WATCHED, *names], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
