@@ -1,4 +1,4 @@
-"""Numbers that threads take in turn: each is given once, whoever asks."""
+"""Marks by which threads tell each other what is taken."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,27 +11,31 @@ if TYPE_CHECKING or numba.config.DISABLE_JIT:
 
     _alone = threading.Lock()
 
-    def claim(taken: I8) -> int:
-        """taken[0], and one more for the next who asks. taken (1,) in/out, shared by threads."""
+    def exchange(marks: I8, place: int, mark: int) -> int:
+        """Put a mark at a place and return what stood there, in one step.
+
+        Who finds a mark sees all that was written before it. marks (m,) in/out, shared by threads.
+        """
         with _alone:
-            taken[0] += 1
-            return int(taken[0]) - 1
+            before, marks[place] = int(marks[place]), mark
+            return before
 
 else:
-    from llvmlite import ir
     from numba.core import cgutils, types
     from numba.extending import intrinsic
 
     @intrinsic
-    def claim(context: Any, taken: Any) -> Any:
-        """taken[0], and one more for the next who asks. taken (1,) in/out, shared by threads."""
+    def exchange(context: Any, marks: Any, place: Any, mark: Any) -> Any:
+        """Put a mark at a place and return what stood there, in one step.
+
+        Who finds a mark sees all that was written before it. marks (m,) in/out, shared by threads.
+        """
 
         def emit(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             made = target.make_array(signature.args[0])(target, builder, arguments[0])
-            word = ir.IntType(64)
-            place = cgutils.get_item_pointer(
-                target, builder, signature.args[0], made, [word(0)], wraparound=False
+            at = cgutils.get_item_pointer(
+                target, builder, signature.args[0], made, [arguments[1]], wraparound=False
             )
-            return builder.atomic_rmw("add", place, word(1), "monotonic")
+            return builder.atomic_rmw("xchg", at, arguments[2], "acq_rel")
 
-        return types.int64(taken), emit
+        return types.int64(marks, types.int64, types.int64), emit

@@ -2,7 +2,7 @@
 
 Not exported. Heads that walk on their own take the GIL three times a block each, and what two of
 them write may lie on one cache line: with blocks of 1,024 rows two threads ran ten heads of 8
-features at 1.2 to 1.6 times the speed of one, switching 11 to 24 times a block instead of 2. Alone
+features at 1.0 to 1.6 times the speed of one, switching 11 to 24 times a block instead of 2. Alone
 in one thread, ten heads side by side take an event in 0.07 ms instead of 0.14.
 """
 
@@ -80,11 +80,8 @@ class Beside:
         draws: of each member's weights, None: those of the block.
         Raises: ValueError for a bad weight; who has one has learnt nothing, the others all.
         """
-        K = 0
-        for head, block in zip(members, blocks, strict=True):
-            head._admit(block)
-            K = max(K, head._n_wanted(block), head._room)
         pairs = list(zip(members, blocks, strict=True))
+        K = _admitted(pairs)
         seen = [
             head._seen(weighted(block, draws, j), K) if block.log_wanted else {}
             for j, (head, block) in enumerate(pairs)
@@ -131,12 +128,12 @@ class Beside:
         rows = (X[None] if alike else np.stack([block.X for block in blocks]), *rest)
         if draws is None:
             draws = Draws(np.zeros(J, np.uint64), np.full(n, -1, np.int64), np.zeros(0))
-        marks = np.zeros(1, np.int64), np.full(J, -1, np.int64)
+        marks = np.zeros(J, np.int64), np.zeros(J, np.int64), np.full(J, -1, np.int64)
         targets = None if classify else True
-        shared = rows, tuple(draws), self._records, marks, out, targets
+        shared = rows, (*draws, np.empty((J, n))), self._records, marks, out, targets
         shares = min(self._crew.shares(n), J, n)
         self._crew.map([functools.partial(self._share, *shared)] * shares, n)
-        return marks[1]
+        return marks[2]
 
     def _share(
         self, rows: Any, draws: Any, R: F8, marks: Any, out: Any, targets: bool | None
@@ -145,10 +142,20 @@ class Beside:
         n, d = rows[0].shape[1:]
         scratch = self._scratch if n == 1 else None
         if scratch is None:
-            scratch = _scratch(n, out[0].shape[2], 1 + d)
+            scratch = _scratch(min(n, kalman_beside.ROWS), out[0].shape[2], 1 + d)
             if n == 1:  # kept where to make it costs as much as the walk, not beyond
                 self._scratch = scratch
         kalman_beside.walk_beside(rows, draws, R, scratch, marks, out, targets)
+
+
+def _admitted(pairs: Sequence[tuple[Any, Block]]) -> int:
+    """Have heads make room for what their blocks show; outputs that all must have room for."""
+    first, K = pairs[0][0], 0
+    for head, block in pairs:
+        head._admit(block)
+        alike = head is not first and head._classify and head._n_outputs == first._n_outputs
+        K = max(K, head._room, 0 if alike else head._n_wanted(block))  # labels are the same
+    return K
 
 
 def _linear(member: Operator) -> bool:
@@ -176,14 +183,11 @@ def _lines_apart(n: int, size: int) -> F8:
     return flat[start : start + n * wide].reshape(n, wide)
 
 
-def _scratch(n: int, K: int, D: int) -> tuple[F8, I8, F8, F8, F8]:
+def _scratch(rows: int, K: int, D: int) -> tuple[I8, F8, F8, F8]:
     """What a thread needs for itself; see `jit.kalman_beside`."""
-    rows = min(n, kalman_beside.ROWS)
-    wide = max(D, K)
-    of_rows = rows * D
-    flat = _lines_apart(1, of_rows + 5 * wide)[0]
-    work = flat[of_rows : of_rows + kalman.work_rows("standard", D) * wide]
-    return (
-        np.empty(n), np.empty(rows + _LINES, np.int64), flat[:of_rows].reshape(rows, D),
-        work.reshape(-1, wide), np.zeros((0, 0)),
-    )  # fmt: skip
+    wide, of_rows = max(D, K), rows * D
+    height = kalman.work_rows("standard", D)
+    flat = _lines_apart(1, of_rows + height * wide)[0]
+    work = flat[of_rows : of_rows + height * wide].reshape(height, wide)
+    codes = _lines_apart(1, rows)[0].view(np.int64)
+    return codes, flat[:of_rows].reshape(rows, D), work, np.zeros((0, 0))

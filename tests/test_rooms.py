@@ -23,7 +23,7 @@ MAY_IMPORT = {  # beside the standard library; a name stands for all below it
 }
 ELSEWHERE = {  # the only files that may import more, and what
     "jit/_compile.py": ("numba",),
-    "jit/claim.py": ("numba", "llvmlite"),
+    "jit/claim.py": ("numba",),
     "jit/lanes.py": ("numba",),
     "jit/prefetch.py": ("numba", "llvmlite"),
     "jit/cuda/_compile.py": ("numba",),
