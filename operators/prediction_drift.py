@@ -24,7 +24,8 @@ class PredictionDrift(Detector, base.DriftDetector):
     its label or without. A NaN is skipped.
     Args:
         detector: any detector on one number, or a `FeatureDrift`, which compares a window of
-            answers with a reference; default: `FeatureDrift(test="ks")`.
+            answers with a reference; default: `FeatureDrift(test="ks")`, silent until it has its
+            reference of 20,000 answers.
     State: that of the detector.
     Cost: that of the detector.
     Raises: TypeError for what is no detector.

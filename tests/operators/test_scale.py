@@ -500,3 +500,18 @@ def test_features_may_lie_anyhow_in_memory(kind: Any, lies: Any) -> None:
     rng = np.random.default_rng(5)
     block = labelled(rng.normal(size=(20, 3)), rng.integers(2, size=20).astype(float))
     assert_same_bits(kind().run(block), kind().run(block.replace(X=lies(block.X))), kind.__name__)
+
+
+@pytest.mark.jit
+def test_a_wrong_value_fades_from_the_variance_as_documented() -> None:
+    """After ln(m k^2) / m rows what is left of it is as much as the others have."""
+    scaler, k = Normalizer(), 1e6
+    X = np.random.default_rng(6).normal(size=(5000 + 1 + 20_700, 1))
+    X[5000] = k
+    spread = []
+    for part in np.split(X, [5000, 5001, 5001 + 10_000]):
+        scaler.run(rows(part))
+        spread.append(scaler.moments_[1, 0])
+    assert 0.8 < spread[0] < 1.2
+    assert spread[2] > 1e4
+    assert 1.6 < spread[3] < 2.4
