@@ -483,6 +483,9 @@ class Detector(Operator, base.DriftDetector):
         return {}
 
     def _run(self, block: Block) -> Columns:
+        if not block.d:
+            owner = type(self).__name__
+            raise ValueError(f"{owner}: features must be one column at least, got none")
         values = np.where(block.mode & UNSCORED != 0, block.X[:, 0], np.nan)
         return _findings.raised({}, block.n, self.alarms(values))
 

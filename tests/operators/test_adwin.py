@@ -12,6 +12,7 @@ from river import drift
 from streamlearn.block import F8
 from streamlearn.jit.adwin import SIZES
 from streamlearn.operators.adwin import ADWIN
+from streamlearn.testing import labelled
 
 RiverADWIN: Any = drift.ADWIN  # untyped
 Trace = list[tuple[bool, int, float, float, float]]
@@ -233,3 +234,9 @@ def test_state_taken_right_after_an_alarm_goes_on_like_the_original() -> None:
 def test_arguments_are_checked(argument: dict[str, float], rule: str) -> None:
     with pytest.raises(ValueError, match=f"^ADWIN: {rule}$"):
         ADWIN(**argument)  # type: ignore[arg-type]
+
+
+def test_a_block_without_columns_holds_nothing_to_watch() -> None:
+    rule = r"^ADWIN: features must be one column at least, got none$"
+    with pytest.raises(ValueError, match=rule):
+        ADWIN().run(labelled(np.zeros((3, 0)), np.zeros(3)))
