@@ -38,6 +38,8 @@ from streamlearn import dashboard, runner
 from streamlearn.config import Config, check
 from streamlearn.engine import frozen_objects
 from streamlearn.health import Watch
+from streamlearn.observers import observers_of
+from streamlearn.rehearsal import rehearse
 
 OFF, AGAIN, LOAD, ON = KINDS = ("off", "off again", "a load of 3 %", "the page")
 LOADED = 0.03  # of the stream's time, that the load takes: what the page may cost
@@ -179,11 +181,11 @@ class Stream:
     def __init__(self, config: Config, faster: float) -> None:
         self._seconds, self._clock = 1.0 / faster, PageTime(faster)
         watch, job = Watch(clock=self._clock), runner.plan(config)
-        runner.rehearse(job)
+        rehearse(job)
         self._vitals, times = runner.vitals_of(job), round(faster)
         self._beat = _repeated(watch.beat, times)
         setattr(self._vitals, "ran", _repeated(self._vitals.ran, times))  # noqa: B010
-        self.engine = runner.engine_of(job, runner.observers_of(job, None))
+        self.engine = runner.engine_of(job, observers_of(job, None))
         watch.add(job.name, self.engine)
         section: Any = config.dashboard
         self.page = dashboard.Dashboard(section, watch.status, "page", self._clock)
@@ -232,7 +234,7 @@ class Stream:
         ended = self._now()
         if kind == ON:
             self._off()
-        return Slice(*(b - a for a, b in zip(begun, ended, strict=True)))
+        return Slice(ended.events - begun.events, ended.wall - begun.wall, ended.cpu - begun.cpu)
 
     def thread_seconds(self) -> float:
         """Processor time of the page's thread."""

@@ -201,12 +201,14 @@ def _entered(data: pa.Table, folder: Path, times: int, vw: str | None) -> Iterat
     """Every contestant, with its files written."""
     few, events = times // 2, data.num_rows * (times - times // 2)
 
-    def paths(suffix: str) -> list[str]:
-        made = [folder / f"{n}.{suffix}" for n in (1, times, few)]
-        for n, path in zip((1, times, few), made, strict=True):
-            if not path.exists():
-                _FORMATS[suffix](data, n, path)
-        return [str(path) for path in made]
+    def path_of(n: int, suffix: str) -> str:
+        path = folder / f"{n}.{suffix}"
+        if not path.exists():
+            _FORMATS[suffix](data, n, path)
+        return str(path)
+
+    def paths(suffix: str) -> tuple[str, str, str]:
+        return path_of(1, suffix), path_of(times, suffix), path_of(few, suffix)
 
     for suffix, name in _NAMES.items():
         for title, code in _CODES.items():
@@ -214,7 +216,8 @@ def _entered(data: pa.Table, folder: Path, times: int, vw: str | None) -> Iterat
                 yield _Contestant(f"{name}: {title}", sys.executable, code, *paths(suffix), events)
     turns = max(times // 10, 2)
     between = data.num_rows * (turns - turns // 2)
-    repeated = [f"{paths('parquet')[0]}:{n}" for n in (0, turns, turns // 2)]
+    once = path_of(1, "parquet")
+    repeated = f"{once}:0", f"{once}:{turns}", f"{once}:{turns // 2}"
     yield _Contestant(RIVER, sys.executable, _RIVER, *repeated, between)
     if vw is not None:
         yield _Contestant(VW, vw, _VW, *paths("vw"), events)

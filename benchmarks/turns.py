@@ -85,6 +85,7 @@ class Worker:
     def turn(self) -> Took | None:
         """Let it run for its turn; what the work took if it was done meanwhile, else None."""
         self._signal(signal.SIGCONT)
+        assert self.process.stdout is not None  # a pipe
         done, _, _ = select.select([self.process.stdout], [], [], self._share * SECONDS)
         if done:
             process, thread = self.answer()

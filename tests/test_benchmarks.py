@@ -343,7 +343,7 @@ def test_processes_that_take_turns_say_what_the_processor_took() -> None:
         for (process, thread), seconds in zip(
             turns.raced([longer, shorter]), (0.4, 0.2), strict=True
         ):
-            assert seconds <= thread <= process < seconds + 0.1
+            assert seconds - 1e-3 <= thread <= process + 1e-3 < seconds + 0.1
 
 
 def test_a_process_whose_turn_is_over_stands_still() -> None:
@@ -446,7 +446,7 @@ def test_the_clock_of_a_page_goes_by_one_second_a_slice(monkeypatch: pytest.Monk
 
 
 def test_a_page_that_is_off_does_nothing(tmp_path: Path) -> None:
-    live_page.written(tmp_path, 20_000, 100)
+    live_page.written(tmp_path, 20_000, 1_000)
     stream = live_page.Stream(live_page.configured(tmp_path), faster=10.0)
     with stream.running(), stream.watched_by(1):
         for kind in (live_page.OFF, live_page.ON, live_page.LOAD, live_page.ON):

@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from streamlearn.block import Block, Columns
 from streamlearn.checkpoint import CheckpointStore
 from streamlearn.connectors import (
     _decode_lines,
@@ -23,10 +21,10 @@ from streamlearn.connectors import (
 )
 from streamlearn.connectors._partitions import Ahead, Chunk, ahead
 from streamlearn.connectors.compressed import PIPE, PipeBytes
-from streamlearn.contracts import State
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
 from streamlearn.schema import Schema
+from tests.recorder import Recorder
 
 ROWS, EVERY = 400, 37
 TABLE = {
@@ -64,31 +62,10 @@ def written(folder: Path, name: str) -> Path:
     return path
 
 
-class Sums:
-    """A pipeline that adds up what it sees, and crashes after so many rows."""
-
-    def __init__(self, fuse: int = 10**9) -> None:
-        self.seen: list[list[float]] = []
-        self.fuse = fuse
-
-    def run(self, block: Block) -> Columns:
-        for x, y in zip(block.X.tolist(), block.y.tolist(), strict=True):
-            if len(self.seen) == self.fuse:
-                raise ZeroDivisionError("the plug is pulled")
-            self.seen.append([*x, y])
-        return {"prediction": block.y}
-
-    def state(self) -> State:
-        return State({"seen": np.array(self.seen).reshape(-1, 3)}, {})
-
-    def load(self, state: State) -> None:
-        self.seen = state.arrays["seen"].tolist()
-
-
 def engine(path: Path, folder: Path, fuse: int = 10**9) -> Engine:
     source = open_source(str(path), Schema.from_config(TABLE))
     store = CheckpointStore(folder)
-    return Engine(source, Sums(fuse), checkpoints=store, every_events=EVERY, block_rows=9)
+    return Engine(source, Recorder(fuse), checkpoints=store, every_events=EVERY, block_rows=9)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
@@ -110,8 +87,8 @@ def test_a_checkpoint_knows_nothing_of_what_was_read_ahead(name: str, tmp_path: 
     assert resumed.run().resumed_at == 5 * EVERY
     quiet = engine(path, tmp_path / "quiet")
     quiet.run()
-    assert resumed.pipeline.seen == quiet.pipeline.seen  # type: ignore[attr-defined]
-    assert len(quiet.pipeline.seen) == ROWS  # type: ignore[attr-defined]
+    assert resumed.pipeline.rows == quiet.pipeline.rows  # type: ignore[attr-defined]
+    assert len(quiet.pipeline.rows) == ROWS  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -141,7 +118,7 @@ def test_the_file_is_read_by_a_thread_and_gives_the_same_rows(
     alone = engine(tmp_path / "a.csv", tmp_path / "two")
     alone.run()
     assert set(threads) == {threading.main_thread().name}
-    assert alone.pipeline.seen == with_threads.pipeline.seen  # type: ignore[attr-defined]
+    assert alone.pipeline.rows == with_threads.pipeline.rows  # type: ignore[attr-defined]
 
 
 # -- pipes -----------------------------------------------------------------------------------------

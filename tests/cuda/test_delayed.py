@@ -1,6 +1,7 @@
 """Heads on the device: equal to the CPU's, whatever the cut and whatever happens between."""
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,27 @@ def same_state(one: State, other: State) -> None:
     assert one.arrays.keys() == other.arrays.keys()
     for name, array in one.arrays.items():
         assert_array_equal(other.arrays[name], array, err_msg=name)
+
+
+def returned(three: Iterable[Any], block: Block, cuts: tuple[int, int]) -> Any:
+    """The second of three fresh operators, of one kind, that has seen what the first has.
+
+    By a state saved and loaded at the first cut, a snapshot gone back to from the second, a copy;
+    answers with probabilities and the state are compared to the bit.
+    """
+    whole, parts, again = three
+    first, second = cuts
+    expected = whole.run(block)["proba"]
+    parts.run(block.rows(0, first))
+    again.load(parts.state())
+    before = again.snapshot()
+    again.run(block.rows(first, second))
+    again.restore(before)
+    again.run(block.rows(first, second))
+    again = copy.deepcopy(again)
+    assert_array_equal(again.run(block.rows(second, block.n))["proba"], expected[second:])
+    same_state(again.state(), whole.state())
+    return again
 
 
 def test_any_cut_gives_the_same_bits() -> None:

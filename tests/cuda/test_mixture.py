@@ -16,7 +16,7 @@ from streamlearn.operators import (
     GaussianMixtureClassifier,
     GaussianMixtureRegressor,
 )
-from tests.cuda.test_delayed import same_state, widened
+from tests.cuda.test_delayed import returned, same_state, widened
 
 K, D = 2, 5
 N = 2 * mixture.SLOTS
@@ -209,19 +209,7 @@ def test_recall_says_what_the_cpu_says(kind: str) -> None:
 
 def test_any_cut_gives_a_classifier_the_same_bits() -> None:
     """A state saved and loaded, a snapshot, a copy, a class that comes late."""
-    n = 10
-    block = labelled_stream("joint", n)
-    whole, parts, again = (RECALLS["joint"]("cuda") for _ in range(3))
-    expected = whole.run(block)["proba"]
-    parts.run(block.rows(0, 4))
-    again.load(parts.state())
-    before = again.snapshot()
-    again.run(block.rows(4, 6))
-    again.restore(before)
-    again.run(block.rows(4, 6))
-    again = copy.deepcopy(again)
-    assert_array_equal(again.run(block.rows(6, n))["proba"], expected[6:])
-    same_state(again.state(), whole.state())
+    returned((RECALLS["joint"]("cuda") for _ in range(3)), labelled_stream("joint", 10), (4, 6))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import pytest
 
 from benchmarks import kafka as benchmark
 from benchmarks import read_ahead
-from streamlearn.block import Block, Columns
 from streamlearn.checkpoint import CheckpointStore
 from streamlearn.connectors.kafka import lanes
 from streamlearn.connectors.kafka import source as sources
@@ -22,7 +21,7 @@ from streamlearn.connectors.kafka.location import LATEST, Topics
 from streamlearn.connectors.kafka.plain_formats import JsonMessages
 from streamlearn.connectors.kafka.source import KafkaSource
 from streamlearn.connectors.kafka.wire import Connection
-from streamlearn.contracts import Batch, Reject, State
+from streamlearn.contracts import Batch, Reject
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
 from streamlearn.lineages import Lineages
@@ -30,6 +29,7 @@ from streamlearn.merging import MergedEvents
 from streamlearn.schema import Schema
 from tests.kafka.broker import Sent
 from tests.kafka.doubles import MemoryBroker
+from tests.recorder import Recorder
 
 NOW = 1_700_000_000_000  # ms
 PIECE = 10
@@ -354,32 +354,11 @@ class Membership:
         """Leave."""
 
 
-class Seen:
-    """A pipeline that remembers what it saw, and crashes after so many rows."""
-
-    def __init__(self, fuse: int = 10**9) -> None:
-        self.rows: list[list[float]] = []
-        self.fuse = fuse
-
-    def run(self, block: Block) -> Columns:
-        for x, y in zip(block.X.tolist(), block.y.tolist(), strict=True):
-            if len(self.rows) == self.fuse:
-                raise ZeroDivisionError("the plug is pulled")
-            self.rows.append([*x, y])
-        return {"prediction": block.y}
-
-    def state(self) -> State:
-        return State({"rows": np.array(self.rows).reshape(-1, 3)}, {})
-
-    def load(self, state: State) -> None:
-        self.rows = state.arrays["rows"].tolist()
-
-
 def engine(memory: MemoryBroker, folder: Path, fuse: int = 10**9) -> Engine:
     source = source_of(memory, stop=LATEST)
     merged = MergedEvents(source, source.schema)
     store = CheckpointStore(folder)
-    return Engine(merged, Seen(fuse), checkpoints=store, every_events=37, block_rows=9)
+    return Engine(merged, Recorder(fuse), checkpoints=store, every_events=37, block_rows=9)
 
 
 @pytest.mark.usefixtures("prompt")
@@ -410,7 +389,7 @@ def test_who_takes_a_partition_over_reads_what_the_other_had_decoded_ahead(
     def make(number: int) -> Engine:
         source = source_of(memory, stop=LATEST, partitions=(number,))
         merged = MergedEvents(source, source.schema)
-        return Engine(merged, Seen(), checkpoints=CheckpointStore(tmp_path), block_rows=9)
+        return Engine(merged, Recorder(), checkpoints=CheckpointStore(tmp_path), block_rows=9)
 
     one, two = (Lineages(Membership(), "t", make) for _ in range(2))
     one.assigned([("t", 1)])
