@@ -98,12 +98,10 @@ class _ExpertMixture(Ensemble):
         self.biases_: F8 = np.zeros((M, J))
         self.targets_: F8 = np.zeros((3, M))
 
-    def clone(
-        self, new_params: dict[str, Any] | None = None, include_attributes: bool = False
-    ) -> Any:
-        """An untrained mixture of untrained experts, with the same parameters."""
-        given = {"experts": self.experts and [expert.clone() for expert in self.experts]}
-        return super().clone(given | (new_params or {}), include_attributes)
+    def _get_params(self) -> dict[str, Any]:
+        """Arguments as `clone` takes them, of a wrapper too: with untrained experts."""
+        given = super()._get_params()
+        return given | {"experts": self.experts and [expert.clone() for expert in self.experts]}
 
     def _plain_parameters(self) -> dict[str, Any]:
         """Without `device` where it is the CPU: states from before it are still read."""

@@ -1,5 +1,6 @@
 """Mixtures of real members: exact under any cut, with late labels, silent and broken experts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from streamlearn.block import LEARN, PREDICT, SCORED, Block, Csr
 from streamlearn.operators import (
     ADWIN,
     AdaptiveClassifier,
+    ConformalClassifier,
     Densifier,
     ExpertMixtureClassifier,
     ExpertMixtureRegressor,
@@ -238,12 +240,14 @@ def test_asking_an_untrained_mixture() -> None:
     assert np.isnan(ExpertMixtureClassifier(members()).run(block)["prediction"]).all()
 
 
-def test_a_clone_has_untrained_experts_of_its_own() -> None:
+@pytest.mark.parametrize("around", [lambda model: model, ConformalClassifier, AdaptiveClassifier])
+def test_a_clone_has_untrained_experts_of_its_own(around: Callable[[Any], Any]) -> None:
+    """A clone of a wrapper, too: it was one of trained experts, and is what a reset begins with."""
     block = turning(50)
-    trained = ExpertMixtureClassifier(members())
+    trained, new = (around(ExpertMixtureClassifier(members())) for _ in range(2))
     trained.run(block)
     fresh = trained.clone()
-    assert_same_state(fresh.state(), ExpertMixtureClassifier(members()).state())
+    assert_same_state(fresh.state(), new.state())
     fresh.run(block)
     assert_same_state(fresh.state(), trained.state())
 
