@@ -11,7 +11,7 @@ from river import compose, linear_model, preprocessing
 
 from streamlearn.block import F8, LABELLED, LEARN, PREDICT, SCORED, UNSCORED, Block
 from streamlearn.jit.counter import bits, key_of, unit
-from streamlearn.jit.ensemble import bag_weights
+from streamlearn.jit.ensemble import bag_weights, vote_classes
 from streamlearn.operators import (
     ADWIN,
     ADWINBaggingClassifier,
@@ -24,6 +24,7 @@ from streamlearn.operators import (
     OnlineBaggingClassifier,
     OnlineBaggingRegressor,
 )
+from streamlearn.operators._ensemble import _stacked
 from streamlearn.pipeline import Pipeline
 from streamlearn.testing import (
     assert_same_bits,
@@ -206,6 +207,39 @@ def test_a_replaced_member_is_not_handed_what_the_old_one_logged() -> None:
     rest = resumed.run(late_block.rows(150, 300))
     assert_same_bits({k: v[150:] for k, v in expected.items()}, rest)
     assert_same_bits({k: v[:150] for k, v in expected.items()}, first)
+
+
+@pytest.mark.parametrize("silent", [0.0, 0.3, 1.0])
+def test_a_vote_is_the_mean_of_those_that_answer(silent: float) -> None:
+    """Members that answer every row, some or none; rows that do not ask get no answer."""
+    rng = np.random.default_rng(11)
+    P, said = rng.dirichlet(np.ones(3), size=(4, 50)), rng.integers(0, 3, (4, 50)).astype(float)
+    none = rng.random((4, 50)) < silent
+    none[0] = silent == 1.0  # the first answers every row, as long as one does
+    P[none], said[none & (rng.random((4, 50)) < 0.5)] = np.nan, np.nan
+    mode = rng.choice([PREDICT, LEARN], 50).astype(np.uint8)
+    proba, best = np.full((50, 3), 7.0), np.full(50, 7.0)
+    vote_classes(said, P, mode, proba, best)
+    for t in range(50):
+        answers = [P[j, t] for j in range(4) if not none[j, t]]
+        if mode[t] & PREDICT and answers:
+            assert_allclose(proba[t], np.mean(answers, axis=0), rtol=1e-14)
+            assert best[t] == np.argmax(proba[t])
+        else:
+            assert np.isnan([*proba[t], best[t]]).all()
+
+
+def test_answers_side_by_side_are_not_copied_and_all_others_are() -> None:
+    wrote = np.random.default_rng(5).random((3, 6, 2))
+    slices = list(wrote)
+    assert np.shares_memory(_stacked(slices), wrote)
+    np.testing.assert_array_equal(_stacked(slices), wrote)
+    swapped, twice, fewer = [slices[j] for j in (1, 0, 2)], [slices[0]] * 3, slices[:2]
+    backwards, mixed = [part[::-1] for part in slices], [slices[0].copy(), *slices[1:]]
+    for others in (swapped, twice, fewer, backwards, mixed, [wrote[0, ::-1]]):
+        stacked = _stacked(others)
+        np.testing.assert_array_equal(stacked, np.stack(others))
+        assert not np.shares_memory(stacked, wrote)
 
 
 def test_a_regressor_gives_the_variance_of_the_mixture() -> None:
