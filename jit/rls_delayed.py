@@ -1,7 +1,8 @@
 """Recursive least squares on many features: `rls` with rank-one updates that are delayed.
 
 Letters and tuples as there, with P = c (B - Z'Z) of `delayed`: a lesson adds a factor to Z, with
-the leak one more, and forgetting scales c. P is looked at, as after every row there, at every fold.
+the leak one more, and forgetting scales c. The diagonal of P is looked at, as after every row
+there, at every fold; between two, a leverage tells whether P has lost its sign.
     state = W (K, D) | B tiles | outputs (3, K) | s (N_SCALARS,) | Z (T, m, 8) | its counters (3,)
     fixed = settings p | work (work_rows, max(D, K)) | order (D,) int64 | X, U (GROUP, 8 T) |
         pair (2, 8 T) | w (m,): scratch, X and pair with 0 where they are padded
@@ -74,16 +75,34 @@ def leak(i: int, c: float, state: State, fixed: Fixed) -> None:
     join(Z, waiting, q, math.sqrt(c / s / waiting[SCALE]))
 
 
+@part
+def begin_anew(state: State, p: F8) -> None:
+    """P <- I / ridge; nothing waits then."""
+    W, B, _, s, Z, waiting = state
+    B[:] = 0.0
+    add_to_diagonal(B, W.shape[1], Z.shape[0], 1.0 / p[RIDGE])
+    waiting[PENDING], waiting[SCALE] = 0.0, 1.0
+    s[RESETS] += 1.0
+    s[SINCE] = 0.0
+
+
 @section
 def fold_checked(state: State, p: F8) -> None:
-    """Fold; where the diagonal has wound up or lost its sign, begin anew: P <- I / ridge."""
-    W, B, _, s, Z, waiting = state
-    D = W.shape[1]
-    if not fold_within(B, Z, waiting, D, LARGEST_P / p[RIDGE]):
-        B[:] = 0.0
-        add_to_diagonal(B, D, Z.shape[0], 1.0 / p[RIDGE])
-        s[RESETS] += 1.0
-        s[SINCE] = 0.0
+    """Fold; where the diagonal has wound up or lost its sign, begin anew."""
+    W, B, _, _, Z, waiting = state
+    if not fold_within(B, Z, waiting, W.shape[1], LARGEST_P / p[RIDGE]):
+        begin_anew(state, p)
+
+
+@part
+def begin_anew_at(state: State, p: F8, pair: F8) -> float:
+    """Begin anew before the lesson in pair: P f to its side. Returns its leverage."""
+    begin_anew(state, p)
+    h = 0.0
+    for j in range(pair.shape[1]):
+        pair[1, j] = pair[0, j] / p[RIDGE]
+        h += pair[0, j] * pair[1, j]
+    return h
 
 
 @part
@@ -108,11 +127,18 @@ def renew(state: State, fixed: Fixed) -> bool:
 
 @part
 def teach(w: float, h: float, state: State, fixed: Fixed) -> bool:
-    """One lesson: f and P f stand in pair, W f and targets in work. Returns whether it folded."""
+    """One lesson: f and P f stand in pair, W f and targets in work. Returns whether P was written.
+
+    h = f'P f as it came out. Far below 0 it tells that P has wound up and lost its sign: each
+    lesson would then blow up the weights by the square of the one before, long before the fold.
+    """
     W, _, _, s, Z, waiting = state
-    p, work, order, u = fixed[0], fixed[1], fixed[2], fixed[5][1]
-    D = W.shape[1]
-    S = p[LAM] / w + h
+    p, work, order, pair = fixed[0], fixed[1], fixed[2], fixed[5]
+    D, u = W.shape[1], pair[1]
+    lost = h < -0.1 * p[LAM] / w
+    if lost:
+        h = begin_anew_at(state, p, pair)
+    S = p[LAM] / w + max(h, 0.0)
     correct(W, work, u[:D], S)
     join(Z, waiting, u, 1.0 / math.sqrt(S * waiting[SCALE]))
     waiting[SCALE] /= p[LAM]
@@ -121,14 +147,14 @@ def teach(w: float, h: float, state: State, fixed: Fixed) -> bool:
     folds = waiting[PENDING] + per_lesson(p) > Z.shape[1] or out_of_bounds(waiting)
     if folds:
         fold_checked(state, p)
-    return folds
+    return folds or lost
 
 
 @part
 def step(
     t: int, r: int, rows: Rows, state: State, fixed: Fixed, out: Out, targets: bool | None
 ) -> bool:  # fmt: skip
-    """Predict row t, then learn. Whether it folded.
+    """Predict row t, then learn. Whether B was written: products with it are void then.
 
     Its B f, where that is needed, is row r of the group; else r is -1.
     """
@@ -142,14 +168,14 @@ def step(
             pair[1, j] = U[r, j]
         finish_product(Z, waiting, pair[0], scratch, pair[1])
         lane_products(pair[1:], pair[0], scratch)
-        h = max(scratch[0], 0.0)
+        h = scratch[0]
     lane_products(W, pair[0], work[NU])
-    w = settle(t, h, rows, (outputs, s), (p, work), out, targets)
+    w = settle(t, max(h, 0.0), rows, (outputs, s), (p, work), out, targets)
     if not is_lesson(rows[1][t]):
         return False
     folded = teach(w, h, state, fixed)
     if targets is not None:
-        follow_targets(W, outputs, s, p[LAM], w, h, work)
+        follow_targets(W, outputs, s, p[LAM], w, max(h, 0.0), work)
     s[SAMPLES] += 1.0
     if p[REFRESH] > 0.0:
         folded = renew(state, fixed) or folded

@@ -191,6 +191,25 @@ def test_a_diagonal_that_is_not_positive_is_mended_by_the_fold(name: str) -> Non
 
 
 @pytest.mark.jit
+@pytest.mark.parametrize("seed", [2, 3, 4])
+def test_a_wound_up_inverse_does_not_take_the_weights_with_it(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a leak P loses its sign between two folds; the weights stay what 0 and 1 need."""
+    monkeypatch.setattr(delayed, "FACTORS", 24)
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(3000, 6))
+    X[300:] *= 1e5  # inputs at their clip, +10 or -10: 64 points of 107 dimensions
+    stream = labelled(X, X[:, 0] > 0.0, task="classification")
+    model = operators.LiteRVFLClassifier(memory=50.0, leaky=False)
+    out = model.run(stream)
+    assert model.n_resets > 0
+    assert np.abs(model.weights_).max() < 100.0
+    assert np.isfinite(out["proba"]).all()
+    assert np.mean(out["prediction"][1000:] == stream.y[1000:]) > 0.99
+
+
+@pytest.mark.jit
 @pytest.mark.parametrize("name", ["KalmanRegressor", "AnalyticRegressor"])
 def test_many_rows_with_forgetting(name: str) -> None:
     """As `benchmarks.many_rows`: symmetric, positive definite, at the closed form."""
