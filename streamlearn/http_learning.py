@@ -116,7 +116,8 @@ class Learning:
             status, body, kind = trouble.status, _encode({"error": str(trouble)}), _JSON
         headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
         headers += _AGAIN if status == 503 else []
-        headers += [(b"connection", b"close")] if status == 413 else []
+        if status == 413 and values(scope, b"expect"):  # what was not asked for may not come
+            headers += [(b"connection", b"close")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -161,7 +162,11 @@ class Learning:
             raise Trouble(503, f"{why}; ask again")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body. Raises: Trouble where it is too long, before it is read."""
+        """The whole body. Raises: Trouble where it is too long, before it is read.
+
+        The rest is let go by as it comes: who sends all before reading would else see the
+        connection break, and no answer.
+        """
         most = self._section.max_body
         told = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
         too_long = Trouble(413, f"body: must have at most {most} bytes; send smaller batches")

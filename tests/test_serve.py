@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -207,6 +208,28 @@ def test_a_body_is_bounded(server: Running) -> None:
     connection.request("POST", "/predict", chunks, encode_chunked=True)
     assert connection.getresponse().status == 413
     connection.close()
+
+
+def test_who_sends_far_too_much_is_told_and_may_go_on(server: Running) -> None:
+    """More than the buffers of a connection hold: to close it would break the sending."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("POST", "/predict", bytes(30_000_000))
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())["error"]) == (
+        413,
+        "body: must have at most 2000 bytes; send smaller batches",
+    )
+    connection.request("GET", "/health/live")
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_a_body_too_large_that_waits_to_be_asked_for_is_not_asked_for(server: Running) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(head + b"Expect: 100-continue\r\n\r\n")
+        with connection.makefile("rb") as answer:  # to the end: it is closed
+            assert answer.read().startswith(b"HTTP/1.1 413 ")
 
 
 def test_other_paths_and_methods(server: Running) -> None:
