@@ -1,5 +1,8 @@
 """What wrappers and ensembles do with members: ask them, keep apart their logs, hear alarms."""
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import numpy as np
 
 from streamlearn.block import F8, Block, Columns, concatenate
@@ -47,6 +50,21 @@ def first_rise(detector: Detector, errors: F8) -> int:
             return start + at
         start += at + 1
     return -1
+
+
+def within(operator: Any) -> Iterable[Any]:
+    """What an operator consists of: members of a wrapper, stages of a pipeline."""
+    members = getattr(operator, "_members", None)
+    return members().values() if callable(members) else getattr(operator, "stages", ())
+
+
+def keepers(operator: Any) -> Iterator[Any]:
+    """Who keeps versions of a model: the operator, or else those within it, at any depth."""
+    if hasattr(operator, "versions_"):
+        yield operator
+        return
+    for member in within(operator):
+        yield from keepers(member)
 
 
 class Holder(Operator):

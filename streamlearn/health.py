@@ -22,6 +22,7 @@ from streamlearn.contracts import Json
 from streamlearn.engine import Engine
 from streamlearn.errors import UserError
 from streamlearn.logs import tell
+from streamlearn.operators._members import keepers, within
 
 if TYPE_CHECKING:
     from streamlearn.config import Config
@@ -203,15 +204,13 @@ def _gather(stage: str, operator: Any, found: list[Status]) -> None:
         features = standing.get("features")
         told |= standing if features is None else standing | {"features": features[:_MAX_FEATURES]}
         found.append(told)
-    members = getattr(operator, "_members", None)
-    for member in members().values() if callable(members) else ():
+    for member in within(operator):
         _gather(stage, member, found)
 
 
 def _version(pipeline: Any) -> int | None:
-    """The number of the model that serves, of the first stage that has one."""
-    stages = getattr(pipeline, "stages", ())
-    return next((stage.version for stage in stages if hasattr(stage, "version")), None)
+    """The number of the model that serves, of the first champion; None where there is none."""
+    return next((champion.version for champion in keepers(pipeline)), None)
 
 
 def brief(status: Status) -> Status:

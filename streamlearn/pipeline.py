@@ -34,6 +34,7 @@ from streamlearn.operators._base import (
     Operator,
     Row,
 )
+from streamlearn.operators._members import keepers
 from streamlearn.operators.foreign import as_stage
 from streamlearn.recall import Meetings, meetings
 from streamlearn.specification import rebuilt, specification
@@ -295,12 +296,12 @@ class Pipeline(Operator):
     def roll_back(self, version: int) -> None:
         """Have its champion serve a version that was replaced, from the next row on.
 
-        Raises: ValueError where no stage has versions, or that one is not kept.
+        Raises: ValueError where nobody in it has versions, or several, or that one is not kept.
         """
-        champions = [stage for stage in self.stages if hasattr(stage, "roll_back")]
+        champions = list(keepers(self))
         if len(champions) != 1:
             raise ValueError(
-                f"Pipeline: one stage must have versions to roll back to, got {len(champions)}; "
+                f"Pipeline: one model must have versions to roll back to, got {len(champions)}; "
                 f"ChampionClassifier and ChampionRegressor keep them"
             )
         champions[0].roll_back(version)

@@ -85,6 +85,26 @@ def test_a_replay_along_the_order_repeats_it_to_the_same_bytes(
     assert (tmp_path / "without.csv").read_bytes() != again.read_bytes()
 
 
+@pytest.mark.parametrize("inside", ["in a wrapper", "in a pipeline in a wrapper"])
+def test_a_champion_within_another_model_is_rolled_back_too(
+    job: dict[str, Any], tmp_path: Path, inside: str
+) -> None:
+    (champion,) = job["pipeline"]
+    model = champion if inside == "in a wrapper" else ["Normalizer", champion]
+    job["pipeline"] = [{"ConformalClassifier": {"model": model}}]
+    folder = rolled_back(job)
+    assert [entry["how"] for entry in versions(folder).history[:3]] == [
+        "start", "promote", "by hand",
+    ]  # fmt: skip
+    answers = [line.split(",")[1] for line in Path(job["sink"]).read_text().splitlines()[1:]]
+    assert len(set(answers[STOP : STOP + 20])) == 1 < len(set(answers[STOP - 20 : STOP]))
+    again = tmp_path / "again.csv"
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml12.dump({k: job[k] for k in ("source", "schema", "pipeline")}))
+    runner.replay(data=path, order=folder, predictions=again)
+    assert again.read_bytes() == Path(job["sink"]).read_bytes()
+
+
 def test_a_run_that_falls_back_to_an_older_checkpoint_does_it_again_at_its_row(
     job: dict[str, Any],
 ) -> None:

@@ -10,7 +10,13 @@ import pytest
 from streamlearn.connectors.kafka.source import Lag
 from streamlearn.errors import UserError
 from streamlearn.health import HealthServer, Watch, brief, together
-from streamlearn.operators import ADWIN, KalmanClassifier
+from streamlearn.operators import (
+    ADWIN,
+    ChampionClassifier,
+    ConformalClassifier,
+    KalmanClassifier,
+    Normalizer,
+)
 from streamlearn.pipeline import Pipeline
 from streamlearn.vitals import Vitals
 
@@ -103,6 +109,19 @@ def test_a_snapshot_holds_what_metrics_and_the_live_page_show_as_plain_values() 
     assert told["state_bytes"] == engine.pipeline.state_bytes
     assert (told["blocks"]["n"], told["blocks"]["sum"]) == (1, 0.002)
     assert told["labels"] is told["checkpoint"] is told["version"] is None
+
+
+def test_what_stands_within_a_wrapper_and_a_pipeline_in_it_is_told_too() -> None:
+    engine = Running()
+    inner = Pipeline(Normalizer(), ChampionClassifier(KalmanClassifier()))
+    engine.pipeline = Pipeline(ConformalClassifier(inner))
+    watch, _ = watching(engine)
+    watch.beat()
+    told = watch.lineages["all"]
+    assert told["version"] == 1
+    assert [(found["stage"], found["detector"]) for found in told["drift"]] == [
+        ("ConformalClassifier", "ADWIN")
+    ]
 
 
 @pytest.mark.parametrize(
