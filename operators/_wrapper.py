@@ -37,11 +37,14 @@ class Wrapper(Ensemble):
         return {f"log:0/{name}": outputs[name] for name in names if name in outputs}
 
     def _logged_then(self, block: Block, name: str, width: int) -> F8:
-        """A column of the wrapper's own as it was at scoring, (n, width); NaN where now is then."""
+        """A column of the wrapper's own as it was at scoring, (n, width); NaN where now is then.
+
+        The log hands back what it was told, without the missing values that end all its rows.
+        """
         then = np.full((block.n, width), np.nan)
         if block.logged is not None and name in block.logged.columns:
-            rows = block.logged.held[name]
-            then[rows] = block.logged.columns[name][rows]
+            rows, told = block.logged.held[name], block.logged.columns[name]
+            then[rows, : told.shape[1]] = told[rows]
         return then
 
     def _shown(self, outputs: Columns, block: Block) -> Columns:

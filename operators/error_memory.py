@@ -273,14 +273,16 @@ class _ErrorMemory(Holder):
         asked = _prequential.asked(block)
         outputs = ask(self.model, 0, _prequential.met(asked, self.model))
         said = self._said(outputs)
-        C = max(1, self._n_wanted(block, said.shape[1]))  # the kernels look at a first output
+        late = _logged_rows(block)
+        wide = max(said.shape[1], _width_of_then(block) if late.size else 0)
+        C = max(1, self._n_wanted(block, wide))  # the kernels look at a first output
         self._widen(C)
         n = block.n
         B = _wide(said, C)
         R, P = np.full((n, 2 * C), np.nan), np.full((n, C), np.nan)
         side = outputs["prediction"]
         side = side.copy() if side.ndim == 1 else side[:, 0].copy()
-        source, T = _of_then(block, C)
+        source, T = _of_then(block, late, C)
         rows = (*rows_of(block), source)
         walk = jit.walk_sketch if self.backend == SKETCH else jit.walk_ring
         walk(
@@ -361,23 +363,34 @@ def _wide(said: F8, C: int) -> F8:
     return wide
 
 
-def _of_then(block: Block, C: int) -> tuple[I8, F8]:
-    """Where what was said of each row is found, and what the log has of it (m, 3 C)."""
-    source = np.arange(block.n)
+def _logged_rows(block: Block) -> I8:
+    """The rows for which the log has what was said of them."""
+    if block.logged is None or "said" not in block.logged.columns:
+        return np.zeros(0, dtype=np.int64)
+    return np.flatnonzero(block.logged.held["said"])
+
+
+def _width_of_then(block: Block) -> int:
+    """Outputs that the log tells of; since a reset there may be fewer."""
+    assert block.logged is not None
+    columns = block.logged.columns
+    return max(int(columns["said"].shape[1]), (int(columns["read"].shape[1]) + 1) // 2)
+
+
+def _of_then(block: Block, late: I8, C: int) -> tuple[I8, F8]:
+    """Where what was said of each row is found, and what the log has of the late ones (m, 3 C)."""
+    source, T = np.arange(block.n), np.empty((late.size, 3 * C))
     if block.logged is None:
-        return source, np.zeros((0, 3 * C))
-    columns, held, met = block.logged
+        return source, T
+    columns, _, met = block.logged
     if met is not None:
         source[met.rows] = met.scored
-    if "said" not in columns:
-        return source, np.zeros((0, 3 * C))
-    late = np.flatnonzero(held["said"])
-    source[late] = -1 - np.arange(late.size)
-    T = np.empty((late.size, 3 * C))
-    T[:, :C] = _wide(columns["said"][late], C)
-    T[:, C:] = _wide(columns["read"][late], 2 * C)
-    T[:, 1:C] = np.nan_to_num(T[:, 1:C])  # classes of which there were none
-    T[:, C + 1 :] = np.nan_to_num(T[:, C + 1 :])
+    if late.size:
+        source[late] = -1 - np.arange(late.size)
+        T[:, :C] = _wide(columns["said"][late], C)
+        T[:, C:] = _wide(columns["read"][late], 2 * C)
+        T[:, 1:C] = np.nan_to_num(T[:, 1:C])  # classes of which there were none
+        T[:, C + 1 :] = np.nan_to_num(T[:, C + 1 :])
     return source, T
 
 

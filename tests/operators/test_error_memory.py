@@ -532,6 +532,20 @@ def test_forgetting_leaves_the_model_alone(backend: str) -> None:
     assert (memory.gate_ == 0.2).all()
 
 
+def test_labels_of_before_a_reset_teach_a_memory_that_has_forgotten_their_classes() -> None:
+    """As a drift alarm resets it, of a wrapper around it, while labels are outstanding."""
+    memory = ErrorMemoryClassifier(KalmanClassifier(), arrays=2, bits=2, warm_up=0)
+    pipe = Pipeline(memory)
+    mode = np.repeat([LABELLED, SCORED], [6, 4])
+    block = rows(np.eye(10), np.arange(10) % 3, mode, classes=3).replace(ids=np.arange(10))
+    pipe.run(block)
+    memory.reset()
+    late = block.rows(6, 10).replace(y=np.zeros(4), mode=np.full(4, LEARN, dtype=np.uint8))
+    pipe.run(late)
+    assert memory.outputs_[0].tolist() == [4.0, 0.0, 0.0]  # weight learnt of each class
+    assert pipe.pending == 0
+
+
 def test_several_targets_are_compensated_each() -> None:
     rng = np.random.default_rng(10)
     X = rng.normal(size=(400, 3))
