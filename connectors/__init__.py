@@ -116,7 +116,8 @@ def open_source(location: str | Path, schema: "Schema") -> Source:
     files = data_files(text)
     guarantee = (
         "files: every row exactly once from any position, while files keep their names and what "
-        "was read of them; packed text is unpacked again up to the position"
+        "was read of them, and grow by whole lines; packed text is unpacked again up to the "
+        "position"
     )
     return PartitionedSource(schema, [_partition(f, schema) for f in files], text, guarantee)
 

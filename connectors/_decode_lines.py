@@ -11,6 +11,7 @@ from streamlearn.contracts import Json, Reject
 from streamlearn.schema import Schema
 from streamlearn.schema_columns import Decoded, decode_columns
 
+BOM = b"\xef\xbb\xbf"
 PIECE = 1 << 19  # bytes decoded at a time; with twice as many an event costs a third more
 
 
@@ -107,7 +108,11 @@ def assemble(schema: Schema, partition: str, data: bytes, offset: int, split: Sp
 
 
 class LineReader:
-    """One text partition, from a position on; a line is used once it is complete."""
+    """One text partition, from a position on; a line is used once it is complete.
+
+    The last line of a file may have no end. Where it has grown since, its beginning was read as a
+    record: its rest is rejected. A byte order mark at the beginning is passed over.
+    """
 
     def __init__(
         self, stream: Bytes, decoder: LineDecoder, partition: str, offset: int, line: int
@@ -115,6 +120,7 @@ class LineReader:
         self._stream, self._decoder, self._partition = stream, decoder, partition
         self._offset, self._line = offset, line
         self._rest = b""
+        self._torn = _go_to(stream, offset)
         self.finished = False
 
     def read(self, max_wait: float) -> Chunk | None:
@@ -134,16 +140,43 @@ class LineReader:
         if cut == 0:
             self._rest = data
             return None
+        rejects = self._rest_of_line(data) if self._torn else []
+        begin = len(rejects[0].raw) if rejects else len(BOM) * self._is_marked(data)
+        self._torn, self._offset = False, self._offset + begin
         chunk, used, self._line = decode_piece(
-            self._decoder, self._partition, data[:cut], self._offset, self._line, final
+            self._decoder, self._partition, data[begin:cut], self._offset, self._line, final
         )
+        chunk.rejects[:0] = [(0, reject) for reject in rejects]
         self._offset += used
-        self._rest = data[used:]
-        return chunk if used else None
+        self._rest = data[begin + used :]
+        return chunk if begin + used else None
+
+    def _rest_of_line(self, data: bytes) -> list[Reject]:
+        """What was added to a line after its beginning was read; nothing where that was all."""
+        rest, _, _ = data.partition(b"\n")
+        if not rest.strip(b"\r"):
+            return []
+        reason = "must be a whole line, got the rest of one that was read before it had its end"
+        return [Reject(self._partition, self._line, reason, rest)]
+
+    def _is_marked(self, data: bytes) -> bool:
+        return self._offset == 0 and data.startswith(BOM)
 
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
+
+
+def _go_to(stream: Bytes, offset: int) -> bool:
+    """Go to an offset; True where the byte before it ends no line."""
+    if offset == 0:
+        return False
+    stream.seek(offset - 1)
+    while (last := stream.read(1, 3600.0)) is None:
+        pass
+    if not last:
+        stream.seek(offset)  # which says that there is no such place
+    return last != b"\n"
 
 
 def lines_of(data: bytes, line: int) -> Sequence[Place]:

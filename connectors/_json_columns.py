@@ -154,8 +154,7 @@ def _json_type(schema: Schema, name: str) -> Any:
     kind = schema.features[name].kind if name in schema.features else None
     if kind in ("text", "words"):
         return Any
-    number = schema.task == "regression" and name == schema.target
-    return _NUMBER if kind == "number" or number or name == schema.weight else _SCALAR
+    return _NUMBER if schema.is_number(name) else _SCALAR
 
 
 def _patched(column: Column, values: dict[int, Any]) -> Column:

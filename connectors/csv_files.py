@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from streamlearn.connectors._decode_lines import PIECE, LineReader, Place, Split, lines_of
+from streamlearn.connectors._decode_lines import BOM, PIECE, LineReader, Place, Split, lines_of
 from streamlearn.connectors.compressed import Bytes, open_bytes
 from streamlearn.contracts import Json
 from streamlearn.errors import UserError
@@ -24,7 +24,6 @@ from streamlearn.schema_cells import BOOLEANS, Misfit
 from streamlearn.schema_columns import Decoded, decode_columns
 from streamlearn.schema_text import Table, TextColumns
 
-BOM = b"\xef\xbb\xbf"
 DELIMITERS = (",", ";", "\t", "|")
 MOST_LINES = 64  # a quoted field may span this many lines; else its first line is at fault
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
@@ -205,14 +204,12 @@ def _arrow_type(schema: Schema, name: str) -> pa.DataType:
     """The type under which pyarrow reads a column; text where more than one use needs it."""
     kind = schema.features[name].kind if name in schema.features else None
     roles = {role for role, column in schema.roles().items() if column == name}
-    if kind == "number" or (kind is None and roles == {"weight"}):
+    if schema.is_number(name):
         return pa.float64()
-    if kind == "boolean":
+    if kind == "boolean" and roles <= {"group"}:
         return pa.bool_()
-    if roles == {"target"}:
-        codes = schema.task == "classification"
-        return pa.dictionary(pa.int32(), pa.string()) if codes else pa.float64()
-    return pa.dictionary(pa.int32(), pa.string()) if kind == "category" else pa.string()
+    coded = kind == "category" or roles == {"target"}
+    return pa.dictionary(pa.int32(), pa.string()) if coded else pa.string()
 
 
 # -- the header and the file -----------------------------------------------------------------------
@@ -231,7 +228,8 @@ def read_header(stream: Bytes, where: str) -> tuple[list[str], str, int, bytes]:
         head += more
     line, newline, rest = head.partition(b"\n")
     if not line.strip():
-        raise UserError(f"{where}: is empty; a CSV file begins with a line of column names")
+        what = "line 1 is blank" if head.strip() else "is empty"
+        raise UserError(f"{where}: {what}; a CSV file begins with a line of column names")
     try:
         text = line.removeprefix(BOM).removesuffix(b"\r").decode("utf-8")
     except UnicodeDecodeError:
@@ -242,9 +240,15 @@ def read_header(stream: Bytes, where: str) -> tuple[list[str], str, int, bytes]:
 
 def _names(text: str, where: str) -> tuple[list[str], str]:
     bare = _QUOTED.sub("", text)
+    if "\0" in bare:
+        raise UserError(f"{where}: line 1 must be UTF-8, got bytes of 0; save the file as UTF-8")
+    if "\r" in bare:
+        raise UserError(f"{where}: lines must end with LF or CRLF, got CR alone; convert the file")
     delimiter = max(DELIMITERS, key=bare.count)  # the first of equals: the comma
     try:
         fields = fields_of(text, delimiter)
+    except Unfinished:
+        raise UserError(f"{where}: line 1: a quoted name must be closed on that line") from None
     except Misfit as reason:
         raise UserError(f"{where}: line 1: {reason}") from None
     names = [name.strip() or f"column_{i + 1}" for i, name in enumerate(fields)]
@@ -271,12 +275,11 @@ def open_csv(path: Path, partition: str, schema: Schema, position: Json) -> Line
         names, delimiter, start, _ = read_header(stream, str(path))
         schema.check_present(names, str(path))
         at = position or {"offset": start, "line": 2}
-        stream.seek(at["offset"])
+        decoder = CsvDecoder(schema, names, delimiter)
+        return LineReader(stream, decoder, partition, at["offset"], at["line"])
     except UserError:
         stream.close()
         raise
-    decoder = CsvDecoder(schema, names, delimiter)
-    return LineReader(stream, decoder, partition, at["offset"], at["line"])
 
 
 def sample_csv(path: Path, rows: int) -> dict[str, list[Any]]:
@@ -296,10 +299,16 @@ def sample_csv(path: Path, rows: int) -> dict[str, list[Any]]:
         cut = _first_lines(data, most)
         whole = final and cut == len(data)
         cut = cut if whole else data.rfind(b"\n", 0, cut) + 1
-        columns = decoder.split(data[:cut], 2, whole).columns
-        if cut == len(data) or len(columns[names[0]]) >= rows:
+        found = decoder.split(data[:cut], 2, whole)
+        if cut == len(data) or len(found.places) >= rows:
             break
-    return {name: values[:rows] for name, values in columns.items()}
+    if found.refused and not found.places:
+        place, reason = found.refused[0]
+        raise UserError(
+            f"{path}: no line is a record of the columns that line 1 names: line {place.line} "
+            f"{reason}; begin the file with the names of its columns"
+        )
+    return {name: values[:rows] for name, values in found.columns.items()}
 
 
 def _first_lines(data: bytes, most: int) -> int:

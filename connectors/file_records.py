@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 
 from streamlearn.block import I8
 from streamlearn.connectors import SAMPLE, DataFile, data_files
-from streamlearn.connectors._decode_lines import PIECE, lines_of
+from streamlearn.connectors._decode_lines import BOM, PIECE, lines_of
 from streamlearn.connectors.compressed import Bytes, open_bytes
 from streamlearn.connectors.csv_files import CsvDecoder, read_header, sample_csv
-from streamlearn.connectors.jsonl_files import BOM, loose_object
+from streamlearn.connectors.jsonl_files import loose_object
 from streamlearn.connectors.parquet_files import open_parquet_file
 from streamlearn.errors import UserError
 from streamlearn.schema import Schema

@@ -8,7 +8,7 @@ with its number.
 from pathlib import Path
 from typing import Any
 
-from streamlearn.connectors._decode_lines import PIECE, LineReader, Place, Split, lines_of
+from streamlearn.connectors._decode_lines import BOM, PIECE, LineReader, Place, Split, lines_of
 from streamlearn.connectors._json_columns import JsonColumns
 from streamlearn.connectors._json_columns import loose_object as loose_object
 from streamlearn.connectors._partitions import Reader, ahead
@@ -19,8 +19,6 @@ from streamlearn.schema import Schema
 from streamlearn.schema_cells import Misfit
 from streamlearn.schema_columns import Decoded, decode_columns
 from streamlearn.schema_text import TextColumns
-
-BOM = b"\xef\xbb\xbf"
 
 
 class JsonDecoder:
@@ -59,25 +57,11 @@ class JsonDecoder:
         return Split(columns, places, refused, len(data), line + data.count(b"\n"))
 
 
-def _skip_bom(stream: Bytes) -> int:
-    head = stream.read(3, 3600.0)
-    start = 3 if head == BOM else 0
-    stream.seek(start)
-    return start
-
-
 def open_jsonl(path: Path, partition: str, schema: Schema, position: Json) -> LineReader:
     """A reader of one JSON Lines file from a position on."""
     if position is None:
         check_fields(path, schema)
-    stream = open_bytes(path)
-    try:
-        position = position or {"offset": _skip_bom(stream), "line": 1}
-        stream.seek(position["offset"])
-    except UserError:
-        stream.close()
-        raise
-    return LineReader(stream, JsonDecoder(schema), partition, position["offset"], position["line"])
+    return _reader(open_bytes(path), partition, schema, position)
 
 
 def open_pipe(descriptor: int, schema: Schema, position: Json) -> Reader:
@@ -87,10 +71,18 @@ def open_pipe(descriptor: int, schema: Schema, position: Json) -> Reader:
     soon as it comes.
     """
     stream = PipeBytes(descriptor)
-    position = position or {"offset": 0, "line": 1}
-    stream.seek(position["offset"])
-    reader = LineReader(stream, JsonDecoder(schema), "-", position["offset"], position["line"])
+    reader = _reader(stream, "-", schema, position)
     return ahead(reader, worth=lambda: stream.holds(PIECE))
+
+
+def _reader(stream: Bytes, partition: str, schema: Schema, position: Json) -> LineReader:
+    """A reader from a position on; the stream is closed where it has no such place."""
+    at = position or {"offset": 0, "line": 1}
+    try:
+        return LineReader(stream, JsonDecoder(schema), partition, at["offset"], at["line"])
+    except UserError:
+        stream.close()
+        raise
 
 
 def check_fields(path: Path, schema: Schema) -> None:

@@ -174,6 +174,16 @@ class Schema(BaseModel):
         names = {r: getattr(self, r) for r in _ROLES}
         return {role: name for role, name in names.items() if name is not None}
 
+    def is_number(self, name: str) -> bool:
+        """Whether a column is read as numbers: to all that it is used for, it is one.
+
+        The group of a number goes by its value; a time may be text, so it is read as it stands.
+        """
+        roles = {role for role, column in self.roles().items() if column == name}
+        if name in self.features:
+            return self.features[name].kind == "number" and roles <= {"group"}
+        return roles == {"weight"} or (roles == {"target"} and self.task == "regression")
+
     def wanted(self) -> list[str]:
         """The columns that records must have, features first, each once."""
         return list(dict.fromkeys([*self.features, *self.roles().values()]))

@@ -100,8 +100,9 @@ def _text_number(text: str, missing: Collection[str]) -> float:
 
 def boolean(value: Any, missing: Collection[str]) -> float:
     """1, 0, or NaN for missing: true, True, TRUE, 1; false, False, FALSE, 0; values or text."""
-    if isinstance(value, str) and value.strip(" \t") in BOOLEANS:
-        return float(BOOLEANS[value.strip(" \t")])
+    bare = value.strip(" \t") if isinstance(value, str) else ""
+    if bare in BOOLEANS and bare not in missing:
+        return float(BOOLEANS[bare])
     try:
         result = number(value, missing)
     except Misfit:

@@ -549,7 +549,22 @@ def _role(decoded: Decoded, role: str, name: str, column: Column, misfits: Misfi
     elif role == "label_time":
         decoded.label_times = times(column, missing, schema.time_unit, misfits, owner)
     else:
-        setattr(decoded, f"{role}s", identities(column, missing, misfits, owner))
+        named = _values_of(decoded, name, column) if role == "group" else column
+        setattr(decoded, f"{role}s", identities(named, missing, misfits, owner))
+
+
+def _values_of(decoded: Decoded, name: str, column: Column) -> Column:
+    """A column that names groups: of a number or boolean among the features its value.
+
+    However it is written, 1.50 or 15e-1: where a piece has nothing odd, only the value is kept.
+    """
+    feature = decoded.schema.features.get(name)
+    if feature is None or feature.kind not in ("number", "boolean"):
+        return column
+    values = decoded.X[:, decoded.features.index(name)].tolist()
+    if feature.kind == "boolean":
+        return [None if math.isnan(value) else value == 1.0 for value in values]
+    return values
 
 
 def _weights(column: Column, missing: frozenset[str], misfits: Misfits, owner: str) -> F8:

@@ -3,7 +3,8 @@
 Rules, on the values of the sample that are not missing (text is judged by what it reads as, so that
 CSV, JSON Lines, Parquet and dicts agree where their values do):
 
-- no value at all, or none that can be read (bytes, durations): ignored. Lists and tables: words.
+- no value at all, or none that can be read (bytes, durations): ignored. Lists, and tables of
+  counts: words; a table of anything else, as in nested JSON: ignored.
 - booleans, or text of nothing but true and false: boolean. Numbers, or text of nothing but numbers
   (none with a leading zero, like a postal code): number. ISO times: time.
 - whole numbers, all different, under a name like id, row, index or …_id: ignored: the row's name.
@@ -25,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from streamlearn.errors import UserError
-from streamlearn.schema import Schema, among
+from streamlearn.schema import Feature, Schema, among
+from streamlearn.schema_bags import bag
 from streamlearn.schema_cells import (
     MISSING,
     Misfit,
@@ -64,7 +66,8 @@ def infer_schema(
         kinds |= {name: _readable(sample[name]) for name in features if name in left_out}
         left_out = [name for name in left_out if name not in features]
     if not kinds:
-        raise UserError(f"schema: no column can serve as a feature; {among(present)}")
+        why = "".join(f"; {name!r}: {notes[name]}" for name in left_out[:5])
+        raise UserError(f"schema: no column can serve as a feature; {among(present)}{why}")
     if "id" not in named:
         named |= _event_name(sample, left_out, notes)
     table: dict[str, Any] = dict(named) | {"features": dict(kinds)}
@@ -172,8 +175,10 @@ def kind_of_column(name: str, values: Sequence[Any]) -> tuple[str | None, str]:
     known = _known(values)
     if not known:
         return None, f"ignored: no value in the first {len(values)} rows"
-    if any(isinstance(v, (list, tuple, dict, set)) for v in known):
-        return "words", "lists of tokens"
+    bags = [v for v in known if isinstance(v, (list, tuple, dict, set))]
+    if bags:
+        odd = [v for v in bags if not _is_bag(v)]
+        return (None, _unreadable(odd[0])) if odd else ("words", "lists of tokens")
     if all(isinstance(v, bool) or (isinstance(v, str) and v in _TRUTH) for v in known):
         return "boolean", _gaps(values, known)
     if all(_is_number(v) for v in known):
@@ -183,7 +188,7 @@ def kind_of_column(name: str, values: Sequence[Any]) -> tuple[str | None, str]:
     if all(_is_time(v) for v in known):
         return "time", "hour and weekday as sine and cosine"
     if not any(_is_readable(v) for v in known):
-        return None, f"ignored: values such as {shown(known[0])} cannot be read"
+        return None, _unreadable(known[0])
     return _kind_of_text([str(v) for v in known], values)
 
 
@@ -194,6 +199,19 @@ def _is_readable(value: Any) -> bool:
     except Misfit:
         return False
     return True
+
+
+def _is_bag(value: Any) -> bool:
+    """False for a table of other things than counts, as in nested JSON, and for a set."""
+    try:
+        bag(value, Feature(kind="words"), frozenset(MISSING))
+    except Misfit:
+        return False
+    return True
+
+
+def _unreadable(value: Any) -> str:
+    return f"ignored: values such as {shown(value)} cannot be read"
 
 
 def _is_time(value: Any) -> bool:

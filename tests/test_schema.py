@@ -339,7 +339,9 @@ def test_unsuitable_columns_are_left_out_and_said(name: str, values: list[Any], 
     assert list(kept.features) == [name]
 
 
-@pytest.mark.parametrize("value", [b"x", datetime.timedelta(seconds=1), datetime.time(1)])
+@pytest.mark.parametrize(
+    "value", [b"x", datetime.timedelta(seconds=1), datetime.time(1), {"host": "a"}, {1, 2}]
+)
 def test_values_that_no_kind_takes_are_no_feature_and_no_target(value: Any) -> None:
     rows = [{"f": value, "a": 1}] * 5
     schema = Schema.infer(rows)
@@ -539,3 +541,15 @@ def test_a_group_may_be_a_column_that_no_model_sees() -> None:
     assert block.d == 1
     assert block.groups is not None
     assert list(block.groups) == ["x"]
+
+
+def test_what_says_no_value_says_so_of_a_boolean_too() -> None:
+    schema = Schema.from_config({"features": {"b": "boolean"}, "missing": ["0", "NA"]})
+    block, rejects = schema.decode([{"b": "1"}, {"b": " 0"}, {"b": "0"}, {"b": "NA"}])
+    assert not rejects
+    np.testing.assert_array_equal(block.X[:, 0], [1.0, math.nan, math.nan, math.nan])
+
+
+def test_nothing_to_learn_from_says_why() -> None:
+    with pytest.raises(UserError, match=r"as a feature; the columns are v; 'v': ignored: values "):
+        Schema.infer([{"v": {"host": "a"}}] * 3)

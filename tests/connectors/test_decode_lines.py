@@ -252,3 +252,43 @@ def test_each_single_value_means_the_same_both_ways(pair: tuple[str, str]) -> No
     name, text = pair
     cells = dict(zip(NAMES, ["1", "true", "x", "2020-01-01", "1", "0"], strict=True)) | {name: text}
     assert_same(csv_decoder, ",".join(cells.values()).encode() + b"\n1,0,y,2020-01-02,1,1\n")
+
+
+TWICE = {
+    "group": "a", "time": "t", "time_unit": "ns",
+    "features": {"a": "number", "t": "number"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "line", "bad"),
+    [
+        (lambda schema: CsvDecoder(schema, ["a", "t"], ","), "{},{}\n", "x,1\n"),
+        (JsonDecoder, '{{"a": {}, "t": {}}}\n', "[]\n"),
+    ],
+)
+def test_a_column_of_two_uses_means_the_same_whatever_stands_beside_it(
+    make: Callable[[Schema], LineDecoder], line: str, bad: str
+) -> None:
+    """A bad line in a piece sends all of it the slow way; neither group nor time may notice."""
+    rows = [("1.50", 2**60 + 1), ("1E+2", 2**60 + 3), ("3", 5)]
+    good = "".join(line.format(*row) for row in rows)
+    for data in (good, good + bad):
+        decoder = make(Schema.from_config(TWICE))
+        block = decode_piece(decoder, "p", data.encode(), 0, 1, True)[0].decoded.take(0, 3)
+        assert block.groups is not None
+        assert block.times is not None
+        assert block.groups.tolist() == ["1.5", 100, 3]
+        assert block.times.tolist() == [2**60 + 1, 2**60 + 3, 5]
+
+
+@pytest.mark.parametrize("make", [csv_decoder, JsonDecoder])
+def test_a_boolean_of_two_uses_too(make: Callable[[Schema], LineDecoder]) -> None:
+    for bad in ("", "no record at all\n"):
+        schema = Schema.from_config({"group": "b", "features": {"b": "boolean"}})
+        lines = ["True", "0", ""] if make is csv_decoder else ['"True"', "0", "null"]
+        form = "1,{},c,,1,y\n" if make is csv_decoder else '{{"b": {}}}\n'
+        data = "".join(form.format(value) for value in lines) + bad
+        block = decode_piece(make(schema), "p", data.encode(), 0, 1, True)[0].decoded.take(0, 3)
+        assert block.groups is not None
+        assert block.groups.tolist() == ["true", "false", None]

@@ -374,6 +374,10 @@ A = Schema.from_config({"features": {"a": "number"}})
     [
         ("e.csv", b"", "is empty; a CSV file begins with a line of column names"),
         ("e.csv", b"a,b\n", "there are no rows; give data with at least one row"),
+        ("e.csv", b"\n\na,b\n1,2\n", "line 1 is blank; a CSV file begins with a line of column"),
+        ("e.csv", b"a,b\r1,2\r", "lines must end with LF or CRLF, got CR alone"),
+        ("e.csv", "a,b\n1,2\n".encode("utf-16-le"), "line 1 must be UTF-8, got bytes of 0"),
+        ("e.csv", b'a,"b\nc"\n1,2\n', "line 1: a quoted name must be closed on that line"),
         ("e.csv", b"1,2\n3,4\n", "line 1 must name the columns, got '1,2'; add a header"),
         ("e.csv", b"a,a\n1,2\n", "line 1 names 'a' twice"),
         ("e.csv", b"\xff\n1\n", "line 1 must be UTF-8"),
@@ -564,3 +568,66 @@ def test_a_sample_is_of_the_first_rows_also_where_many_lines_are_bad(
     path = written(tmp_path, "a.csv", "\n".join(["a,b", *lines]).encode())
     assert sample_csv(path, 100) == {"a": [str(i) for i in range(100)], "b": ["x"] * 100}
     assert len(sample_csv(path, 1000)["a"]) == 300
+
+
+def test_a_first_line_that_names_no_columns_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path, "e.csv", b"# written by hand\na,b\n1,2\n")
+    rule = r"line 1 names: line 2 must have 1 fields, got 2; begin the file with the names of its"
+    with pytest.raises(UserError, match=rule):
+        Schema.infer(path)
+
+
+GROWING = {
+    "e.csv": (b"a\n1.5\n2", b"75\n3.5\n", b"75", 3),
+    "e.jsonl": (b'{"a": 1.5}\n{"a": 2}', b', "a": 7}\n{"a": 3.5}\n', b', "a": 7}', 2),
+}
+
+
+@pytest.mark.parametrize("name", GROWING)
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_rest_of_a_line_that_was_read_too_early_is_no_record(
+    name: str, packed: bool, tmp_path: Path
+) -> None:
+    """A writer in the middle of its last line: 2 was read, and 75 is not the next value."""
+    begun, added, rest, line = GROWING[name]
+    pack = gzip.compress if packed else bytes
+    path = written(tmp_path, name, pack(begun))
+    source = open_source(path, A)
+    source.open({})
+    batches = drained(source)
+    path.write_bytes(pack(begun) + pack(added))
+    again = open_source(path, A)
+    again.open(batches[-1].positions)
+    more = drained(again)
+    values = [x for batch in batches + more for x in batch.block.X[:, 0].tolist()]
+    assert values == [1.5, 2.0, 3.5]
+    (reject,) = [reject for batch in more for reject in batch.rejects]
+    assert (reject.raw, reject.position) == (rest, line)
+    assert reject.reason.startswith("must be a whole line, got the rest of one that was read ")
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_last_line_that_gets_its_end_later_is_whole(end: bytes, tmp_path: Path) -> None:
+    path = written(tmp_path, "e.csv", b"a" + end + b"1.5")
+    source = open_source(path, A)
+    source.open({})
+    (batch,) = drained(source)
+    path.write_bytes(b"a" + end + b"1.5" + end + b"2.5" + end)
+    again = open_source(path, A)
+    again.open(batch.positions)
+    (more,) = drained(again)
+    assert more.block.X.tolist() == [[2.5]]
+    assert not more.rejects
+
+
+def test_a_mark_of_byte_order_on_a_pipe_is_passed_over() -> None:
+    read, write = os.pipe()
+    os.write(write, b'\xef\xbb\xbf{"a": 1.5}\n')
+    os.close(write)
+    reader = open_pipe(read, A, None)
+    chunk = reader.read(1.0)
+    reader.close()
+    os.close(read)
+    assert chunk is not None
+    assert not chunk.rejects
+    assert chunk.decoded.take(0, 1).X.tolist() == [[1.5]]
