@@ -86,7 +86,8 @@ def _rounded(w: int, q: int, upper: U8, lower: U8) -> float:
 def _number(text: U1, at: int, by: Powers, strict: bool) -> tuple[float, int]:
     """The decimal number that begins here, and where it ends; -1 where there is none of ours.
 
-    strict: as JSON has it, without zeros at its beginning.
+    strict: as JSON has it, without zeros at its beginning; -0 is an integer there, which has no
+    sign.
     """
     tens, upper, lower = by
     i, q = at, 0
@@ -136,6 +137,8 @@ def _number(text: U1, at: int, by: Powers, strict: bool) -> tuple[float, int]:
         if not LEAST <= q <= MOST:
             return 0.0, -1
         value = _rounded(w, q, upper, lower)
+    if strict and w == 0 and i == first + 1:
+        return 0.0, i
     return -value if negative else value, i
 
 

@@ -121,9 +121,7 @@ class FloatMessages(_AtOnce):
         self._columns = list(columns) or wanted
         _check_columns(schema, self._columns, kind)
         self._type = np.dtype(kind).newbyteorder("<")
-        self._numbers = {name for name, f in schema.features.items() if f.kind == "number"}
-        if schema.task == "regression" and schema.target is not None:
-            self._numbers.add(schema.target)
+        self._numbers = {name for name in wanted if schema.is_number(name)}
 
     def columns(self, values: Sequence[bytes]) -> tuple[dict[str, Column], Misfits]:
         """As `MessageDecoder.columns`."""

@@ -1,6 +1,7 @@
 """Plain text by kernels: the bits, codes and positions of the other ways, or nothing at all."""
 
 import json
+import math
 import random
 import struct
 from collections.abc import Callable, Iterator
@@ -152,6 +153,15 @@ def test_what_is_not_plain_is_left_to_the_other_ways(kind: str, data: bytes) -> 
 
 
 @pytest.mark.jit
+@pytest.mark.parametrize("text", ["-0", "-0.0", "-0e0"])
+def test_minus_zero_has_the_sign_that_json_gives_it(text: str) -> None:
+    """As an integer none, as Python reads it: so a row does not depend on what stands beside it."""
+    taken, by_kernels = outcome("json", f'{{"a": {text}, "b": 1}}'.encode(), True)
+    X = np.frombuffer(taken[0][1][0])
+    assert by_kernels
+    assert math.copysign(1.0, X[0]) == math.copysign(1.0, float(json.loads(text)))
+
+
 def test_more_values_than_the_table_holds_are_left_to_the_other_ways() -> None:
     half = text_cells.SLOTS // 2
     for n in (half, half + 1):

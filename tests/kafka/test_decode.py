@@ -247,6 +247,24 @@ def test_raw_arrays_are_numbers_in_the_order_of_the_schema(kind: str, letter: st
     }
 
 
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [
+        (lambda made: FloatMessages(made, "float64"), struct.pack("<2d", 1.5, 1_700_000_000.0)),
+        (JsonMessages, b'{"a": 1.5, "at": 1700000000}'),
+        (lambda made: CsvMessages(made, ["a", "at"]), b"1.5,1700000000"),
+    ],
+)
+def test_a_feature_may_be_the_time_as_well(make: Any, value: bytes) -> None:
+    made = schema({"a": "number", "at": "number"}, time="at")
+    found, misfits = MessageRows(made, make(made)).decode(messages([value]))
+    block = found.take(0, 1)
+    assert not misfits
+    assert block.times is not None
+    assert block.X.tolist() == [[1.5, 1_700_000_000.0]]
+    assert block.times.tolist() == [1_700_000_000_000_000_000]
+
+
 def test_formats_name_what_they_lack() -> None:
     made = schema({"a": "number", "b": "number"})
     with pytest.raises(UserError, match=r"^format: csv needs the names of its fields; give col"):
