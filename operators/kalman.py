@@ -404,7 +404,8 @@ class KalmanClassifier(_KalmanHead, Classifier):
         sigma2: noise variance of a label, > 0; raise it (to 1, say) when labels are noisy.
         delta0: drift rate at the start, in [0, delta_max].
         lr_delta: step of delta a label, >= 0; 0 keeps delta0.
-        delta_objective: what delta climbs: "softmax" (log probability of the label) or "gaussian".
+        delta_objective: what delta climbs: "softmax" (log probability of the label) or "gaussian",
+            which is the one to take for fifty classes or more.
         delta_max: upper bound of delta, >= 0.
         alpha0: scale of the logits at the start, in [0.1, 100].
         lr_alpha: step of log alpha a label, >= 0.
