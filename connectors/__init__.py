@@ -7,6 +7,7 @@ what they need when they are called.
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,18 +47,13 @@ def data_files(location: str | Path) -> list[DataFile]:
     path = Path(text)
     if path.is_file():
         return [DataFile(path.name, path, format_of(path))]
-    if path.is_dir():
-        root, found = path, path.rglob("*")
-    elif any(c in text for c in "*?["):
-        fixed = path.parts
-        cut = next(i for i, part in enumerate(fixed) if any(c in part for c in "*?["))
-        root = Path(*fixed[:cut])
-        found = root.glob(str(Path(*fixed[cut:])))
-    else:
+    root, pattern = _looked_through(path)
+    if not pattern:
         if Path(text).exists():  # a named pipe or a device: its first lines would be lost
             raise UserError(f"{text}: must be a file or a folder; feed a pipe to -, standard input")
         raise UserError(f"{text}: there is no such file or folder; correct the path")
-    files = sorted((p.relative_to(root).as_posix(), p) for p in found if _is_data(p))
+    found = (p for p in root.glob(pattern) if p.is_file() and _named_as_data(p))
+    files = sorted((p.relative_to(root).as_posix(), p) for p in found)
     for _, p in files:
         if p.stat().st_size == 0:
             logging.getLogger(__name__).warning("%s: is empty; it is left out", p)
@@ -67,8 +63,33 @@ def data_files(location: str | Path) -> list[DataFile]:
     return [DataFile(name, p, format_of(p)) for name, p in files]
 
 
-def _is_data(path: Path) -> bool:
-    return path.is_file() and path.name[0] not in "._" and _suffix(path) in FORMATS
+def _looked_through(path: Path) -> tuple[Path, str]:
+    """The folder under which the files of a folder or a glob lie, and their pattern; else ""."""
+    if path.is_dir():
+        return path, "**/*"
+    parts = path.parts
+    cut = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), None)
+    return (path, "") if cut is None else (Path(*parts[:cut]), "/".join(parts[cut:]))
+
+
+def _named_as_data(path: Path) -> bool:
+    return path.name[0] not in "._" and _suffix(path) in FORMATS
+
+
+def takes_in(location: str | Path, path: str | Path) -> bool:
+    """Whether a folder or a glob takes in a file of this name, be it there or not."""
+    root, pattern = _looked_through(Path(location))
+    if not pattern or Path(location).is_file():
+        return False
+    try:
+        name = Path(path).resolve().relative_to(root.resolve())
+    except (OSError, ValueError):
+        return False
+    if not name.name or not _named_as_data(name):
+        return False
+    deep = "**" in pattern or pattern.count("/") == len(name.parts) - 1
+    fits = (fnmatchcase(name.as_posix(), p) for p in (pattern, pattern.replace("**/", "")))
+    return deep and any(fits)
 
 
 def _suffix(path: Path) -> str:

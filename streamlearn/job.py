@@ -18,6 +18,7 @@ from streamlearn import connectors, label_sources, registry, stdin, topics
 from streamlearn.checkpoint import CheckpointStore
 from streamlearn.config import Config
 from streamlearn.config_topics import TopicsSection
+from streamlearn.connectors import takes_in
 from streamlearn.connectors.kafka.location import EARLIEST, Topics
 from streamlearn.connectors.kafka.tape import is_tape
 from streamlearn.connectors.sinks import open_dead_letters, open_sink
@@ -312,7 +313,7 @@ def lineage(
         if getattr(config, key) is None:
             name = key.rstrip("_")
             raise UserError(f"{name}: must be there for a run; `streamlearn init DATA` writes it")
-    check_outputs(config.source, output_paths(config))
+    check_outputs(config.source, output_paths(config), *config.read.values())
     own = topics.Lineage(number, commits, fresh_from_beginning)
     place = topics.place_of(config, config.source)
     asked = {"label_time": label_sources.label_time(config.labels)}
@@ -431,15 +432,24 @@ def output_paths(config: Config) -> dict[str, str | Path | None]:
     return {name: str(section) for name, section in config.written.items()}
 
 
-def check_outputs(data: Any, outputs: Mapping[str, str | Path | None]) -> None:
-    """Refuse to write over the data that is read, two outputs in one file, and a JSON nowhere."""
-    taken = dict.fromkeys(_identities(data), "the data that is read")
+def check_outputs(data: Any, outputs: Mapping[str, str | Path | None], *more: Any) -> None:
+    """Refuse to write over what is read, two outputs in one file, and a JSON nowhere.
+
+    data: the events. more: what else is read.
+    """
+    read = (data, *more)
+    taken = dict.fromkeys((one for each in read for one in _identities(each)), _READ)
     for name, path in outputs.items():
         if path is None or str(path) == "-":
             continue
         other = taken.setdefault(_identity(path), f"the file of {name} already")
         if other != f"the file of {name} already":
             raise UserError(f"{name}: {path} is {other}; name another file")
+        if Path(path).suffix in (".yaml", ".yml") and Path(path).is_file():
+            raise UserError(f"{name}: {path} is a configuration, by its name; name another file")
+        for each in read:
+            if _takes_in(each, path):
+                raise UserError(f"{name}: {path} would be part of {_READ}, {each}; put it outside")
     if outputs.get("json") is None:
         return
     result = Path(str(outputs["json"]))  # opened last of all, so looked at now
@@ -447,6 +457,17 @@ def check_outputs(data: Any, outputs: Mapping[str, str | Path | None]) -> None:
         raise UserError(f"json: {result} is a folder; name a file, such as result.json")
     if not result.parent.is_dir():
         raise UserError(f"json: {result}: there is no such folder; make it, or correct the path")
+
+
+_READ = "the data that is read"
+
+
+def _takes_in(data: Any, path: str | Path) -> bool:
+    """Whether what is at a path is read with the files of some data."""
+    named = isinstance(data, (str, Path)) and not str(data).startswith(
+        ("river:", "drift:", "kafka:")
+    )
+    return named and not str(path).startswith("kafka:") and takes_in(data, path)
 
 
 def _identities(data: Any) -> list[object]:

@@ -153,7 +153,8 @@ def replay(
     followed, part = order_of(data, order), topics.recorded(data)
     config, data, arguments = settings(data, model, set, pipe, along=followed is not None)
     outputs = {"predictions": predictions, "dead_letters": dead_letters, "json": json}
-    check_outputs(data, outputs | {"report": report, "labels": labels})
+    more = () if config is None else config.read.values()
+    check_outputs(data, outputs | {"report": report, "labels": labels}, *more)
     late = section_of(
         config,
         delay=delay,
@@ -216,7 +217,8 @@ def run(
     Raises: UserError of one line for whatever is wrong with the configuration or the data.
     """
     loaded = config if isinstance(config, Config) else configs.load_config(config)
-    check_outputs(loaded.source, output_paths(loaded) | {"json": json, "report": report})
+    outputs = output_paths(loaded) | {"json": json, "report": report}
+    check_outputs(loaded.source, outputs, *loaded.read.values())
     if loaded.kafka is not None and loaded.kafka.mode == "group":
         raise UserError("kafka.mode: group has many models; run it by streamlearn.run_lineages")
     shown = None if not progress else logs.Progress() if log == "json" else display.Progress()

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,12 +37,15 @@ from streamlearn import (
     Result,
     Schema,
     UserError,
+    compare,
     load,
     replay,
+    run,
 )
 from streamlearn.connectors import as_source
 from streamlearn.display import print_result
 from streamlearn.engine import Engine
+from streamlearn.job import check_outputs
 from streamlearn.rehearsal import _invented, rehearse
 from streamlearn.runner import plan
 
@@ -370,6 +374,56 @@ def test_the_data_is_never_written_over(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"^{name}: .* is the data that is read"):
             replay(path, target="y", **arguments)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("data", "written"),
+    [
+        ("d", "d/a.csv"), ("d", "d/new.jsonl"), ("d", "d/deep/new.csv"), ("d", "link/a.csv"),
+        ("d/*.csv", "d/a.csv"), ("d/*.csv", "d/new.csv"), ("d/**/*.csv", "d/deep/new.csv"),
+        ("d/**/*.csv", "d/new.csv"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_read_is_never_written_into(
+    data: str, written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there would be lost, what is new would be read as events the next time."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "d")
+    path = as_csv(records(), tmp_path).rename(tmp_path / "d" / "a.csv")
+    before = path.read_bytes()
+    rule = rf"{written} would be part of the data that is read, {re.escape(data)}; put it outside"
+    for name in ("predictions", "dead_letters", "json"):
+        arguments: dict[str, Any] = {name: written}
+        with pytest.raises(UserError, match=f"^{name}: {rule}$"):
+            replay(data, target="y", **arguments)
+    config = {"source": data, "schema": {"features": {"a": "number"}}, "pipeline": ["Normalizer"]}
+    with pytest.raises(UserError, match=f"^sink: {rule}$"):
+        run(Config.model_validate(config | {"sink": written}))
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in path.parent.iterdir()) == ["a.csv", "deep"]
+
+
+@pytest.mark.parametrize("written", ["d/a.html", "new.csv", "other/new.csv"])
+def test_beside_a_folder_that_is_read_files_are_written(written: str, tmp_path: Path) -> None:
+    for folder in ("d", "other"):
+        (tmp_path / folder).mkdir()
+    for data in (tmp_path / "d", tmp_path / "d" / "*.csv"):
+        check_outputs(data, {"report": tmp_path / written})
+    check_outputs(tmp_path / "d" / "*.csv", {"json": tmp_path / "d" / "r.json"})
+    check_outputs(tmp_path / "d" / "*.csv", {"sink": tmp_path / "d" / "deep" / "new.csv"})
+
+
+def test_a_configuration_is_never_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("source: river:Phishing\npipeline: [KalmanHead]\n")
+    for name in ("json", "report"):
+        arguments: dict[str, Any] = {name: path}
+        with pytest.raises(UserError, match=f"^{name}: .* is a configuration, by its name; name "):
+            replay("river:Phishing", target="target", model=str(path), **arguments)
+        with pytest.raises(UserError, match=f"^{name}: .* is a configuration, by its name; name "):
+            compare("river:Phishing", str(path), target="target", **arguments)
 
 
 @pytest.mark.parametrize("path", ["same.jsonl", "link.jsonl"])
