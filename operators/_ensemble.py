@@ -181,9 +181,10 @@ def _patched(now: Any, then: Any, rows: Any, name: str) -> Any:
     if now.ndim == 1:
         return np.where(rows, then, now)
     wide = max(now.shape[1], then.shape[1])
-    out = np.full((now.shape[0], wide), 0.0 if name == "proba" else np.nan)
+    fill = 0.0 if name == "proba" or now.dtype.kind != "f" else np.nan
+    out = np.full((now.shape[0], wide), fill, now.dtype)
     out[:, : now.shape[1]] = now
-    out[rows] = 0.0 if name == "proba" else np.nan
+    out[rows] = fill
     out[rows, : then.shape[1]] = then[rows]
     return out
 

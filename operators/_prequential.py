@@ -23,7 +23,7 @@ def asked(block: Block, needs_label: bool = True) -> Block:
 
 
 def hidden(outputs: Columns, block: Block) -> Columns:
-    """Outputs with NaN on the rows of the original block that did not ask."""
+    """Outputs with NaN, and empty sets, on the rows of the original block that did not ask."""
     if block.plain:
         return outputs
     silent = (block.mode & PREDICT) == 0
@@ -31,9 +31,10 @@ def hidden(outputs: Columns, block: Block) -> Columns:
         return outputs
     shown = dict(outputs)
     for name, column in outputs.items():
-        if column.dtype.kind == "f" and not name.startswith("log:"):
+        number = column.dtype.kind == "f" and not name.startswith("log:")
+        if number or name == "set":
             shown[name] = column.copy()
-            shown[name][silent] = np.nan
+            shown[name][silent] = np.nan if number else 0
     return shown
 
 

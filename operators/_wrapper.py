@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from streamlearn.block import F8, LEARN, PREDICT, Block, Columns
+from streamlearn.block import F8, LEARN, Block, Columns
 from streamlearn.operators import _prequential
 from streamlearn.operators._ensemble import Ensemble, recalled_answers
 from streamlearn.operators._members import ask
@@ -46,13 +46,6 @@ class Wrapper(Ensemble):
             rows, told = block.logged.held[name], block.logged.columns[name]
             then[rows, : told.shape[1]] = told[rows]
         return then
-
-    def _shown(self, outputs: Columns, block: Block) -> Columns:
-        """Outputs without what no row of the original block asked for."""
-        shown = _prequential.hidden(outputs, block)
-        if "set" in shown and not block.plain:
-            shown["set"] = shown["set"] * ((block.mode & PREDICT) != 0)[:, None]
-        return shown
 
 
 def with_room(block: Block, P: F8, known: int) -> F8:

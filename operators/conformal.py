@@ -8,7 +8,7 @@ import numpy as np
 
 from streamlearn.block import F8, U1, Block, Columns
 from streamlearn.jit import conformal as jit
-from streamlearn.operators import _checks
+from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import Classifier, Operator, Regressor, Row
 from streamlearn.operators._ensemble import probabilities
 from streamlearn.operators._supervised import plain, refuse_bad_weights
@@ -191,7 +191,7 @@ class ConformalRegressor(_Conformal, Regressor):
         wanted = outputs["prediction"].shape
         outputs = outputs | {"lower": lower.reshape(wanted), "upper": upper.reshape(wanted)}
         logs = self._log(block, outputs, issued, ("prediction", "variance"))
-        return self._shown(outputs | logs, block)
+        return _prequential.hidden(outputs | logs, block)
 
     def _scales(self, said: Columns, shape: tuple[int, int]) -> F8:
         """What scores are divided by, > 0."""
@@ -292,4 +292,4 @@ class ConformalClassifier(_Conformal, Classifier):
         told = self._logged_then(block, _ISSUED, jit.N_CLASSES)
         jit.cover_classes(rows, told, state, self._p, (inside, issued))
         logs = self._log(block, outputs, issued, ("prediction", "proba"))
-        return self._shown(outputs | {"set": inside} | logs, block)
+        return _prequential.hidden(outputs | {"set": inside} | logs, block)

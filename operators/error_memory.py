@@ -291,7 +291,7 @@ class _ErrorMemory(Holder):
         )  # fmt: skip
         answers = outputs | self._answers(said, P, side)
         if block.log_wanted:
-            answers |= {"log:said": B, "log:read": R}
+            answers |= {"log:said": _to_log(B), "log:read": _to_log(R)}
         return _prequential.hidden(answers, block)
 
     def _said(self, outputs: Columns) -> F8:
@@ -361,6 +361,14 @@ def _wide(said: F8, C: int) -> F8:
         silent = np.isnan(said[:, 0]) if said.shape[1] else np.ones(said.shape[0], dtype=np.bool_)
         wide[silent, 0] = np.nan
     return wide
+
+
+def _to_log(said: F8) -> F8:
+    """Without the 0 of a class, which the log of a shorter block may not have known; the first
+    output tells whether anything was said."""
+    told = said.copy()
+    told[:, 1:][told[:, 1:] == 0.0] = np.nan
+    return told
 
 
 def _logged_rows(block: Block) -> I8:

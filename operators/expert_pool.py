@@ -36,6 +36,8 @@ _COLUMNS = ("buffer_", "labels_", "weights_", "values_")
 class _ExpertPool(Holder, Listener):
     """The walk, the two triggers and the choice of an expert."""
 
+    _news = True  # of names, since the members that are not asked met some; no state
+
     def __init__(
         self,
         model: Operator | Any,
@@ -111,6 +113,7 @@ class _ExpertPool(Holder, Listener):
         """Every expert makes room."""
         for member in [*self._experts, *self._copies]:
             member.meet(features)
+        self._news = True
 
     def load_kernels(self) -> None:
         """Those of the experts."""
@@ -119,7 +122,17 @@ class _ExpertPool(Holder, Listener):
     # -- the walk ----------------------------------------------------------------------------------
 
     def _run(self, block: Block) -> Columns:
+        self._introduce(block)
         return _prequential.hidden(self._in_pieces(_prequential.asked(block)), block)
+
+    def _introduce(self, block: Block) -> None:
+        """Let members that are not asked meet new names of features and classes, as if they were:
+        their state must not hang on when they are asked. A copy has a table of classes of its own.
+        """
+        for member in [*self._experts, *self._copies]:
+            if self._news or member._labels is not block.labels:
+                member.run(block.rows(0, 0).replace(logged=None))
+        self._news = False
 
     def _piece(self, block: Block) -> tuple[Columns, int]:
         for memory in self._memories:
@@ -401,6 +414,7 @@ class _ExpertPool(Holder, Listener):
             setattr(self, name, value if plain else value.copy())
         for member, taken in snapshot["members"]:
             member.restore(taken)
+        self._news = True
         self._memories = self._blanks()
         for kept, columns in zip(self._kept().values(), snapshot["rows"], strict=True):
             kept.put(*columns)

@@ -7,7 +7,7 @@ import numpy as np
 
 from streamlearn.block import F8, OBSERVE, PREDICT, Block, Columns
 from streamlearn.jit import logit_bias as jit
-from streamlearn.operators import _checks
+from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import Classifier, Operator
 from streamlearn.operators._ensemble import probabilities
 from streamlearn.operators._supervised import plain, refuse_bad_weights
@@ -138,4 +138,4 @@ class LogitBias(Wrapper, Classifier):
         self.table_ = table[:, : int(self.scalars_[jit.KNOWN])].copy()
         logs: Columns = {"log:said": said} | self._logged(block, outputs, _HEARD)
         corrected = {"prediction": best, "proba": proba}
-        return self._shown(outputs | corrected | (logs if block.log_wanted else {}), block)
+        return _prequential.hidden(outputs | corrected | (logs if block.log_wanted else {}), block)

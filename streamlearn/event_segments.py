@@ -129,7 +129,7 @@ class Segment:
             length = np.full(self.n, column[:1].size)
             if column.dtype.kind == "O":
                 length = np.array([0 if row is None else row.size for row in column], np.int64)
-            elif column.ndim == 2 and column.dtype.kind == "f":
+            elif column.ndim == 2:
                 length = _lengths(name, column)
             total += np.where(self.held[name], 16 + 8 * length, 0)
         return total
@@ -222,7 +222,7 @@ def told(name: str, column: NDArray[Any], held: B1) -> NDArray[Any]:
     if not held.all():
         column = column.copy()
         column[~held] = fill_of(name, column)
-    if column.ndim == 2 and column.dtype.kind == "f":
+    if column.ndim == 2:
         width = int(_lengths(name, column).max(initial=0))
         return np.ascontiguousarray(column[:, :width])
     return column
@@ -234,8 +234,8 @@ def corner(column: NDArray[Any], rows: Any = slice(None)) -> tuple[Any, ...]:
 
 
 def _lengths(name: str, column: NDArray[Any]) -> I8:
-    """Of each row of a 2-d column of floats, 1 + the place of the last value that says anything."""
-    says = column != 0.0 if name.endswith("proba") else column == column
+    """Of each row of a 2-d column, 1 + the place of the last value that says anything."""
+    says = column != 0.0 if fill_of(name, column) == 0.0 else column == column
     width = column.shape[1]
     if not width:
         return np.zeros(column.shape[0], dtype=np.int64)

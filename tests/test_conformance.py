@@ -243,6 +243,42 @@ def test_labels_that_are_no_class_hold_the_block_law(make: Make) -> None:
     check_block_law(make, stream.changed(y=y), [3, 4, 20, 25])
 
 
+def _waiting() -> dict[str, tuple[Make, Plan]]:
+    """Members that are not asked for a while, and events that wait for their labels."""
+    kalman, scaler = operators.KalmanClassifier, operators.Normalizer
+    classes = Plan(rows=(60,), n_classes=5)
+    columns = Plan(rows=(20, 40), columns=(("normal",), ("normal",)), n_classes=2)
+    return {
+        "experts, and new classes": (
+            lambda: operators.ExpertPoolClassifier(kalman(), _nervous(), every=1),
+            classes,
+        ),
+        "experts, and new features": (
+            lambda: operators.ExpertPoolClassifier(
+                Pipeline(scaler(), kalman()), _nervous(), every=1
+            ),
+            columns,
+        ),
+        "readings": (
+            lambda: Pipeline(
+                operators.ErrorMemoryClassifier(kalman(), arrays=2, bits=2, warm_up=0)
+            ),
+            classes._replace(modes="delayed"),
+        ),
+        "sets": (
+            lambda: Pipeline(operators.UnitNorm(), operators.ConformalClassifier(kalman())),
+            classes._replace(modes="delayed", seed=3),
+        ),
+    }
+
+
+@pytest.mark.parametrize("what", _waiting())
+@pytest.mark.jit
+def test_what_waits_does_not_hang_on_the_ends_of_blocks(what: str) -> None:
+    make, plan = _waiting()[what]
+    check_block_law(make, Stream.from_plan(plan), [20, 33])
+
+
 def test_the_operator_of_the_tutorial_says_that_it_takes_one_target() -> None:
     """The example is no exported operator: what the suite asks of those it is asked here."""
     example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "own_operator.py"))

@@ -25,7 +25,8 @@ from streamlearn.operators import (
     MeanRegressor,
     NoChangeClassifier,
 )
-from streamlearn.testing import assert_same_state, labelled
+from streamlearn.pipeline import Pipeline
+from streamlearn.testing import Plan, Stream, assert_same_state, labelled, run_in_cuts
 
 
 def wealths(differences: F8, bet: float) -> tuple[list[float], list[float]]:
@@ -270,6 +271,17 @@ def test_the_champion_cannot_challenge_itself() -> None:
     model = KalmanClassifier()
     with pytest.raises(ValueError, match="challenger must be another model"):
         ChampionClassifier(model, model)
+
+
+def test_sets_of_a_champion_stay_sets_where_labels_come_late() -> None:
+    """They became numbers, and those of rows that bring a label the cast of a missing one."""
+    stream = Stream.from_plan(Plan(rows=(20,), n_classes=2, modes="late"))
+    pipe = Pipeline(ChampionClassifier(ConformalClassifier(KalmanClassifier())))
+    said = run_in_cuts(pipe, stream.blocks([7]))
+    assert said["set"].dtype == np.uint8
+    answered = ~np.isnan(said["prediction"])
+    assert said["set"][answered].any(axis=1).all()
+    assert not said["set"][~answered].any()
 
 
 def test_a_river_model_challenges() -> None:
