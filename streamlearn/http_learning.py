@@ -63,6 +63,7 @@ class Learning:
         self._group: list[tuple[list[bytes], list[Asked], asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
         self._in_hand = 0  # records that are not durable yet
+        self._latest = 0  # when the last one came
         self._disk = ThreadPoolExecutor(1, "requests")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
@@ -193,7 +194,7 @@ class Learning:
             new = [one for one, _ in fresh]
             for one in new:
                 self._book.ask(one)
-            await self._kept([record(EVENT, _now(), text) for text in texts], new)
+            await self._kept([record(EVENT, self._came(), text) for text in texts], new)
         answers = await self._waited(asked)
         return _joined(answers, listed)
 
@@ -255,7 +256,7 @@ class Learning:
         self._labels |= here
         if fresh or self._is_writing:  # what is repeated may not be durable yet
             try:
-                await self._kept([record(LABEL, _now(), item.text) for item in fresh], [])
+                await self._kept([record(LABEL, self._came(), item.text) for item in fresh], [])
             except Trouble:
                 for id in here:
                     self._labels.pop(id, None)
@@ -263,6 +264,15 @@ class Learning:
         while len(self._labels) > self._section.remember:
             self._labels.popitem(last=False)
         return _joined([_encode(one) for one in told], listed)
+
+    def _came(self) -> int:
+        """When a request came: milliseconds since 1970. It is kept with it, and read from there.
+
+        Never before one that was kept: where a clock is set back, all that came by it would be past
+        its time-out for as long as the clock needs to catch up.
+        """
+        self._latest = max(self._latest, self._requests.came, _now())
+        return self._latest
 
     # -- group commit ------------------------------------------------------------------------------
 
@@ -344,7 +354,7 @@ def _joined(answers: list[bytes], listed: bool) -> bytes:
 
 
 def _now() -> int:
-    """When a request came: milliseconds since 1970. It is kept with it, and read from there."""
+    """What the clock says, in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
 

@@ -117,6 +117,11 @@ class Journal:
                 f"with a new checkpoint folder"
             )
 
+    def last(self) -> bytes:
+        """The last record; b"" where there is none."""
+        start = max(self.first, self.next - 1)
+        return next((record for _, record in self.read(start)), b"")
+
     def cut(self, number: int) -> None:
         """Forget the records from this one on; they are written again."""
         if number >= self.next:

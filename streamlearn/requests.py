@@ -54,6 +54,11 @@ def record(kind: bytes, came: int, text: bytes) -> bytes:
     return kind + came.to_bytes(8, "little", signed=True) + text
 
 
+def _came(text: bytes) -> int:
+    """When a record came; 0 of none."""
+    return int.from_bytes(text[1:_HEAD], "little", signed=True)
+
+
 class _Decoder:
     """Records of one kind to a batch."""
 
@@ -111,6 +116,7 @@ class Requests:
         self._failed: UserError | None = None
         self._next = self._replayed = 0
         self._finishing = self.opened = False
+        self.came = 0  # of the last record of an earlier process, in milliseconds since 1970
 
     # -- the thread of the server ------------------------------------------------------------------
 
@@ -145,6 +151,7 @@ class Requests:
     def open(self, positions: Positions) -> None:
         """Go to this record; an empty dict is the first one there is."""
         self._journal.open()
+        self.came = _came(self._journal.last())
         self._next = int(positions.get(REQUESTS, 0))
         self._replayed = self._journal.next
         self._old = self._journal.read(self._next)
@@ -225,7 +232,7 @@ class Requests:
 
 def _taken(records: list[bytes], kinds: NDArray[np.intp], first: int, kind: int) -> Taken:
     rows = np.flatnonzero(kinds == kind).tolist()
-    came = [int.from_bytes(records[i][1:_HEAD], "little", signed=True) for i in rows]
+    came = [_came(records[i]) for i in rows]
     return Taken(rows, [first + i for i in rows], came, [records[i][_HEAD:] for i in rows])
 
 

@@ -38,6 +38,8 @@ def test_records_are_read_from_any_number(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) > 3
     for start in (0, 1, 7, 8, 39, 40):
         assert contents(journal, start) == expected(start, 40)
+    assert journal.last() == b"39" * 5
+    assert opened(tmp_path / "none").last() == b""
 
 
 def test_what_a_crash_left_half_written_is_cut_off(tmp_path: Path) -> None:

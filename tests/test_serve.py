@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from streamlearn import cli, serve
+from streamlearn import cli, http_learning, serve
 from streamlearn.checkpoint import describe
 from streamlearn.config import check
 from streamlearn.errors import UserError
@@ -328,6 +328,21 @@ def test_a_file_of_answers_may_come_and_go_between_two_starts(tmp_path: Path) ->
             assert found.ask("/predict", event(0))[1]["event"] == 0
     (line,) = (tmp_path / "answers.jsonl").read_text().splitlines()
     assert json.loads(line)["id"] == 1
+
+
+def test_a_clock_that_is_set_back_costs_no_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = iter(range(20_000, 0, -1))  # each look at the clock a day before the one before
+    monkeypatch.setattr(http_learning, "_now", lambda: 86_400_000 * next(days))
+    for start in range(2):  # the second time nothing but the journal knows how late it was
+        with running(tmp_path, timeout="1h") as server:
+            for i in range(3):
+                assert server.ask("/predict", event(f"{start}-{i}", a=1))[0] == 200
+                assert server.ask("/learn", {"id": f"{start}-{i}", "label": "yes"})[0] == 200
+        labels: Any = server.plan.job.labels
+        report = labels.report()
+        assert (report["labelled"], report["expired"], report["late"]) == (3 * start + 3, 0, 0)
 
 
 def test_checkpoints_of_a_run_that_did_not_serve_are_refused(tmp_path: Path) -> None:
