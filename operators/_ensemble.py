@@ -29,12 +29,12 @@ class Ensemble(Holder):
     _numbers: list[int]  # of each member, for ever: under it stands what the member has logged
     _there: Any = None  # where all members stand together, if that is a device
 
-    def _adopt(self, members: Sequence[Operator], argument: str) -> None:
-        """Take these members, and be able to do what they can; argument is where they are from."""
-        for j, member in enumerate(members):
+    def _adopt(self, members: Sequence[Operator], arguments: Sequence[str]) -> None:
+        """Take these members, and be able to do what they can; arguments: where each is from."""
+        for member, argument in zip(members, arguments, strict=True):
             if member.task != self.task:
                 raise ValueError(
-                    f"{type(self).__name__}: {argument.format(j)} must do {self.task}, "
+                    f"{type(self).__name__}: {argument} must do {self.task}, "
                     f"got {type(member).__name__}"
                 )
         self.members_ = list(members)

@@ -53,7 +53,7 @@ class _Bagging(Ensemble):
         self.seed = _checks.whole(owner, "seed", given["seed"], 0)
         self.device = given["device"]
         members, self._there = bag_on_device(owner, self.device, self.model, self.n)
-        self._adopt(members, "model")
+        self._adopt(members, ["model"] * len(members))
         keys = [key_of(self.seed, f"member {j}") for j in range(self.n)]
         self._keys = np.array(keys, dtype=np.uint64)
         self._cumulative = _poisson(self.lam)

@@ -56,7 +56,7 @@ class _Champion(Ensemble, Listener):
         if self.challenger is self.champion:
             raise ValueError(f"{owner}: challenger must be another model, got the champion itself")
         shadow = self.champion.clone() if self.challenger is None else self.challenger
-        self._adopt([self.champion, shadow], "champion")
+        self._adopt([self.champion, shadow], ["champion", "challenger"])
         self.takes_sparse = all(member.takes_sparse for member in self.members_)
         self._begin()
 

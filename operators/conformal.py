@@ -45,7 +45,7 @@ class _Conformal(Wrapper):
             )
         self.make_up = _checks.not_negative(owner, "make_up", given["make_up"])
         self._p = np.array([self.coverage, self.gamma, float(exact), self.make_up])
-        self._adopt([self.model], "model")
+        self._adopt([self.model], ["model"])
         self._clear()
 
     def _clear(self) -> None:

@@ -74,7 +74,7 @@ class _ExpertMixture(Ensemble):
         """Take in the experts, given or by default; settings as the kernel takes them."""
         experts = self._defaults() if self.experts is None else self.experts
         members, self._there = experts_on_device(type(self).__name__, self.device, experts)
-        self._adopt(members, "experts[{}]")
+        self._adopt(members, [f"experts[{j}]" for j in range(len(members))])
         settings = {
             ensemble.ETA: self.eta, ensemble.SHARE: self.share, ensemble.DISCOUNT: self.discount,
             ensemble.LOG_SCORE: self.mixing == "log_score", ensemble.SCALE: self.scale_losses,

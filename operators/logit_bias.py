@@ -79,7 +79,7 @@ class LogitBias(Wrapper, Classifier):
         self.a = _checks.positive(owner, "a", a)
         self.lam = _checks.between(owner, "lam", lam, 0.0, 1.0)
         self._p = np.array([self.lr, self.a, self.lam, float(PRIORS.index(prior)), 1.0 - 1e-4])
-        self._adopt([self.model], "model")
+        self._adopt([self.model], ["model"])
         self._clear()
 
     def _clear(self) -> None:

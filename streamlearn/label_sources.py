@@ -159,18 +159,22 @@ def late(
     if labels is None or told is None:
         return DelayedLabels(in_one(source, schema, order), schema, section.delay)
     waits = has_lanes(source) and has_lanes(told) and "idle" not in section.model_fields_set
-    return JoinedLabels(
-        source,
-        told,
-        schema,
-        labels,
-        timeout=section.timeout,
-        assume=section.assume,
-        max_pending=section.max_pending,
-        idle=math.inf if waits else section.idle,
-        by=section.by,
-        order_log=order,
-    )
+    try:
+        return JoinedLabels(
+            source,
+            told,
+            schema,
+            labels,
+            timeout=section.timeout,
+            assume=section.assume,
+            max_pending=section.max_pending,
+            idle=math.inf if waits else section.idle,
+            by=section.by,
+            order_log=order,
+        )
+    except UserError as error:
+        named = str(error).partition(":")[0] in LabelsSection.model_fields  # an argument, as a key
+        raise UserError(f"labels.{error}" if named else str(error)) from None
 
 
 def in_one(source: Source | LanedSource, schema: Schema, order: OrderLog | None) -> Source:

@@ -16,6 +16,7 @@ from streamlearn.job import evaluation_of, store_of, stream_for, with_late_label
 from streamlearn.operators import NoChangeClassifier
 from streamlearn.pipeline import Pipeline
 from streamlearn.result import Result
+from streamlearn.runner import plan
 
 N = 240
 START = 1_700_000_000
@@ -222,6 +223,23 @@ def test_validate_says_how_labels_come(tmp_path: Path, capsys: pytest.CaptureFix
     assert not ended.value.code
     assert f"labels: source {labels}, timeout 2h" in capsys.readouterr().out
     assert not (tmp_path / "kept").exists()
+
+
+def test_what_is_wrong_with_the_labels_of_a_configuration_is_told_with_its_path(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "events.csv").write_text("id,x\n1,2\n")
+    (tmp_path / "labels.csv").write_text("id,y\n1,a\n")
+    schema = {"id": "id", "target": "y", "task": "classification", "features": {"x": "number"}}
+    job = {"source": str(tmp_path / "events.csv"), "schema": schema, "pipeline": ["KalmanHead"]}
+    for wrong, message in (
+        ({"timeout": "soon"}, r"^labels\.timeout: must be a number of rows"),
+        ({"timeout": "2d"}, r"^labels\.timeout: 2d is told in time, but the events have no time"),
+        ({"assume": "a"}, r"^labels\.assume: 'a' is for events at their time-out"),
+    ):
+        labels = {"source": str(tmp_path / "labels.csv")} | wrong
+        with pytest.raises(UserError, match=message):
+            plan(check(job | {"labels": labels}))
 
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [

@@ -258,7 +258,10 @@ def test_a_regressor_with_the_smaller_errors_is_promoted_whatever_the_units() ->
         ({"alpha": 1.0}, "ChampionClassifier: alpha must be < 1, got 1.0"),
         ({"bet": 0.0}, "ChampionClassifier: bet must be > 0, got 0.0"),
         ({"keep": 0}, "ChampionClassifier: keep must be a whole number >= 1, got 0"),
-        ({"challenger": KalmanRegressor()}, "champion must do classification, got KalmanRegressor"),
+        (
+            {"challenger": KalmanRegressor()},
+            "challenger must do classification, got Kalman",
+        ),
         ({"detector": KalmanClassifier()}, "detector must be a drift detector"),
     ],
 )
