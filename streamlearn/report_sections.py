@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from streamlearn import plots, wording
+from streamlearn.block import F8
 from streamlearn.report_page import (
     Key,
     Page,
@@ -27,6 +28,7 @@ from streamlearn.result import Result
 from streamlearn.wording import counted, metric, percent, plain, swap_words, value, whole
 
 _MOST_FEATURES = 20  # rows of the drift map
+_LARGEST = 8e307  # of a residual that is drawn: the room between two such has a size
 _LOOKS = 3  # fewer points are no course: their numbers are told, not drawn
 _FULL = 30  # events a bin that are worth a line of their own
 _BASELINE_LINES = {"no_change": ("s1", "6 3"), "chance": ("s1", "6 3")}
@@ -505,11 +507,9 @@ def _residuals(page: Page, result: Result) -> str:
     if not found:
         return ""
     values = np.array(found)
-    with np.errstate(over="ignore"):  # of residuals beyond 1e154: told as undefined
-        spread = float(values.std())
-    low, high = (float(q) for q in np.quantile(values, [0.005, 0.995]))
-    if not low < high:
-        low, high = low - 0.5, high + 0.5
+    with np.errstate(over="ignore", invalid="ignore"):  # of residuals beyond 1e154: undefined
+        spread, mean = float(values.std()), float(values.mean())
+    low, high = _middle(values, 41)
     counts, edges = np.histogram(values[(values >= low) & (values <= high)], 41, (low, high))
     drawn = plots.histogram(
         edges.tolist(),
@@ -518,14 +518,24 @@ def _residuals(page: Page, result: Result) -> str:
         what="events",
         marks={"no error": 0.0} if low <= 0.0 <= high else None,
     )
-    mean, median = float(values.mean()), float(np.median(values))
-    side = "too low" if mean > 0 else "too high"
+    side = "too low" if mean > 0 else "too high" if mean < 0 else "right"
     caption = (
         f"Target minus answer on {whole(len(values))} of the last events: mean {plain(mean)} "
-        f"(answers were {side} on average), median {plain(median)}, standard deviation "
-        f"{plain(spread)}. The outermost 1 % are left out of the picture."
+        f"(answers were {side} on average), median {plain(float(np.median(values)))}, standard "
+        f"deviation {plain(spread)}. The outermost 1 % are left out of the picture."
     )
     return heading("Residuals") + page.figure(drawn, caption)
+
+
+def _middle(values: F8, bins: int) -> tuple[float, float]:
+    """Where all but the outermost 1 % lie, with room for so many bins."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = (float(q) for q in np.quantile(values, [0.005, 0.995]))
+    low, high = max(low, -_LARGEST), min(high, _LARGEST)
+    size = max(-low, high)
+    if high - low > 4 * bins * np.spacing(size):
+        return low, high
+    return low - max(0.5, 0.05 * size), high + max(0.5, 0.05 * size)  # as good as one value
 
 
 def _answered(page: Page, result: Result) -> str:

@@ -101,6 +101,22 @@ def test_a_regression_says_how_far_off_it_was() -> None:
     assert "Calibration" not in text
 
 
+@pytest.mark.parametrize(
+    ("residuals", "says"),
+    [
+        ([1.0, 1.0 + 2**-52] * 50, "mean 1.000 (answers were too low on average), median 1.000"),
+        ([-1e17] * 9, "mean -1.000e+17 (answers were too high on average), median -1.000e+17"),
+        ([5e-324 * k for k in range(-9, 10)], "mean 0 (answers were right on average), median 0"),
+        ([1.7e308, -1.7e308] * 9, "median 0, standard deviation"),
+        ([0.0] * 9, "mean 0 (answers were right on average), median 0, standard deviation 0"),
+    ],
+)
+def test_residuals_of_any_size_are_drawn(residuals: list[float], says: str) -> None:
+    page = report_html(regressed(residuals=residuals))
+    assert says in words(page)
+    assert plots(page)
+
+
 def test_text_from_data_is_never_markup() -> None:
     """Class, group, feature and pipeline names, and settings, may hold HTML."""
     results, comparison = report_results.compared()
