@@ -218,7 +218,7 @@ def _parquet(file: DataFile, wanted: list[str]) -> Iterator[_Piece]:
             numbers = range(first, first + len(rows))
             yield _Piece([msgspec.json.encode(row) for row in rows], columns, numbers)
             first += len(rows)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
         text = str(error).splitlines()[0]
         raise UserError(f"{file.path}: is damaged: {text}; get a whole copy") from None
     finally:

@@ -11,7 +11,7 @@ from streamlearn.connectors._partitions import Chunk
 from streamlearn.contracts import Json, Reject
 from streamlearn.errors import UserError
 from streamlearn.schema import Schema
-from streamlearn.schema_columns import decode_columns, raw_record
+from streamlearn.schema_columns import Column, decode_columns, raw_record
 
 _CELLS = 1 << 20  # decoded at a time, within these rows; 4,096 cost 30 ns a row more at 8 features
 _LEAST_ROWS, _MOST_ROWS = 8_192, 65_536
@@ -26,7 +26,7 @@ def open_parquet_file(path: Path) -> pq.ParquetFile:
     """An open file; UserError where it is no Parquet or is cut off."""
     try:
         # a buffer, no memory map: as fast (2.65 M events/s), and 4 M rows take 16 MB, not 250
-        return pq.ParquetFile(
+        file = pq.ParquetFile(
             path, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True
         )
     except OSError as error:
@@ -36,6 +36,12 @@ def open_parquet_file(path: Path) -> pq.ParquetFile:
             f"{path}: is not a whole Parquet file (its footer is absent or damaged); "
             f"write it again or get a complete copy"
         ) from None
+    names = file.schema_arrow.names
+    if len(set(names)) < len(names):
+        file.close()
+        twice = max(names, key=names.count)
+        raise UserError(f"{path}: two columns are named {twice!r}; give every column its own name")
+    return file
 
 
 class BatchReader:
@@ -75,13 +81,38 @@ class BatchReader:
         self._batches = iter(())
 
 
-def _plain(column: pa.Array) -> pa.Array:
-    """A column in a type that decoding knows."""
-    return column.cast(pa.string()) if str(column.type) == "string_view" else column
+def _plain(column: pa.Array) -> Column:
+    """A column in a type that decoding knows; where text in it is no UTF-8, its values."""
+    if pa.types.is_primitive(column.type):
+        return column
+    column = column.cast(pa.string()) if str(column.type) == "string_view" else column
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return _values(column)
+    return column
+
+
+def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """The values of a column; text that is no UTF-8 as bytes, which fit no kind."""
+    try:
+        found: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        return [_value(scalar) for scalar in column]
+    return found
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        text = getattr(scalar, "value", scalar)  # of a dictionary
+        return text.as_buffer().to_pybytes() if hasattr(text, "as_buffer") else b""
 
 
 def _raw(batch: pa.RecordBatch, i: int) -> bytes:
-    return raw_record(batch.slice(i, 1).to_pylist()[0])
+    row = batch.slice(i, 1)
+    return raw_record({name: _values(row.column(name))[0] for name in row.schema.names})
 
 
 class ParquetReader(BatchReader):
@@ -155,7 +186,7 @@ def sample_parquet(path: Path, rows: int) -> dict[str, list[Any]]:
 
 def sample_table(table: pa.Table, rows: int) -> dict[str, list[Any]]:
     """The first rows of an Arrow table by column."""
-    return {name: table.column(name).slice(0, rows).to_pylist() for name in table.column_names}
+    return {name: _values(table.column(name).slice(0, rows)) for name in table.column_names}
 
 
 def open_table(table: pa.Table, partition: str, schema: Schema, position: Json) -> BatchReader:

@@ -153,7 +153,7 @@ def replay(
     followed, part = order_of(data, order), topics.recorded(data)
     config, data, arguments = settings(data, model, set, pipe, along=followed is not None)
     outputs = {"predictions": predictions, "dead_letters": dead_letters, "json": json}
-    more = () if config is None else config.read.values()
+    more = [one for name, one in config.read.items() if name == "source" or labels is None]
     check_outputs(data, outputs | {"report": report, "labels": labels}, *more)
     late = section_of(
         config,

@@ -23,6 +23,7 @@ BOOLEANS = {
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _NAN = re.compile(r"[+-]?nan(?:\([a-z0-9_]*\))?", re.ASCII | re.IGNORECASE)
 _INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.ASCII | re.IGNORECASE)
+_HALF = re.compile("[\ud800-\udfff]")
 _INTEGER = re.compile(r"0|-?[1-9]\d{0,999}", re.ASCII)  # int() refuses 4,301 digits
 _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)"
@@ -187,9 +188,14 @@ def _offset(zone: str | None, text: str) -> int:
 
 
 def category(value: Any, missing: Collection[str]) -> str | None:
-    """A category by its text, or None for missing: 3 and 3.0 are "3", True is "true"."""
+    """A category by its text, or None for missing: 3 and 3.0 are "3", True is "true".
+
+    Half of a surrogate pair, which JSON can spell, is no text: no file or page could hold it.
+    """
     value = _plain(value)
     if isinstance(value, str):
+        if not value.isascii() and _HALF.search(value):
+            raise Misfit(f"must be text in Unicode, got half of a character in {shown(value)}")
         return None if value in missing else value
     if is_missing(value):
         return None

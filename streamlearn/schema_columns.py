@@ -39,7 +39,8 @@ class Tokens(NamedTuple):
 
 def raw_record(record: Mapping[str, Any]) -> bytes:
     """A record as JSON text, for the dead-letter sink."""
-    return json.dumps(dict(record), default=str, ensure_ascii=False).encode()
+    text = json.dumps(dict(record), default=str, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace")  # half a surrogate pair as JSON spells it
 
 
 # -- numbers ---------------------------------------------------------------------------------------
@@ -326,12 +327,17 @@ def identities(
     kinds = set(map(type, column)) if isinstance(column, list) else None
     if kinds == {int}:
         out[:] = column
-    elif kinds is not None and kinds <= {int, str}:
+    elif kinds is not None and kinds <= {int, str} and _is_ascii(column):
         out[:] = [cells.text_identity(v, missing) if type(v) is str else v for v in column]
     else:
         cell = partial(cells.identity, missing=missing)
         out[:] = _by_cell(column, cell, None, misfits, owner)
     return out
+
+
+def _is_ascii(column: list[Any]) -> bool:
+    """Whether all text among these is such that nothing in it need be looked at."""
+    return "".join([value for value in column if type(value) is str]).isascii()
 
 
 # -- a chunk of columns ----------------------------------------------------------------------------

@@ -4,7 +4,8 @@ Rules, on the values of the sample that are not missing (text is judged by what 
 CSV, JSON Lines, Parquet and dicts agree where their values do):
 
 - no value at all, or none that can be read (bytes, durations): ignored. Lists, and tables of
-  counts: words; a table of anything else, as in nested JSON: ignored.
+  counts: words; a table of anything else, as in nested JSON, and lists of numbers that are not
+  whole: ignored.
 - booleans, or text of nothing but true and false: boolean. Numbers, or text of nothing but numbers
   (none with a leading zero, like a postal code): number. ISO times: time.
 - whole numbers, all different, under a name like id, row, index or …_id: ignored: the row's name.
@@ -177,8 +178,7 @@ def kind_of_column(name: str, values: Sequence[Any]) -> tuple[str | None, str]:
         return None, f"ignored: no value in the first {len(values)} rows"
     bags = [v for v in known if isinstance(v, (list, tuple, dict, set))]
     if bags:
-        odd = [v for v in bags if not _is_bag(v)]
-        return (None, _unreadable(odd[0])) if odd else ("words", "lists of tokens")
+        return _kind_of_bags(bags)
     if all(isinstance(v, bool) or (isinstance(v, str) and v in _TRUTH) for v in known):
         return "boolean", _gaps(values, known)
     if all(_is_number(v) for v in known):
@@ -199,6 +199,16 @@ def _is_readable(value: Any) -> bool:
     except Misfit:
         return False
     return True
+
+
+def _kind_of_bags(values: Sequence[Any]) -> tuple[str | None, str]:
+    odd = [value for value in values if not _is_bag(value)]
+    if odd:
+        return None, _unreadable(odd[0])
+    tokens = (token for value in values if not isinstance(value, dict) for token in value)
+    if any(isinstance(token, float) for token in tokens):
+        return None, f"ignored: {shown(values[0])} is no list of words; give each number a column"
+    return "words", "lists of tokens"
 
 
 def _is_bag(value: Any) -> bool:

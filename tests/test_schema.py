@@ -553,3 +553,30 @@ def test_what_says_no_value_says_so_of_a_boolean_too() -> None:
 def test_nothing_to_learn_from_says_why() -> None:
     with pytest.raises(UserError, match=r"as a feature; the columns are v; 'v': ignored: values "):
         Schema.infer([{"v": {"host": "a"}}] * 3)
+
+
+@pytest.mark.parametrize("role", ["c", "y", "i", "k", "g"])
+def test_half_of_a_character_is_no_text(role: str) -> None:
+    """JSON can spell it; a Parquet file, a report and a terminal cannot hold it."""
+    table = {
+        "target": "y", "task": "classification", "id": "i", "key": "k", "group": "g",
+        "features": {"c": "category"},
+    }  # fmt: skip
+    rows = [dict.fromkeys("cyikg", text) for text in ("up", "ü", "😀", "u")]
+    rows[3][role] = "u\ud800"
+    block, rejects = Schema.from_config(table).decode(rows)
+    assert block.n == 3
+    assert [reject.position for reject in rejects] == [3]
+    assert rejects[0].reason.endswith(
+        f"{role!r} must be text in Unicode, got half of a character in 'u\\ud800'"
+    )
+
+
+def test_lists_of_numbers_are_no_words() -> None:
+    """An embedding would be hashed by its digits; whole numbers may be tokens."""
+    schema = Schema.infer([{"a": 1, "v": [0.25, 1.5], "w": [3, 4]}] * 3)
+    assert schema.ignore == ("v",)
+    assert schema.features["w"].kind == "words"
+    assert (
+        "v  ignored  ignored: [0.25, 1.5] is no list of words; give each num" in schema.describe()
+    )

@@ -631,3 +631,39 @@ def test_a_mark_of_byte_order_on_a_pipe_is_passed_over() -> None:
     assert chunk is not None
     assert not chunk.rejects
     assert chunk.decoded.take(0, 1).X.tolist() == [[1.5]]
+
+
+def test_parquet_with_a_name_twice_is_refused(tmp_path: Path) -> None:
+    column = pa.array([1.0])
+    pq.write_table(pa.table([column, column], names=["a", "a"]), tmp_path / "e.parquet")
+    with pytest.raises(UserError, match=r"e\.parquet: two columns are named 'a'; give every colum"):
+        as_source(tmp_path / "e.parquet")
+
+
+def not_utf8() -> pa.Array:
+    """u, then bytes that are no text, under the type of text, as a careless writer leaves them."""
+    raw = pa.array([b"u", b"\xff", b"v"])
+    return pa.StringArray.from_buffers(3, raw.buffers()[1], raw.buffers()[2])
+
+
+@pytest.mark.parametrize("kind", ["category", "number", "boolean", "time", "text", "words"])
+@pytest.mark.parametrize("coded", [False, True])
+def test_text_of_parquet_that_is_no_utf8_costs_its_row(
+    kind: str, coded: bool, tmp_path: Path
+) -> None:
+    column = not_utf8().dictionary_encode() if coded else not_utf8()
+    pq.write_table(pa.table({"c": column, "a": [1.0, 2.0, 3.0]}), tmp_path / "e.parquet")
+    schema = Schema.from_config({"features": {"a": "number", "c": kind}})
+    source = open_source(tmp_path / "e.parquet", schema)
+    source.open({})
+    rejects = {r.position: r for batch in drained(source) for r in batch.rejects}
+    assert "got b'\\xff'" in rejects[1].reason
+    assert json.loads(rejects[1].raw) == {"c": "b'\\xff'", "a": 2.0}
+    if kind in ("category", "text", "words"):
+        assert set(rejects) == {1}
+
+
+def test_a_schema_is_inferred_beside_text_that_is_no_utf8() -> None:
+    table = pa.table({"c": not_utf8(), "a": [1.0, 2.0, 3.0]})
+    _, schema = as_source(table)
+    assert {name: f.kind for name, f in schema.features.items()} == {"c": "category", "a": "number"}
