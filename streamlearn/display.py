@@ -216,8 +216,11 @@ def _fate_facts(fates: Mapping[str, Any]) -> list[str]:
 def _facts(result: Mapping[str, Any]) -> list[str]:
     """Lines below the table."""
     speed = f"{result['seconds']:.2f} s: {result['events_per_second']:,.0f} events/s"
+    events, before = counted(result["events"], "event"), result.get("resumed_at", 0)
+    if before:
+        events += f", {result['events'] - before:,} since the last start,"
     lines = [
-        f"{counted(result['events'], 'event')} in {speed}, state {size(result['state_bytes'])}",
+        f"{events} in {speed}, state {size(result['state_bytes'])}",
         _alarms(result["alarms"], result.get("n_alarms", len(result["alarms"]))),
     ]
     if result.get("n_swaps"):

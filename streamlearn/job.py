@@ -515,6 +515,7 @@ def result_of(job: Job, summary: Summary) -> Result:
     return Result(
         **{name: value for name, value in measured.items() if name in own and name != "events"},
         events=summary.events,
+        resumed_at=summary.resumed_at,
         target=str(job.schema.target),
         seconds=summary.seconds,
         events_per_second=summary.events_per_second,

@@ -771,6 +771,8 @@ def speed(page: Page, result: Result) -> str:
     own = (
         f"{whole(result.events_per_second)} events a second over {wording.seconds(result.seconds)}"
     )
+    if result.resumed_at:
+        own += f", from event {whole(result.resumed_at)} on"
     text = f"{own}; the state takes {wording.size(result.state_bytes)}."
     if not found or not found["row"]:
         return paragraph(text)

@@ -39,7 +39,8 @@ class Result:
     majority or mean, on the same rows. per_class: rows and recalls by class.
     alarms: the last 1,000 rows (from 0) on which the detector fired; n_alarms: how often it did.
     n_swaps: how often another version of the model took over, by a promotion or a rollback.
-    seconds: from opening the source to the last output, decoding included, kernels loaded before.
+    seconds: from opening the source to the last output, decoding included, kernels loaded before;
+    they are of this process alone, which went on after `resumed_at` events.
     state_bytes: bytes of the arrays of the pipeline's state. model: the pipeline as text.
     schema: the columns as they were read. dead_letters: records that did not fit.
     name: what was read. curve: the metrics over time, booked at scoring time, in bins of events;
@@ -70,6 +71,7 @@ class Result:
     scored: int
     unanswered: int
     n_swaps: int = 0
+    resumed_at: int = 0
     per_class: dict[str, dict[str, Json]] = field(default_factory=dict)
     name: str = ""
     curve: dict[str, Json] = field(default_factory=dict)

@@ -81,6 +81,8 @@ def test_what_must_not_be_overlooked_is_below_the_table() -> None:
     assert "2 drift alarms, at row 7, 1,200" in text
     assert "1 with a label but no answer yet, not measured" in text
     assert "3 records did not fit: dead letters" in text
+    later = "12,345 events, 345 since the last start, in 2.00 s: 172 events/s"
+    assert later in printed(resumed_at=12_000, events_per_second=172.5)
     quiet = printed(alarms=[], n_alarms=0, unanswered=0, dead_letters=0)
     assert "no drift alarms" in quiet
     assert "did not fit" not in quiet

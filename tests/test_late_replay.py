@@ -59,6 +59,7 @@ def events_and_labels(folder: Path) -> tuple[Path, Path]:
 def learnt(result: Result) -> dict[str, Any]:
     """What a run measured, without clocks, names and what is said of the labels."""
     left_out = {"name", "seconds", "events_per_second", "labels", "schema", "config", "versions"}
+    left_out |= {"resumed_at"}
     return {k: v for k, v in result.to_dict().items() if k not in left_out}
 
 

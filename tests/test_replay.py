@@ -72,7 +72,8 @@ def classified() -> Pipeline:
 def measured(result: Result) -> dict[str, Any]:
     """All but the clock."""
     table = result.to_dict()
-    return {k: v for k, v in table.items() if k not in ("name", "seconds", "events_per_second")}
+    left_out = ("name", "seconds", "events_per_second", "resumed_at")
+    return {k: v for k, v in table.items() if k not in left_out}
 
 
 # -- data of every kind ----------------------------------------------------------------------------
