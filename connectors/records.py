@@ -105,8 +105,8 @@ class RecordSource(PartitionedSource):
 def as_table(data: Any) -> pa.Table | None:
     """An Arrow table or batch, a pandas or polars frame as an Arrow table; None for anything else.
 
-    Raises: UserError for a frame that Arrow cannot hold (a column of mixed types), and for two
-    columns of one name.
+    Raises: UserError for a frame that Arrow cannot hold (a column of mixed types, of complex
+    numbers, sparse), and for two columns of one name.
     """
     names = [str(name) for name in getattr(data, "columns", ())]
     if isinstance(data, (pa.Table, pa.RecordBatch)):
@@ -125,9 +125,9 @@ def as_table(data: Any) -> pa.Table | None:
         if module == "polars" and hasattr(data, "to_arrow"):
             table = data.to_arrow()
             return table if isinstance(table, pa.Table) else None
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowException, TypeError) as error:
         raise UserError(
-            f"data: {str(error).splitlines()[0]}; give a column one type, or pass "
+            f"data: {str(error).splitlines()[0]}; give a column one type that Arrow has, or pass "
             f"frame.to_dict('records')"
         ) from None
     return None

@@ -182,7 +182,7 @@ def source_of(
     schema = None if declared is None else _with_roles(fresh(declared), asked)
     if isinstance(data, Topics):
         return _topics_of(data, schema, asked, say, needs_target)
-    if schema is None and str(data) == "-":
+    if schema is None and isinstance(data, (str, Path)) and str(data) == "-":
         sample = stdin.look_ahead(connectors.SAMPLE)
         if not sample:
             raise UserError("-: standard input must be JSON Lines; no object is in its first lines")

@@ -76,6 +76,13 @@ def measured(result: Result) -> dict[str, Any]:
     return {k: v for k, v in table.items() if k not in left_out}
 
 
+class Unspeakable(list[dict[str, Any]]):
+    """Rows that would take longer to write out than to learn from."""
+
+    def __repr__(self) -> str:
+        raise AssertionError
+
+
 # -- data of every kind ----------------------------------------------------------------------------
 
 
@@ -365,6 +372,10 @@ def test_mistakes_are_one_line(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         replay(**arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_rows_are_never_written_out_to_see_whether_they_are_a_name() -> None:
+    assert replay(Unspeakable(records()), target="y").events == N
 
 
 def test_the_data_is_never_written_over(tmp_path: Path) -> None:

@@ -493,8 +493,11 @@ def test_locations_that_are_not_there(data: Any, message: str) -> None:
     assert refused(data).startswith(message)
 
 
-def test_a_frame_of_mixed_types_says_what_to_do() -> None:
-    assert "give a column one type" in refused(pd.DataFrame({"a": [1, "x", 2.0]}))
+@pytest.mark.parametrize(
+    "values", [[1, "x", 2.0], [1j, 2j], pd.arrays.SparseArray([0.0, 1.0])], ids=["mix", "1j", "gap"]
+)
+def test_a_frame_that_arrow_cannot_hold_says_what_to_do(values: Any) -> None:
+    assert "give a column one type" in refused(pd.DataFrame({"a": values}))
 
 
 def test_a_checkpoint_of_files_that_are_gone_is_refused(tmp_path: Path) -> None:
