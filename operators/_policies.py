@@ -17,6 +17,7 @@ _ARGUMENTS: dict[str, dict[str, float]] = {  # of each policy, by its name, with
     "replay": {"rows": 200, "times": 1},
 }
 POLICIES = tuple(_ARGUMENTS)
+_HUGE = 1e100  # sums of squares of larger errors are infinite
 Policy = str | Sequence[Any] | Mapping[str, Any]
 Actions = dict[str, dict[str, float]]  # arguments by the name of a policy, in their order
 
@@ -190,6 +191,8 @@ class Recent:
         n = len(value)
         if n < 2:
             return n
+        if (top := np.abs(value).max()) > _HUGE:
+            value = value / top
         after = np.arange(n - 1, 0, -1)
         centred = value - value.mean()
         sums = np.cumsum(centred[::-1])[::-1][1:]  # of the rows from 1, 2, … on

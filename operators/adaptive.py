@@ -118,7 +118,8 @@ class _Adaptive(Holder, Listener):
         """Note of each lesson which of the two models was less wrong, by their answers of now."""
         now = block.replace(logged=None)
         old, new = (_prequential.errors(now, said, str(self.task)) for said in (outputs, young))
-        lead = np.sign(old - new)
+        with np.errstate(invalid="ignore"):  # both are infinite: neither was less wrong
+            lead = np.sign(old - new)
         self._leads = np.concatenate([self._leads, lead[np.isfinite(lead)]])[-_LEADS:]
 
     def _while_hasty(self, block: Block) -> Block:
@@ -137,10 +138,12 @@ class _Adaptive(Holder, Listener):
             self._set_pace()
 
     def _set_pace(self) -> None:
-        """Let the model forget faster, or as usual."""
+        """Let the model forget faster, or as usual; the one in the background always as usual."""
         if "forget" in self._actions:
             memory = self._actions["forget"]["memory"] if self._hasty else None
             self.model.hasten(memory)  # type: ignore[attr-defined]  # checked when made
+            if self._background is not None:
+                self._background.hasten(None)  # type: ignore[attr-defined]  # of the same kind
 
     def _signal(self, detector: Detector, block: Block, outputs: Columns) -> F8:
         """What a detector is fed, (n,): what it watches of the model."""

@@ -132,6 +132,28 @@ def test_no_cut_and_no_crash_changes_a_bit(policy: Any, cuts: list[int], seed: i
     assert_same_state(one.state(), other.state())
 
 
+def test_a_snapshot_keeps_the_background_model_as_slow_as_it_was() -> None:
+    """It had taken over and learnt faster for a while when the snapshot was restored."""
+    block = drifting(600, seed=2, period=300)
+
+    def made() -> AdaptiveClassifier:
+        policy = {"forget": {"memory": 5, "rows": 500}, "background": None}
+        early = ADWIN(delta=0.9, clock=1)
+        return AdaptiveClassifier(KalmanClassifier(), ADWIN(delta=0.002, clock=1), policy, early)
+
+    model, twin = made(), made()
+    for t in range(block.n):
+        taken, state, served = model.snapshot(), model.state(), model.model
+        model.run(block.rows(t, t + 1))
+        if model.model is not served:
+            break
+    assert t < 330
+    model.restore(taken)
+    twin.load(state)
+    rest = block.rows(t, block.n)
+    assert_same_bits(model.run(rest), twin.run(rest))
+
+
 def test_replay_learns_the_new_concept_alone() -> None:
     """Twenty lessons after a change of the error are found to the row."""
     recent = Recent(50, takes_nan=True)
@@ -149,6 +171,8 @@ def test_replay_learns_the_new_concept_alone() -> None:
     steady = Recent(50, takes_nan=True)
     steady.add(rows, np.zeros(90))
     assert steady.since_change() == 50
+    steady.add(rows.rows(0, 12), np.full(12, 1e300))  # whose sum of squares is infinite
+    assert steady.since_change() == 12
 
 
 def test_a_feature_that_came_later_is_missing_in_rows_kept_from_before() -> None:
