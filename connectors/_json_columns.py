@@ -19,6 +19,7 @@ import numpy as np
 from streamlearn.schema import Schema
 from streamlearn.schema_cells import Misfit
 from streamlearn.schema_columns import Column, Misfits
+from streamlearn.schema_text import ESCAPED
 
 NEAR = 256  # records decoded at a time: 4,096 leave the cache before they are read again
 _NUMBER = float | None
@@ -40,12 +41,14 @@ class JsonColumns:
         order = self.numbers + self.others
         slots = [(f"f{i}", types[n], math.nan if types[n] is _NUMBER else None)
                  for i, n in enumerate(order)]  # fmt: skip
-        rename = {f"f{i}": name for i, name in enumerate(order)}
+        rename = {f"f{i}": name for i, name in enumerate(order) if not set(name) & ESCAPED}
         self.record: Any = msgspec.defstruct("Record", slots, rename=rename, gc=False)
-        self._typed = msgspec.json.Decoder(self.record)
+        self._typed: Any = msgspec.json.Decoder(self.record)
         loose = [(f"f{i}", Any, None) for i in range(len(order))]
         plain: Any = msgspec.defstruct("Loose", loose, rename=rename, gc=False)
-        self._loose = msgspec.json.Decoder(plain)
+        self._loose: Any = msgspec.json.Decoder(plain)
+        if len(rename) < len(order):  # a struct cannot have such a name: Python's json reads all
+            self._typed = self._loose = _Refusing()
         self.slots = [attrgetter(f"f{i}") for i in range(len(order))]
         self.packer = msgspec.msgpack.Encoder()
         self.layout = self._packed_layout()
@@ -109,6 +112,14 @@ class JsonColumns:
             table = loose_object(value)
             return [table.get(name) for name in self.numbers + self.others]
         return [slot(record) for slot in self.slots]
+
+
+class _Refusing:
+    """A decoder that takes no object."""
+
+    def decode(self, value: bytes) -> Any:
+        """Leave it to others."""
+        raise msgspec.ValidationError
 
 
 class _Table:

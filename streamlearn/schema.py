@@ -248,16 +248,18 @@ class Schema(BaseModel):
 
         data: a path, `river:Name`, `drift:…`, an Arrow table, a pandas or polars frame, or a list
         of dicts. roles: id, key, time, weight, group, label_time. The rules are those of
-        `streamlearn.schema_infer`.
+        `streamlearn.schema_infer`. What a message of a topic has beside its value, as `$key`, is
+        read where it is named.
         Raises: UserError for a column that is not there, no rows, or nothing to learn from.
         """
         from streamlearn.connectors import sample_columns
         from streamlearn.schema_infer import infer_schema
 
-        asked = {target, *(features or ()), *(ignore or ()), *roles.values()}
-        sample = sample_columns(data)  # what a message has beside its value is read if named
-        read = {n: c for n, c in sample.items() if str(n)[:1] != "$" or n in asked}
-        return infer_schema(read, target, features, ignore, task, roles)
+        sample = sample_columns(data)
+        if type(data).__name__ == "Topics" or (isinstance(data, str) and data[:6] == "kafka:"):
+            asked = {target, *(features or ()), *(ignore or ()), *roles.values()}
+            sample = {n: c for n, c in sample.items() if n[:1] != "$" or n in asked}
+        return infer_schema(sample, target, features, ignore, task, roles)
 
     def note(self, notes: Mapping[str, str]) -> None:
         """Keep a remark per column for `describe`; not part of the config."""

@@ -50,7 +50,7 @@ class TextColumns:
         encoded = [name.encode("utf-8", "surrogatepass") for name in self.numbers + self.coded]
         self._names = _side_by_side(encoded)
         self._order: I8 = np.full(_MEMBERS, -1, dtype=np.int64)
-        self._plain_names = not any(set(name) & _ESCAPED for name in self.numbers + self.coded)
+        self._plain_names = not any(set(name) & ESCAPED for name in self.numbers + self.coded)
         like = [token for token in schema.missing if token.startswith(_BEGIN)]
         tokens = [*like, *(token for token in schema.missing if token not in like)]
         encoded = [token.encode() for token in tokens]
@@ -137,7 +137,7 @@ class TextColumns:
 
 
 _BEGIN = tuple("-0123456789")  # of what may be a number
-_ESCAPED = {'"', "\\", *map(chr, range(32))}
+ESCAPED = {'"', "\\", *map(chr, range(32))}  # what JSON does not spell as it is
 
 
 def _texts(data: bytes, column: int, words: Any) -> list[str]:

@@ -580,3 +580,9 @@ def test_lists_of_numbers_are_no_words() -> None:
     assert (
         "v  ignored  ignored: [0.25, 1.5] is no list of words; give each num" in schema.describe()
     )
+
+
+def test_a_column_with_a_dollar_is_one_as_any_other() -> None:
+    """Of a topic `$key` stands beside the message; of a file it is a column."""
+    schema = Schema.infer([{"$cash": 1.5, "$key": "u", "a": 1.0}] * 3)
+    assert list(schema.features) == ["$cash", "$key", "a"]

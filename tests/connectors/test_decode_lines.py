@@ -254,6 +254,17 @@ def test_each_single_value_means_the_same_both_ways(pair: tuple[str, str]) -> No
     assert_same(csv_decoder, ",".join(cells.values()).encode() + b"\n1,0,y,2020-01-02,1,1\n")
 
 
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "\t"])
+def test_any_name_may_be_a_key(name: str) -> None:
+    schema = Schema.from_config({"features": {name: "number", "b": "category"}})
+    rows = [{name: 1.5, "b": "u"}, {"b": "v"}, {name: 2, "b": "u"}]
+    data = "".join(json.dumps(row) + "\n" for row in rows) + "[]\n"
+    chunk, _, _ = decode_piece(JsonDecoder(schema), "p", data.encode(), 0, 1, True)
+    block = chunk.decoded.take(0, 3)
+    np.testing.assert_array_equal(block.X, [[1.5, 0.0], [math.nan, 1.0], [2.0, 0.0]])
+    assert [reject.position for _, reject in chunk.rejects] == [4]
+
+
 TWICE = {
     "group": "a", "time": "t", "time_unit": "ns",
     "features": {"a": "number", "t": "number"},
