@@ -140,7 +140,8 @@ def open_source(location: str | Path, schema: "Schema") -> Source:
         "was read of them, and grow by whole lines; packed text is unpacked again up to the "
         "position"
     )
-    return PartitionedSource(schema, [_partition(f, schema) for f in files], text, guarantee)
+    partitions = [Partition(f.name, _opener(f, schema, f is files[0])) for f in files]
+    return PartitionedSource(schema, partitions, text, guarantee)
 
 
 def open_topics(topics: "Topics", schema: "Schema") -> LanedSource:
@@ -154,20 +155,15 @@ def open_topics(topics: "Topics", schema: "Schema") -> LanedSource:
     return found
 
 
-def _partition(file: DataFile, schema: "Schema") -> Any:
-    from streamlearn.connectors._partitions import Partition
-
-    return Partition(file.name, _opener(file, schema))
-
-
-def _opener(file: DataFile, schema: "Schema") -> Callable[[Any], Any]:
+def _opener(file: DataFile, schema: "Schema", first: bool) -> Callable[[Any], Any]:
+    """How to open a file at a position. first: whether it is the first one of its location."""
     from streamlearn.connectors._partitions import ahead
 
-    opened = _plain_opener(file, schema)
+    opened = _plain_opener(file, schema, first)
     return lambda position: ahead(opened(position))
 
 
-def _plain_opener(file: DataFile, schema: "Schema") -> Callable[[Any], Any]:
+def _plain_opener(file: DataFile, schema: "Schema", first: bool) -> Callable[[Any], Any]:
     if file.format == "parquet":
         from streamlearn.connectors.parquet_files import ParquetReader
 
@@ -175,7 +171,7 @@ def _plain_opener(file: DataFile, schema: "Schema") -> Callable[[Any], Any]:
     if file.format == "jsonl":
         from streamlearn.connectors.jsonl_files import open_jsonl
 
-        return lambda position: open_jsonl(file.path, file.name, schema, position)
+        return lambda position: open_jsonl(file.path, file.name, schema, position, first)
     from streamlearn.connectors.csv_files import open_csv
 
     return lambda position: open_csv(file.path, file.name, schema, position)

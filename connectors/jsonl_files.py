@@ -57,9 +57,15 @@ class JsonDecoder:
         return Split(columns, places, refused, len(data), line + data.count(b"\n"))
 
 
-def open_jsonl(path: Path, partition: str, schema: Schema, position: Json) -> LineReader:
-    """A reader of one JSON Lines file from a position on."""
-    if position is None:
+def open_jsonl(
+    path: Path, partition: str, schema: Schema, position: Json, first: bool
+) -> LineReader:
+    """A reader of one JSON Lines file from a position on.
+
+    first: of its location; its keys are looked at before the first event, as a mistake in the
+        schema shows there. In later files a key may well be missing everywhere.
+    """
+    if position is None and first:
         check_fields(path, schema)
     return _reader(open_bytes(path), partition, schema, position)
 

@@ -670,3 +670,15 @@ def test_a_schema_is_inferred_beside_text_that_is_no_utf8() -> None:
     table = pa.table({"c": not_utf8(), "a": [1.0, 2.0, 3.0]})
     _, schema = as_source(table)
     assert {name: f.kind for name, f in schema.features.items()} == {"c": "category", "a": "number"}
+
+
+def test_a_later_file_of_a_folder_may_have_no_labels(tmp_path: Path) -> None:
+    """As in the file before it, a key that is not there is missing; the first shows a mistake."""
+    written(tmp_path, "a.jsonl", b'{"a": 1, "y": "up"}\n')
+    written(tmp_path, "b.jsonl", b'{"a": 2}\n')
+    source, schema = as_source(tmp_path, target="y")
+    source.open({})
+    blocks = [batch.block for batch in drained(source)]
+    assert [block.mode.tolist() for block in blocks] == [[7], [5]]
+    with pytest.raises(UserError, match=r"b\.jsonl: there is no target column 'y'"):
+        open_source(tmp_path / "b.jsonl", schema).open({})
