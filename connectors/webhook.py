@@ -182,6 +182,8 @@ class Webhook:
             with error:
                 return self._judged(error.code)
         except (OSError, HTTPException, UserError, ValueError) as error:
+            if isinstance(error, HTTPException) and not isinstance(error, OSError):
+                return f"the answer is no HTTP: {error!r}"  # what the server wrote stays quoted
             why = getattr(error, "reason", "") or error
             return str(getattr(why, "strerror", None) or why or type(error).__name__)
         self.n_sent += 1

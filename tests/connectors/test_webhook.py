@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -273,6 +274,31 @@ def test_the_sender_outlives_a_name_that_is_none_and_a_disk_that_refuses(
     sink.close()
     assert refused.is_set()
     assert receiver.numbers == [0, 1, 2]
+
+
+def test_what_is_no_http_is_quoted_on_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server of something else, whose words are no lines of our log."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            taken, _ = server.accept()
+            with taken:
+                taken.recv(1 << 16)
+                taken.sendall(b"\x1b[2J forged\nERROR: all is lost\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        sink = Webhook(url, tmp_path / "webhook", pauses=(30.0, 60.0))
+        sink.open(None)
+        sink.write(alarms(0))
+        until = time.monotonic() + 10.0
+        while not sink.n_failed and time.monotonic() < until:
+            time.sleep(0.005)
+        sink.close()
+    assert sink.told()["trouble"] == r"the answer is no HTTP: BadStatusLine('\x1b[2J forged\n')"
+    assert all("\n" not in message for message in caplog.messages)
 
 
 # -- the outbox ------------------------------------------------------------------------------------
