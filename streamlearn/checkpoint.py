@@ -297,12 +297,9 @@ class _Lock:
 
     def check(self) -> None:
         """Refuse to go on where a later run has taken the folder."""
-        try:
-            still_ours = self.path.read_bytes() == self._epoch and os.path.samestat(
-                os.fstat(self._descriptor), self.path.stat()
-            )
-        except OSError:
-            still_ours = False
+        with disk_errors(self.path):
+            same_file = os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+            still_ours = same_file and self.path.read_bytes() == self._epoch
         if not still_ours:
             raise UserError(
                 f"{self.path.parent}: another run took these checkpoints; this one stops, "

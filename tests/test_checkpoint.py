@@ -1,5 +1,6 @@
 """The checkpoint store: one whole unit or the one before it, one writer, no code run."""
 
+import errno
 import logging
 import os
 import pickle
@@ -180,6 +181,19 @@ def test_a_writer_that_lost_the_folder_is_refused(how: str, tmp_path: Path) -> N
         ):
             store.save(unit(2))
         same(store.latest(), unit(1))
+
+
+@pytest.mark.parametrize("why", [errno.ENOENT, errno.EMFILE, errno.EIO])
+def test_a_lock_that_cannot_be_looked_at_is_no_other_run(
+    why: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> bytes:
+        raise OSError(why, os.strerror(why))
+
+    with CheckpointStore(tmp_path) as store:
+        monkeypatch.setattr(Path, "read_bytes", refused)
+        with pytest.raises(UserError, match=rf"lock: cannot be written: {os.strerror(why)}"):
+            store.save(unit(1))
 
 
 def test_the_epoch_grows_with_every_writer(tmp_path: Path) -> None:
