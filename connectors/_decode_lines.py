@@ -167,6 +167,19 @@ class LineReader:
         self._stream.close()
 
 
+def head_of(stream: Bytes, lines: int, begun: bytes = b"") -> tuple[bytes, bool]:
+    """What stands from here on up to so many line ends, or a little more; whether that is all.
+
+    begun: what was read before. Cost: that of reading, be a line as long as the file.
+    """
+    pieces, ends, final = [begun], begun.count(b"\n"), False
+    while ends < lines and not final:
+        more = stream.read(PIECE, 3600.0) or b""
+        pieces.append(more)
+        ends, final = ends + more.count(b"\n"), not more
+    return b"".join(pieces), final
+
+
 def _go_to(stream: Bytes, offset: int) -> bool:
     """Go to an offset; True where the byte before it ends no line."""
     if offset == 0:

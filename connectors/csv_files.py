@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from streamlearn.connectors._decode_lines import BOM, PIECE, LineReader, Place, Split, lines_of
+from streamlearn.connectors._decode_lines import BOM, LineReader, Place, Split, head_of, lines_of
 from streamlearn.connectors.compressed import Bytes, open_bytes
 from streamlearn.contracts import Json
 from streamlearn.errors import UserError
@@ -220,12 +220,7 @@ def read_header(stream: Bytes, where: str) -> tuple[list[str], str, int, bytes]:
 
     Raises: UserError for an empty file, a header that names a column twice or has none.
     """
-    head = b""
-    while b"\n" not in head:
-        more = stream.read(PIECE, 3600.0)
-        if not more:
-            break
-        head += more
+    head, _ = head_of(stream, 1)
     line, newline, rest = head.partition(b"\n")
     if not line.strip():
         what = "line 1 is blank" if head.strip() else "is empty"
@@ -287,10 +282,7 @@ def sample_csv(path: Path, rows: int) -> dict[str, list[Any]]:
     stream = open_bytes(path)
     try:
         names, delimiter, _, data = read_header(stream, str(path))
-        final = False
-        while data.count(b"\n") < rows * 2 and not final:
-            more = stream.read(PIECE, 3600.0)
-            data, final = data + (more or b""), not more
+        data, final = head_of(stream, rows * 2, data)
     finally:
         stream.close()
     everything = Schema.from_config({"features": dict.fromkeys(names, "category")})

@@ -8,7 +8,15 @@ with its number.
 from pathlib import Path
 from typing import Any
 
-from streamlearn.connectors._decode_lines import BOM, PIECE, LineReader, Place, Split, lines_of
+from streamlearn.connectors._decode_lines import (
+    BOM,
+    PIECE,
+    LineReader,
+    Place,
+    Split,
+    head_of,
+    lines_of,
+)
 from streamlearn.connectors._json_columns import JsonColumns
 from streamlearn.connectors._json_columns import loose_object as loose_object
 from streamlearn.connectors._partitions import Reader, ahead
@@ -106,14 +114,13 @@ def sample_jsonl(path: Path, rows: int) -> dict[str, list[Any]]:
     """The first rows by column, None where a key is absent; what is no object is left out."""
     stream = open_bytes(path)
     try:
-        data, final = stream.read(PIECE, 3600.0) or b"", False
-        while data.count(b"\n") < rows and not final:
-            more = stream.read(PIECE, 3600.0)
-            data, final = data + (more or b""), not more
+        data = stream.read(PIECE, 3600.0) or b""
+        if data.removeprefix(BOM).lstrip(b" \t\r\n").startswith(b"["):
+            rule = "must hold one JSON object a line, got an array; unpack it first"
+            raise UserError(f"{path}: {rule}")
+        data, final = head_of(stream, rows, data)
     finally:
         stream.close()
-    if data.lstrip(b" \t\r\n").startswith(b"["):
-        raise UserError(f"{path}: must hold one JSON object a line, got an array; unpack it first")
     lines = data.removeprefix(BOM).split(b"\n")
     found = _objects(lines if final else lines[:-1], rows)
     if data.strip() and not found:

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from streamlearn.connectors import as_source, open_source
-from streamlearn.connectors.compressed import GzipBytes
+from streamlearn.connectors._decode_lines import head_of
+from streamlearn.connectors.compressed import GzipBytes, PlainBytes, open_bytes
 from streamlearn.connectors.csv_files import sample_csv
 from streamlearn.connectors.jsonl_files import open_pipe
 from streamlearn.connectors.parquet_files import rows_at_once
@@ -682,3 +683,35 @@ def test_a_later_file_of_a_folder_may_have_no_labels(tmp_path: Path) -> None:
     assert [block.mode.tolist() for block in blocks] == [[7], [5]]
     with pytest.raises(UserError, match=r"b\.jsonl: there is no target column 'y'"):
         open_source(tmp_path / "b.jsonl", schema).open({})
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_an_array_is_refused_by_its_beginning(
+    mark: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be gigabytes on one line, of which no end comes."""
+    path = written(tmp_path, "e.json", mark + b"[" + b'{"a": 1},' * 200_000 + b"{}]")
+    read: list[int] = []
+
+    def counted(self: PlainBytes, size: int, max_wait: float) -> bytes | None:
+        read.append(size)
+        return self._file.read(size)
+
+    monkeypatch.setattr(PlainBytes, "read", counted)
+    with pytest.raises(UserError, match=r"must hold one JSON object a line, got an array; unpack"):
+        Schema.infer(path)
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize("lines", [1, 3, 9])
+def test_the_head_of_a_file_has_the_lines_or_is_all(
+    lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamlearn.connectors._decode_lines.PIECE", 4)
+    text = b"a,b\n1,2\n\n33,444444\n5,6"
+    stream = open_bytes(written(tmp_path, "e.csv", text))
+    head, whole = head_of(stream, lines, stream.read(2, 0.0) or b"")
+    stream.close()
+    assert text.startswith(head)
+    assert head.count(b"\n") == min(lines, 4) if whole else head.count(b"\n") >= lines
+    assert whole == (lines == 9)
