@@ -187,6 +187,7 @@ _KINDS: dict[str, Json] = {
     "text": {"type": ["string", "null"]},
     "words": {"type": ["array", "object", "null"]},
 }
+_MOMENT: Json = {"type": ["string", "number"]}  # a time that must be there
 _CLASSES = {"text": "string", "integer": "integer", "boolean": "boolean"}
 
 
@@ -226,16 +227,20 @@ def _schemas(checks: Checks) -> dict[str, Json]:
     label = {"type": _CLASSES[labels.classes] if classes else "number"}
     features = {name: _KINDS[f.kind] for name, f in events.features.items()}
     others: dict[str, Json] = {name: {} for name in checks.names if name not in features}
+    timed = () if events.time in (None, TIMESTAMP) else (str(events.time),)
+    others |= dict.fromkeys(timed, _MOMENT)
     answer: dict[str, Json] = {"id": id, "event": {"type": "integer"},
                                "prediction": {"type": [label["type"], "null"]}}  # fmt: skip
     if classes:
         share = {"type": ["number", "null"]}
         answer["probabilities"] = {"type": "object", "additionalProperties": share}
         answer["set"] = {"type": ["array", "null"], "items": label}
-    told = {"id": id, "label": label} | ({"time": _KINDS["time"]} if checks.timed else {})
+    told = {"id": id, "label": label} | ({TIME: _MOMENT} if checks.timed else {})
     status = {"type": "string", "enum": ["accepted", "repeated"]}
     return {
-        "Event": _object({"id": id, "features": _object(features | others, ())}, ("id", FEATURES)),
+        "Event": _object(
+            {"id": id, "features": _object(features | others, timed)}, ("id", FEATURES)
+        ),
         "Label": _object(told, tuple(told)),
         "Answer": _object(answer, ("id", "prediction"), more=True),
         "Taken": _object({"id": id, "status": status}, ("id", "status")),

@@ -20,7 +20,7 @@ from streamlearn import cli, http_learning, serve
 from streamlearn.checkpoint import describe
 from streamlearn.config import check
 from streamlearn.errors import UserError
-from streamlearn.request_checks import Checks, RefusedError
+from streamlearn.request_checks import Checks, RefusedError, openapi
 from streamlearn.schema import LabelSchema, Schema
 
 TOKEN = "0123456789abcdef-streamlearn"
@@ -554,6 +554,23 @@ def test_a_label_is_what_the_description_says(
         body = json.dumps([{"id": 1, "label": taken[0]}, {"id": 2, "label": label}]).encode()
         with pytest.raises(RefusedError, match=rf"^\[1\]\.label: must be {rule}, .* got "):
             checks.learn(body)
+
+
+def test_a_time_that_must_be_there_is_described_so() -> None:
+    table = {"target": "y", "task": "regression", "id": "i", "time": "t"}
+    schema = Schema.from_config({**table, "features": {"a": "number"}})
+    checks = Checks(schema, LabelSchema.from_config(table), 10)
+    moment = {"type": ["string", "number"]}
+    schemas: Any = openapi(checks, 100, False)["components"]["schemas"]
+    features = schemas["Event"]["properties"]["features"]
+    assert (features["required"], features["properties"]["t"]) == (["t"], moment)
+    assert schemas["Label"]["required"] == ["id", "label", "time"]
+    assert schemas["Label"]["properties"]["time"] == moment
+    for features in ({"a": 1.0}, {"a": 1.0, "t": None}):
+        with pytest.raises(RefusedError, match="time 't' must be there"):
+            checks.predict(json.dumps({"id": 1, "features": features}).encode())
+    with pytest.raises(RefusedError, match="time 't' must be there"):
+        checks.learn(b'{"id": 1, "label": 2.5, "time": null}')
 
 
 @pytest.mark.parametrize(("change", "reason"), [
