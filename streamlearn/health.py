@@ -292,7 +292,7 @@ def _handler(status: Callable[[], Status]) -> type[BaseHTTPRequestHandler]:
     """Answers with a status."""
 
     class Handler(BaseHTTPRequestHandler):
-        """GET alone; nothing is logged, as probes come every few seconds."""
+        """GET and HEAD; nothing is logged, as probes come every few seconds."""
 
         timeout = 10.0
 
@@ -308,6 +308,8 @@ def _handler(status: Callable[[], Status]) -> type[BaseHTTPRequestHandler]:
                 self._say(good, json.dumps(found).encode(), "application/json")
             else:
                 self.send_error(HTTPStatus.NOT_FOUND)
+
+        do_HEAD = do_GET
 
         def _metrics(self) -> None:
             from streamlearn.metrics import exposition
@@ -325,7 +327,8 @@ def _handler(status: Callable[[], Status]) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing."""

@@ -1,6 +1,7 @@
 """Health: what is live, what is ready, and that HTTP says it."""
 
 import json
+import socket
 import urllib.error
 import urllib.request
 from typing import Any, NamedTuple
@@ -216,6 +217,11 @@ def test_http_answers_200_or_503_with_the_same_json() -> None:
         assert get(server.port, "/health/live") == (200, status)
         assert get(server.port, "/health/ready?verbose=1") == (503, status)
         assert get(server.port, "/health/other")[0] == 404
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as asking:
+            asking.sendall(b"HEAD /health/live HTTP/1.0\r\n\r\n")  # as load balancers may
+            answer = asking.makefile("rb").read()
+        assert b" 200 OK\r\n" in answer
+        assert answer.endswith(b"\r\n\r\n")  # and no body
         with (
             pytest.raises(UserError, match=r"^health: cannot listen on .*; choose another port$"),
             HealthServer("127.0.0.1", server.port, lambda: status),
