@@ -18,6 +18,7 @@ if sys.platform == "linux":
     import termios
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+OTHERS = {b"PK\x03\x04": "zip, as Excel's files are", b"\xfd7zXZ\0": "xz", b"1AY&SY": "bzip2"}
 PIECE = 1 << 18  # compressed bytes read at a time
 PIPE = 1 << 20  # bytes that a pipe is made to hold; of itself it holds 65,536
 
@@ -201,9 +202,18 @@ def open_bytes(path: Path) -> Bytes:
     """The unpacked bytes of a file; how it is packed is told by its first bytes."""
     try:
         with open(path, "rb") as file:
-            head = file.read(4)
+            head = file.read(10)
+        _refuse_others(path, head)
         if head.startswith(GZIP):
             return GzipBytes(path)
-        return ZstdBytes(path) if head == ZSTD else PlainBytes(path)
+        return ZstdBytes(path) if head.startswith(ZSTD) else PlainBytes(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _refuse_others(path: Path, head: bytes) -> None:
+    """Refuse what is packed in a way that is not read."""
+    begin = head[4:] if head.startswith(b"BZh") else head
+    for mark, name in OTHERS.items():
+        if begin.startswith(mark):
+            raise UserError(f"{path}: is packed by {name}; unpack it, or use gzip or zstd")

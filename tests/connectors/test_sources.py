@@ -1,7 +1,9 @@
 """Sources: the same rows whatever the format, whatever the cut, wherever a reader resumes."""
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -383,6 +385,9 @@ A = Schema.from_config({"features": {"a": "number"}})
         ("e.csv", b"a,a\n1,2\n", "line 1 names 'a' twice"),
         ("e.csv", b"\xff\n1\n", "line 1 must be UTF-8"),
         ("e.csv", b"b,c\n1,2\n", "there is no feature column 'a'; the columns are b, c"),
+        ("e.csv.bz2", bz2.compress(b"a\n1\n"), "is packed by bzip2; unpack it, or use gzip or"),
+        ("e.jsonl", lzma.compress(b"a\n1\n"), "is packed by xz; unpack it, or use gzip or zstd"),
+        ("e.xlsx", b"PK\x03\x04\x14\0\x06\0\x08\0", "is packed by zip, as Excel's files are"),
         ("e.jsonl", b"", "there are no rows"),
         ("e.jsonl", b'[{"a": 1}]', "must hold one JSON object a line, got an array"),
         ("e.json", b'{\n  "a": 1\n}\n', "must hold one JSON object a line; no line at its start"),
