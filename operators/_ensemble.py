@@ -16,6 +16,7 @@ from streamlearn.contracts import State, merged
 from streamlearn.operators import _checks, _prequential
 from streamlearn.operators._base import Operator
 from streamlearn.operators._beside import Beside, Draws, weighted
+from streamlearn.operators._findings import RAISED
 from streamlearn.operators._members import Holder, own_block, told
 from streamlearn.operators._threads import Crew
 
@@ -78,7 +79,8 @@ class Ensemble(Holder):
             return outputs, {}
         logs = {name: column for name, column in outputs.items() if name.startswith("log:")}
         said = {name: column for name, column in outputs.items() if not name.startswith("log:")}
-        return said, logs | {f"log:{number}/{name}": column for name, column in said.items()}
+        kept = {f"log:{number}/{name}": c for name, c in said.items() if name not in RAISED}
+        return said, logs | kept
 
     def _answers(self, block: Block) -> tuple[list[Columns], Columns]:
         """What all members answer, row by row, and what is to be logged; rows that learn are asked.

@@ -14,6 +14,7 @@ from streamlearn.block import U1, Columns
 from streamlearn.contracts import Finding
 
 Found = NDArray[Any]
+RAISED = ("alarm", "warning", "why")  # outputs that tell of a row what it raised, not of its event
 
 
 def column(n: int, found: Iterable[tuple[int, Finding]]) -> Found:
@@ -46,6 +47,11 @@ def rows(found: Found) -> list[int]:
     return [row for row, entry in enumerate(found) if entry is not None]
 
 
+def open_to(outputs: Columns, n: int) -> Columns:
+    """Outputs of n rows that have `alarm`, whether any was raised or not."""
+    return outputs if "alarm" in outputs else outputs | {"alarm": np.zeros(n, dtype=np.uint8)}
+
+
 def added(outputs: Columns, found: Found | None) -> Columns:
     """Outputs with `alarm`, 1 on every row with findings, and those as `why` if there are any."""
     if found is None:
@@ -59,7 +65,7 @@ def raised(outputs: Columns, n: int, found: list[tuple[int, Finding]]) -> Column
     Comparing 4,096 findings with None would take 40 us and more, a twentieth of a block.
     """
     if not found:
-        return outputs if "alarm" in outputs else outputs | {"alarm": np.zeros(n, dtype=np.uint8)}
+        return open_to(outputs, n)
     alarm = np.zeros(n, dtype=np.uint8)
     alarm[[row for row, _ in found]] = 1
     return _with(outputs, alarm, column(n, found))

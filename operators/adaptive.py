@@ -87,8 +87,8 @@ class _Adaptive(Holder, Listener):
             outputs = ask(self.model, self._serving, asked)
             found = self._rises(self._signal(self.detector, asked, outputs))
             self.n_alarms_ += int(np.count_nonzero(found))
-            quiet = {"alarm": np.zeros(block.n, np.uint8)}
-            return _prequential.hidden(_findings.added(outputs | quiet, found), block)
+            told = _findings.added(_findings.open_to(outputs, block.n), found)
+            return _prequential.hidden(told, block)
         return _prequential.hidden(self._in_pieces(asked), block)
 
     def _piece(self, block: Block) -> tuple[Columns, int]:
@@ -105,7 +105,10 @@ class _Adaptive(Holder, Listener):
             young = ask(self._background, self._born, block)
             self._compare(block, outputs, young)
             outputs |= {name: c for name, c in young.items() if name.startswith("log:")}
-        outputs |= self._marks(block.n, alarmed, warned)
+        outputs = _findings.open_to(outputs, block.n)  # the model may raise its own
+        if self._early is not None:
+            outputs["warning"] = np.zeros(block.n, np.uint8)
+            outputs["warning"][-1:] = warned  # only ever on the last row of a piece
         if alarmed:
             outputs = _findings.added(outputs, _findings.at(block.n, -1, self._finding()))
         if self._recent is not None:
@@ -178,16 +181,6 @@ class _Adaptive(Holder, Listener):
             self._early.restore(heard)
             first_rise(self._early, early[: alarm + 1])
         return alarm, True, alarm == warning
-
-    def _marks(self, n: int, alarmed: bool, warned: bool) -> Columns:
-        """The columns that say on which row something was raised: only ever the last of a piece."""
-        alarm = np.zeros(n, dtype=np.uint8)
-        alarm[-1:] = alarmed
-        if self._early is None:
-            return {"alarm": alarm}
-        warning = np.zeros(n, dtype=np.uint8)
-        warning[-1:] = warned
-        return {"alarm": alarm, "warning": warning}
 
     # -- the change --------------------------------------------------------------------------------
 

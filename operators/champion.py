@@ -97,7 +97,7 @@ class _Champion(Ensemble, Listener):
             block = block.rows(0, at + 1)
             said, logs = self._answers(block)
         outputs = _shared(said[self._serving], said[1 - self._serving]) | logs
-        outputs.setdefault("alarm", np.zeros(block.n, np.uint8))  # a champion may raise its own
+        outputs = _findings.open_to(outputs, block.n)  # a champion may raise its own
         self.labels_ += int(np.count_nonzero(~np.isnan(self._losses(block, said)[0])))
         found = self._act(decided, alarmed)
         if found:

@@ -382,8 +382,8 @@ class _ExpertPool(Holder, Listener):
 
     def _marked(self, outputs: Columns, n: int, found: Finding | None) -> Columns:
         """Outputs with `alarm`, and what was found on the last row."""
-        quiet = outputs | {"alarm": np.zeros(n, np.uint8)}
-        return quiet if found is None else _findings.added(quiet, _findings.at(n, -1, found))
+        told = _findings.open_to(outputs, n)  # the expert may have raised its own
+        return told if found is None else _findings.added(told, _findings.at(n, -1, found))
 
     # -- state -------------------------------------------------------------------------------------
 

@@ -285,7 +285,7 @@ class Pipeline(Operator):
         logs.setdefault(f"log:{k}/X", block.X)  # a stage that fills gaps says what it saw
         if block.sparse is not None and stage.takes_sparse:
             logs[f"log:{k}/sparse"] = block.sparse.packed()
-        said = {f"log:{k}/{name}": c for name, c in plain.items() if name not in ("alarm", "why")}
+        said = {f"log:{k}/{name}": c for name, c in plain.items() if name not in _findings.RAISED}
         return plain | said | logs  # of a transformer, X in and X out: it learns on what came in
 
     def load_kernels(self) -> None:

@@ -938,7 +938,9 @@ def check_future_labels(make: Make, stream: Stream, row: int) -> None:
 
 
 def _until(outputs: Columns, row: int) -> Columns:
-    return {name: column[:row] for name, column in outputs.items()}
+    """The rows before this one; findings, a column only where there are any, if they have some."""
+    cut = {name: column[:row] for name, column in outputs.items()}
+    return {k: c for k, c in cut.items() if k != "why" or any(told is not None for told in c)}
 
 
 def _altered(y: F8, task: str) -> F8:

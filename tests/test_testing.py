@@ -19,6 +19,7 @@ from streamlearn.block import (
     Features,
 )
 from streamlearn.contracts import Source, State
+from streamlearn.operators import ADWIN, ChampionClassifier, KalmanClassifier
 from streamlearn.operators._base import Operator, Regressor
 from streamlearn.testing import (
     LAWS,
@@ -31,6 +32,7 @@ from streamlearn.testing import (
     assert_same_bits,
     assert_same_state,
     block_of,
+    check_future_labels,
     check_operator,
     labelled,
 )
@@ -232,6 +234,17 @@ FAULTS: list[tuple[type[Operator], str]] = [
 def test_sound_operator_passes_every_law() -> None:
     passed = check_operator(Drifting, streams=5)
     assert passed == dict.fromkeys([law.name for law in LAWS], 5) | {"memory": 1}
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("seed", range(3))
+def test_findings_of_rows_to_come_are_no_look_ahead(seed: int) -> None:
+    """Outputs have a column of them only where there are some, which other labels may change."""
+    nervous = ADWIN(delta=0.9, clock=1, min_window_length=1, grace_period=1)
+    stream = Stream.from_plan(Plan(rows=(60,), n_classes=5, seed=seed))
+    check_future_labels(
+        lambda: ChampionClassifier(KalmanClassifier(), detector=nervous.clone()), stream, 5
+    )
 
 
 @pytest.mark.jit

@@ -14,13 +14,22 @@ from streamlearn.operators import (
     Adaptive,
     AdaptiveClassifier,
     AdaptiveRegressor,
+    ChampionClassifier,
+    ExpertPoolClassifier,
     KalmanClassifier,
     KalmanRegressor,
     MajorityClassifier,
     Normalizer,
 )
 from streamlearn.pipeline import Pipeline
-from streamlearn.testing import assert_same_bits, assert_same_state, cut, run_in_cuts
+from streamlearn.testing import (
+    Plan,
+    Stream,
+    assert_same_bits,
+    assert_same_state,
+    cut,
+    run_in_cuts,
+)
 
 
 def drifting(n: int, seed: int, period: int) -> Block:
@@ -176,6 +185,36 @@ def test_a_pipeline_and_river_stand_inside_as_well() -> None:
 def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AdaptiveClassifier(**({"model": KalmanClassifier(), "detector": ADWIN()} | arguments))
+
+
+@pytest.mark.parametrize("delay", [None, 5])
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda model: AdaptiveClassifier(model, ADWIN(delta=1e-9)),
+        lambda model: AdaptiveClassifier(model, ADWIN(delta=1e-9), "notify"),
+        lambda model: ExpertPoolClassifier(model, ADWIN(delta=1e-9)),
+        lambda model: ChampionClassifier(model, MajorityClassifier(), detector=ADWIN(delta=1e-9)),
+    ],
+)
+def test_what_a_model_raises_is_told_by_whoever_stands_around_it(
+    around: Any, delay: int | None
+) -> None:
+    """Alarm and finding on the row that raised it, which is a label's own where it came late."""
+    turning = drifting(600, seed=0, period=150)
+    stream = Stream.from_plan(Plan(rows=(600,), columns=(("normal", "normal"),), n_classes=2))
+    stream = stream.changed(X=turning.X, y=turning.y)
+    blocks = list((stream if delay is None else stream.late(delay)).blocks([100, 300]))
+    model = AdaptiveClassifier(KalmanClassifier(), ADWIN(delta=0.01, clock=1))
+    alone = np.flatnonzero(run_in_cuts(Pipeline(model.clone()), blocks)["alarm"])
+    assert len(alone) > 0
+    outputs = run_in_cuts(Pipeline(around(model)), blocks)
+    told = {row: found for row, found in enumerate(outputs["why"]) if found is not None}
+    np.testing.assert_array_equal(np.flatnonzero(outputs["alarm"]), list(told))
+    resets = [row for row, found in told.items() if any(f["action"] == "reset" for f in found)]
+    if delay is None:
+        np.testing.assert_array_equal(resets, alone)
+    assert len(resets) > 0
 
 
 @pytest.mark.parametrize("policy", ["notify", "reset", "inflate", "background"])
