@@ -7,6 +7,7 @@ positions, late labels and metrics go on.
 """
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,6 +18,7 @@ from streamlearn.contracts import Json, State
 from streamlearn.durable import disk_errors, sync_folder
 from streamlearn.errors import UserError
 
+_log = logging.getLogger(__name__)
 FILE = "controls.jsonl"
 _KEY = "controls"  # in the state's table: rows so far, controls done
 
@@ -120,6 +122,7 @@ class Controlled:
             self._model.roll_back(control.version)
         except ValueError as error:
             raise UserError(f"{self._folder / FILE}: {error}") from None
+        _log.info("version %d serves from here on, by hand", control.version)
         assert self._ahead is not None
         self._ahead = self._ahead[1:]
         self._done += 1

@@ -57,8 +57,12 @@ def rolled_back(job: dict[str, Any]) -> Path:
     return folder
 
 
-def test_the_version_alone_changes_and_the_run_goes_on(job: dict[str, Any]) -> None:
-    folder = rolled_back(job)
+def test_the_version_alone_changes_and_the_run_goes_on(
+    job: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "streamlearn.controls"):
+        folder = rolled_back(job)
+    assert caplog.messages.count("version 1 serves from here on, by hand") == 1
     found = versions(folder)
     assert [entry["how"] for entry in found.history[:3]] == ["start", "promote", "by hand"]
     assert describe(folder)["events"] == ROWS
