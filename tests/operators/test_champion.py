@@ -69,6 +69,24 @@ def test_the_wealth_is_that_of_the_definition_and_the_first_crossing_ends_it() -
         assert evidence[1] == pytest.approx(math.log(worse[at]), abs=1e-12)
 
 
+def test_losses_are_set_against_the_mean_loss_of_both_before_them() -> None:
+    rng = np.random.default_rng(8)
+    champion, challenger = rng.exponential(5.0, (2, 60)) ** 2
+    champion[7] = np.nan
+    before: list[float] = []
+    differences = []
+    for one, other in zip(champion, challenger, strict=True):
+        if not np.isnan(one):
+            scale = sum(before) / len(before) if before else np.inf
+            differences.append(min(max((one - other) / scale, -1.0), 1.0))
+            before.append((one + other) / 2.0)
+    better, worse = wealths(np.array(differences), 0.2)
+    evidence = np.zeros(N_EVIDENCE)
+    assert weigh(champion, challenger, evidence, 0.2, np.inf, True) == -1
+    assert evidence[0] == pytest.approx(math.log(better[-1]), abs=1e-12)
+    assert evidence[1] == pytest.approx(math.log(worse[-1]), abs=1e-12)
+
+
 @pytest.mark.jit
 def test_a_challenger_that_is_no_better_is_promoted_in_at_most_alpha_of_the_streams() -> None:
     rng = np.random.default_rng(0)

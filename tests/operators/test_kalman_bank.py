@@ -66,6 +66,8 @@ def test_the_mixture_is_that_of_heads_that_walk_alone() -> None:
         said = np.array([padded(head.run(one)["proba"][0], K) for head in heads])
         out = bank.run(one)
         assert_allclose(padded(out["proba"][0], K), mixed(logw) @ said, rtol=1e-12, atol=1e-15)
+        if counts.any():
+            assert out["prediction"][0] == np.argmax(mixed(logw) @ said)
         if not np.isnan(y[t]):
             c = int(y[t])
             counts[c] += 1
