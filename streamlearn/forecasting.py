@@ -33,6 +33,7 @@ ALL = "all"
 MODEL, LAST, SEASONAL = "model", "last value", "seasonal"
 _CHUNK = 1024  # rows that are walked and scored together
 _KEPT = 400  # rows that the plots show
+_LARGEST = 1e150  # whose square is a number
 _LONGEST = 1000  # rows of a season that is looked for
 _PEAK = 0.2  # autocorrelation that a season must have
 _MOST_GAPS = 0.1  # of the rows: where more are missing, the series is not meant to be regular
@@ -236,7 +237,7 @@ def read_series(
     when = time if time is not None else times[0] if len(times) == 1 else None
     source, schema = connectors.as_source(data, features=[*targets, *more], time=when, limit=limit)
     series = _gathered(source, schema)
-    return _regular(series, named_by_user=time is not None), targets
+    return _regular(series, when, named_by_user=time is not None), targets
 
 
 def _check_columns(
@@ -279,7 +280,7 @@ def _gathered(source: Any, schema: Schema) -> Series:
     return Series(values, names, whole)
 
 
-def _regular(series: Series, named_by_user: bool) -> Series:
+def _regular(series: Series, time: str | None, named_by_user: bool) -> Series:
     """The series with rows of gaps where moments are missing, if its times allow for it."""
     times = series.times
     if times is None or times.shape[0] < 3:
@@ -289,6 +290,8 @@ def _regular(series: Series, named_by_user: bool) -> Series:
         if named_by_user:
             raise UserError("time: must be there and rise from row to row; sort the rows, or split "
                             "the data if they hold several series one under the other")  # fmt: skip
+        _log.warning("time: %r does not rise from row to row: rows are taken as they stand; sort "
+                     "them, or split the data if they hold several series", time)  # fmt: skip
         return series
     rows = np.maximum(np.rint(steps / np.median(steps)).astype(np.int64), 1)
     missing = int((rows - 1).sum())
@@ -323,7 +326,7 @@ def evaluate(
         )
     period = find_season(series.values[:rows, : len(targets)]) if season is None else season
     columns = np.array([series.names.index(name) for name in targets], dtype=np.int64)
-    mean, scale = _scale(series.values[:rows, columns])
+    mean, scale = _scale(_squarable(series, columns)[:rows, columns])
     plan = _Plan(columns, H, period, rows, first, mean, scale)
     operator.load_kernels()
     began = clock.perf_counter()
@@ -358,6 +361,18 @@ def _scale(values: F8) -> tuple[F8, F8]:
     mean = np.where(known, values, 0.0).sum(axis=0) / count
     square = (np.where(known, values - mean, 0.0) ** 2).sum(axis=0) / count
     return mean, np.where(square > 0.0, np.sqrt(square), 1.0)
+
+
+def _squarable(series: Series, columns: I8) -> F8:
+    """The values, where those of the targets have squares; else all errors would be 0."""
+    for column in columns.tolist():
+        most = float(np.nanmax(np.abs(series.values[:, column]), initial=0.0))
+        if most > _LARGEST or 0.0 < most < 1.0 / _LARGEST:
+            raise UserError(
+                f"target: {series.names[column]!r} must have values between 1e-150 and 1e150 to be "
+                f"squared, got {most!r}; scale it"
+            )
+    return series.values
 
 
 def find_season(values: F8) -> int:

@@ -260,6 +260,23 @@ def test_what_is_no_data_is_told() -> None:
         forecast(7, "load0")
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("factor", [1e200, 1e-200])
+def test_values_without_a_square_are_refused(factor: float) -> None:
+    """Their errors were 0, and so was the score of whatever was said."""
+    table = pd.DataFrame({"a": waves()[:, 0] * factor})
+    with pytest.raises(UserError, match=r"^target: 'a' must have values between 1e-150 and 1e150"):
+        forecast(table, "all", 1, set=SMALL)
+
+
+def test_newest_first_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    table = frame(waves())
+    forecast(table, "load0", 1, set=SMALL)
+    assert not caplog.records
+    forecast(table.iloc[::-1], "load0", 1, set=SMALL)
+    assert "time: 'time' does not rise from row to row: rows are taken as they" in caplog.text
+
+
 def test_times_that_step_back_are_told_where_they_are_named() -> None:
     table = frame(waves())
     table["time"] = table["time"].iloc[[0, 1, 2, 3, 4, 2, *range(6, len(table))]].to_numpy()
