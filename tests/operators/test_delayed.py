@@ -55,14 +55,15 @@ def test_kalman_after_every_sample() -> None:
     weight = np.random.default_rng(1).uniform(0.5, 2.0, 60)
     y[[7, 8, 30]] = np.nan
     model = operators.KalmanRegressor(
-        sigma2=0.5, delta0=0.05, lr_delta=0.0, centre_targets=False, scale_targets=False
-    )
-    A, m, due = np.eye(20), np.zeros(20), 1
+        sigma_w2=1.5, sigma2=0.5, delta0=0.05, lr_delta=0.0,
+        centre_targets=False, scale_targets=False,
+    )  # fmt: skip
+    A, m, due = 1.5 * np.eye(20), np.zeros(20), 1
     for t in range(60):
         got = model.run(labelled(X[t : t + 1], y[t : t + 1], weight=weight[t : t + 1]))
         f = np.append(1.0, X[t])
         g2 = np.exp(-0.05 * due)
-        C = g2 * A + (1.0 - g2) * np.eye(20)
+        C = g2 * A + (1.0 - g2) * 1.5 * np.eye(20)
         assert_allclose(got["prediction"], np.sqrt(g2) * (m @ f), rtol=1e-9, atol=1e-12)
         assert_allclose(got["variance"], f @ C @ f + 0.5, rtol=1e-9)
         due += 1

@@ -118,12 +118,15 @@ def test_mean_field_is_near_the_draws() -> None:
 # -- the twin --------------------------------------------------------------------------------------
 
 
+S_W = 1.5  # prior variance of the twin's weights
+
+
 class Twin:
     """Section 3 of the specification with explicit matrices; None is a class not known yet."""
 
     def __init__(self, d: int, each: bool, objective: str, samples: int, balance: bool) -> None:
         self.each, self.objective, self.samples, self.balance = each, objective, samples, balance
-        self.A: dict[Any, F8] = {None: np.eye(d + 1)}
+        self.A: dict[Any, F8] = {None: S_W * np.eye(d + 1)}
         self.delta: dict[Any, float] = {None: 0.01}
         self.m: dict[int, F8] = {}
         self.counts: dict[int, int] = {}
@@ -134,7 +137,7 @@ class Twin:
 
     def latent(self, f: F8, group: Any, delta: float) -> tuple[float, float]:
         g = math.exp(-delta * (self.gap + 1) / 2)
-        return g, float(g * g * (f @ self.A[group] @ f) + (1 - g * g) * (f @ f))
+        return g, float(g * g * (f @ self.A[group] @ f) + (1 - g * g) * S_W * (f @ f))
 
     def probabilities(self, f: F8, delta: dict[Any, float], log_alpha: float) -> dict[int, float]:
         if not self.m:
@@ -201,7 +204,7 @@ class Twin:
     def condition(self, f: F8, c: int, noise: float) -> None:
         for group, before in self.A.items():
             g = math.exp(-self.delta[group] * (self.gap + 1) / 2)
-            A = g * g * before + (1 - g * g) * np.eye(len(f))
+            A = g * g * before + (1 - g * g) * S_W * np.eye(len(f))
             gain = A @ f / (f @ A @ f + noise)
             self.A[group] = A - np.outer(gain, A @ f)
             for k in [k for k in self.m if self.group(k) == group]:
@@ -223,7 +226,7 @@ def test_every_row_equals_the_twin(objective: str, each: bool, samples: int, bal
     mode = rng.choice(np.array([7, 7, 7, 6, 5, 2, 1], dtype=np.uint8), n)
     weight = rng.choice([1.0, 0.5, 3.0, 0.0], n, p=[0.6, 0.2, 0.1, 0.1])
     model = KalmanClassifier(
-        sigma2=0.2, delta0=0.01, lr_delta=1e-4, delta_objective=objective, seed=3,
+        sigma_w2=S_W, sigma2=0.2, delta0=0.01, lr_delta=1e-4, delta_objective=objective, seed=3,
         groups="each" if each else "shared", balance=balance,
         evaluator="monte_carlo" if samples else "mean_field", samples=samples or 2,
     )  # fmt: skip
@@ -257,7 +260,7 @@ def test_slopes_are_those_of_the_likelihood(
     rng = np.random.default_rng(5)
     X, y = rng.normal(size=(20, 2)), np.arange(20.0) % 3
     fixed: dict[str, Any] = {
-        "sigma2": 0.2, "delta0": delta0, "delta_objective": objective, "seed": 3,
+        "sigma_w2": S_W, "sigma2": 0.2, "delta0": delta0, "delta_objective": objective, "seed": 3,
         "groups": "each" if each else "shared",
         "evaluator": "monte_carlo" if samples else "mean_field", "samples": samples or 2,
     }  # fmt: skip
@@ -388,6 +391,7 @@ def test_a_chunk_of_targets_equals_its_rows(settings: dict[str, Any]) -> None:
     rng = np.random.default_rng(4)
     X, Y = rng.normal(size=(90, 3)), rng.normal(size=(90, 2))
     fixed = {"lr_delta": 0.0, "centre_targets": False, "scale_targets": False} | settings
+    fixed["sigma_w2"] = 1.5
     chunk, single = (KalmanRegressor(delta0=d, qr_every=1, **fixed) for d in (0.03, 0.0))
     first = KalmanRegressor(delta0=0.03, qr_every=1, **fixed)
     first.run(rows(X[:20], Y[:20]))

@@ -45,10 +45,14 @@ from streamlearn.testing import (
 
 MODELS: dict[str, Callable[[], Any]] = {
     "kalman": KalmanRegressor,
-    "rescaled": lambda: KalmanRegressor(feature_norm2=10.0, delta0=0.01, decay_mean=False),
+    "rescaled": lambda: KalmanRegressor(
+        sigma_w2=1.5, feature_norm2=10.0, delta0=0.01, decay_mean=False
+    ),
     "least squares": lambda: AnalyticRegressor(lam=0.8, ridge=1.0),
     "classes": KalmanClassifier,
-    "balanced": lambda: KalmanClassifier(delta_objective="gaussian", balance=True, delta0=0.01),
+    "balanced": lambda: KalmanClassifier(
+        sigma_w2=1.5, delta_objective="gaussian", balance=True, delta0=0.01
+    ),
     "least squares classes": lambda: AnalyticClassifier(lam=0.8, ridge=1.0),
     "calibrated": lambda: AnalyticClassifier(lam=1.0, lr_alpha=0.3, balance=True),
     "clipped": lambda: AnalyticClassifier(lam=1.0, probabilities="clip"),
