@@ -1,9 +1,9 @@
 """CSV: RFC 4180 with a header; kernels read plain pieces, pyarrow others, Python bad lines.
 
-A comma, semicolon, tab or bar may delimit, whichever the header has most of. Blank lines are
-skipped, a line end may be CRLF, a quoted field may span lines (Python reads such pieces, at about
-10 us a row). A record with too few or too many fields, text behind a closing quote, or bytes that
-are no UTF-8 in a wanted column is rejected with its line number.
+A comma, semicolon, tab or bar may delimit, whichever the header has most of; in .tsv a tab. Blank
+lines are skipped, a line end may be CRLF, a quoted field may span lines (Python reads such pieces,
+at about 10 us a row). A record with too few or too many fields, text behind a closing quote, or
+bytes that are no UTF-8 in a wanted column is rejected with its line number.
 """
 
 import re
@@ -239,7 +239,8 @@ def _names(text: str, where: str) -> tuple[list[str], str]:
         raise UserError(f"{where}: line 1 must be UTF-8, got bytes of 0; save the file as UTF-8")
     if "\r" in bare:
         raise UserError(f"{where}: lines must end with LF or CRLF, got CR alone; convert the file")
-    delimiter = max(DELIMITERS, key=bare.count)  # the first of equals: the comma
+    named = ".tsv" in Path(where.lower()).suffixes and "\t" in bare
+    delimiter = "\t" if named else max(DELIMITERS, key=bare.count)  # of equals the comma
     try:
         fields = fields_of(text, delimiter)
     except Unfinished:

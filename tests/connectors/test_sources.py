@@ -720,3 +720,11 @@ def test_the_head_of_a_file_has_the_lines_or_is_all(
     assert text.startswith(head)
     assert head.count(b"\n") == min(lines, 4) if whole else head.count(b"\n") >= lines
     assert whole == (lines == 9)
+
+
+@pytest.mark.parametrize("name", ["e.tsv", "e.TSV", "e.tsv.gz"])
+def test_commas_in_the_names_of_a_tsv_delimit_nothing(name: str, tmp_path: Path) -> None:
+    text = b"last, first\tage, years\n" + b"Doe, J\t3\nRoe, K\t4\n" * 3
+    data = gzip.compress(text) if name.endswith("gz") else text
+    schema = Schema.infer(written(tmp_path, name, data))
+    assert list(schema.features) == ["last, first", "age, years"]
