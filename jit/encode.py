@@ -15,8 +15,8 @@ PASSED = -1  # in `layout`: no code, a number that is passed on
 
 @kernel
 def slot_of(slots: I8, c: int, code: float) -> int:
-    """Output column of a code that is not NaN, or -1."""
-    return slots[c, int(code)] if code < slots.shape[1] else -1
+    """Output column of a code that is not NaN, or -1; what is no code has none."""
+    return slots[c, int(code)] if 0.0 <= code < slots.shape[1] else -1
 
 
 @kernel
@@ -85,6 +85,6 @@ def hash_run(X: F8, targets: I8, buckets: I8, signs: F8, first: int, out: F8) ->
         for j in range(X.shape[1]):
             if targets[j] >= 0:
                 out[t, targets[j]] = X[t, j]
-            elif X[t, j] < buckets.shape[1]:  # false for NaN
+            elif 0.0 <= X[t, j] < buckets.shape[1]:  # false for NaN, and for what is no code
                 c, code = -1 - targets[j], int(X[t, j])
                 out[t, first + buckets[c, code]] += signs[c, code]

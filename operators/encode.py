@@ -122,8 +122,15 @@ class OneHotEncoder(Transformer, base.Transformer):
         """Open the columns that the row x (d,) is the first to need."""
         new = []
         for c, j in enumerate(self._cats.tolist()):
-            code = int(x[j]) if x[j] == x[j] else -1
-            if code < 0 or (code < self._slots.shape[1] and self._slots[c, code] >= 0):
+            if x[j] != x[j]:
+                continue
+            code, table = int(x[j]), features.categories[features.names[j]]
+            if not 0 <= code < len(table):
+                raise ValueError(
+                    f"OneHotEncoder: the code of category {features.names[j]!r} must be one of its "
+                    f"{len(table)} known values, got {x[j]}; give the table as `categories`"
+                )
+            if code < self._slots.shape[1] and self._slots[c, code] >= 0:
                 continue
             if self._room[c] > 0:
                 new.append((j, code))

@@ -29,7 +29,7 @@ from streamlearn.operators.encode import (
     OneHotEncoder,
     OrdinalEncoder,
 )
-from streamlearn.testing import labelled
+from streamlearn.testing import block_of, labelled
 
 Record = dict[str, Any]
 
@@ -277,6 +277,22 @@ def sparse_block(width: int) -> Block:
     features = Features(["size"])
     csr = Csr(np.array([2.0]), np.array([1]), np.array([0, 1, 1]), width)
     return Block(rows.X[:, 1:2].copy(), rows.y, rows.weight, rows.mode, features, sparse=csr)
+
+
+@pytest.mark.parametrize("code", [-1.0, -1e300, 3.0, 1e18])
+def test_what_is_no_code_of_a_category_is_kept_out_of_the_tables(code: float) -> None:
+    """Negative ones were looked up before the tables, and the answer written beside the row."""
+    known = {"c": Vocabulary(["a", "b", "c"])}
+    good = block_of([[0.0], [1.0], [2.0]], names=["c"], kinds=[CATEGORY], categories=known)
+    one_hot, hashed = OneHotEncoder(), HashEncoder(buckets=4)
+    one_hot.run(good)
+    hashed.run(good)
+    bad = good.replace(X=np.full((3, 1), code))
+    asked = bad.replace(mode=np.full(3, PREDICT, np.uint8))
+    assert not one_hot.run(asked)["X"].any()
+    assert not hashed.run(bad)["X"].any()
+    with pytest.raises(ValueError, match=r"^OneHotEncoder: the code of category 'c' must be one"):
+        one_hot.run(bad)
 
 
 def test_densifier_puts_sparse_columns_behind_the_dense_ones() -> None:
