@@ -259,6 +259,14 @@ def test_hashed_columns_equal_the_documented_hash(
     assert_array_equal(out, expected)
 
 
+def test_a_number_before_the_categories_keeps_its_place() -> None:
+    encoder = HashEncoder(3, 5)
+    answer = encoder.transform_one({"age": 2.0, "shape": "round", "size": 4.0})
+    hashed = naive_hash({"shape": "round"}, 3, 5)
+    expected = {"age": 2.0, **{f"hash_{b}": hashed[b] for b in range(3)}, "size": 4.0}
+    assert answer == expected
+
+
 def test_hashing_needs_no_value_to_have_been_seen_and_remembers_none() -> None:
     """Two unseen values in turn, which stand under the same code while they are asked for."""
     encoder = HashEncoder(buckets=5)

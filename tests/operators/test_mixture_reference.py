@@ -195,6 +195,28 @@ def test_exact_mode_is_the_batch_covariance_with_one_pseudo_observation() -> Non
     assert found == pytest.approx(np.linalg.slogdet(C / weight.sum())[1], abs=1e-9)
 
 
+def test_the_floor_gives_the_tightest_coordinate_what_it_lacks() -> None:
+    """Section 4 (10): of Lam_ii sig2_i beyond 1 / eps the largest is brought back to it, alone."""
+    Z = np.random.default_rng(5).normal(size=(60, 4)) * np.array([1.0, 0.01, 3.0, 0.0])
+    model = GaussianMixtureAnomalyScorer(beta=0.0, rho=1.0, delta=1.0, std=1.0, eps=0.05)
+    model.run(block_of(Z[:1]))
+    mean, C, given = Z[0], np.eye(4), set()
+    for n in range(1, 60):
+        model.run(block_of(Z[n : n + 1]))
+        e, w = Z[n] - mean, 1.0 / (n + 1.0)
+        mean, C = mean + w * e, (1.0 - w) * (C + w * np.outer(e, e))
+        tight = np.diag(np.linalg.inv(C))
+        i = int(tight.argmax())
+        if tight[i] > 20.0:
+            C[i, i] += 0.05 - 1.0 / tight[i]
+            given.add(i)
+        assert_allclose(model.mu_[0], mean, rtol=1e-10, atol=1e-12)
+        assert_allclose(np.linalg.inv(model.Lam_[0]), C, rtol=1e-9, atol=1e-11)
+        found = model.components_[jit.LOGDET, 0]
+        assert found == pytest.approx(np.linalg.slogdet(C)[1], abs=1e-9)
+    assert given == {1, 3}
+
+
 # acceptance 3
 def test_paper_mode_is_the_published_two_step_form() -> None:
     rng = np.random.default_rng(3)
