@@ -168,6 +168,8 @@ class _Implicit(Supervised):
         sparse = block.sparse
         if sparse is None:
             sparse = Csr(np.zeros(0), np.zeros(0, np.int64), np.zeros(block.n + 1, np.int64), 0)
+        elif (least := sparse.columns.min(initial=0)) < 0:
+            raise ValueError(f"{type(self).__name__}: sparse columns must be >= 0, got {least}")
         learns = bool((block.mode & LEARN).any())
         self._widen(K, int(sparse.columns.max(initial=-1)) + 1 if learns else 0)
         X, *others = rows_of(block)

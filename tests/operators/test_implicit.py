@@ -123,6 +123,17 @@ def test_late_labels_teach_on_the_sparse_features_of_then(
 
 
 @pytest.mark.jit
+@pytest.mark.parametrize("family", [ImplicitLinearClassifier, ImplicitLinearRegressor])
+def test_sparse_columns_before_the_first_are_refused(family: Any) -> None:
+    """The weights there would have been read and written outside the table."""
+    block = labelled(np.ones((2, 1)), np.array([0.0, 1.0]))
+    before = Csr(np.ones(2), np.array([4, -7]), np.array([0, 1, 2]), 8)
+    with pytest.raises(
+        ValueError, match=rf"^{family.__name__}: sparse columns must be >= 0, got -7$"
+    ):
+        family().run(block.replace(sparse=before))
+
+
 def test_pending_sparse_rows_are_state() -> None:
     """Save and load while labels are out: bits as if nothing had happened."""
     rows, _ = late_stream()
