@@ -128,6 +128,30 @@ def test_every_answer_is_that_of_a_descent_by_differences(C: int) -> None:
     assert_allclose(model.bias_, bias, atol=1e-4)
 
 
+@pytest.mark.parametrize("prior", ["labels", "predictions"])
+def test_shares_are_faded_sums_of_labels_or_of_answers(prior: str) -> None:
+    """Every answer; a row that only asks moves no share, one that only brings a label no answer."""
+    rng = np.random.default_rng(6)
+    z = rng.normal(size=(80, 3))
+    P, y, weight = softmax(z), drawn(z, 7), rng.choice([0.5, 1.0, 2.0], 80)
+    mode = rng.choice(np.array([7, 5, 1, 2], np.uint8), 80)
+    mode[:3] = 7
+    model = LogitBias(SaysProbabilities(), lr=0.0, prior=prior, lam=0.9)
+    got = model.run(block(P, y).replace(mode=mode, weight=weight))["proba"]
+    train, now = np.zeros(3), np.zeros(3)
+    for t in range(80):
+        said = P[t] * (now + 1.0) / (train + 1.0)
+        said /= said.sum()
+        if mode[t] & PREDICT:
+            assert_allclose(got[t], said, rtol=1e-12)
+        if prior == "predictions" and mode[t] & OBSERVE and t > 0:
+            now = 0.9 * now + weight[t] * said
+        if mode[t] & LEARN:
+            label = np.eye(3)[int(y[t])] * weight[t]
+            train = train + label
+            now = 0.9 * now + label if prior == "labels" else now
+
+
 def test_shares_that_move_are_followed_without_labels() -> None:
     """A model of even shares; 9 in 10 rows are of class 0, and no label tells."""
     rng = np.random.default_rng(0)
