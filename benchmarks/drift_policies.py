@@ -41,7 +41,9 @@ pipeline:
 `factor`. `forget` lets it remember `memory` labels at most, for `rows` labels. `background` starts
 a second model at a warning and swaps it in at the alarm if it is better, else begins anew. `replay`
 learns again those of the last `rows` labelled rows that came after the likeliest change.
-`ExpertPoolClassifier` takes the old expert back that knows the new concept, or begins a new one."""
+`ExpertPoolClassifier` takes the old expert back that knows the new concept, or begins a new one.
+A model that began anew answers the next event as the very first: with no class, or with 0, which is
+far off for numbers that are far from 0. With `replay` after it, it has learnt before it answers."""
 READING = f"""\
 Streams of Lobo (2020), 40,000 or 41,000 rows. Pipeline: `Normalizer`, and a wrapper around
 `KalmanClassifier(random_features=100)`, whose own forgetting is on but in the first row; all else

@@ -326,7 +326,8 @@ class AdaptiveClassifier(_Adaptive, Classifier):
         policy: what is done at an alarm: a name, `{name: {argument: value}}`, or a list of these,
             which are done in their order.
             notify: reports, nothing else; alone.
-            reset: starts the model anew.
+            reset: starts the model anew: the next event is answered as the very first was, with no
+            class or with 0. `[reset, replay]` has it learn before.
             inflate: widens its covariance by `factor`, > 1.
             forget: as if it remembered `memory` (50) labels at most, for `rows` (200) labels.
             background: starts a second model at a warning and swaps it in at the alarm if it is
