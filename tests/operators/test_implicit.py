@@ -373,3 +373,12 @@ def test_a_bad_weight_is_refused_before_anything_is_learnt() -> None:
     with pytest.raises(ValueError, match=r"weight must be >= 0 and finite, got -1\.0 in row 1"):
         model.run(rows)
     assert model.n_samples_ == 0
+
+
+def test_what_a_row_lacks_is_counted_once_an_event() -> None:
+    model = ImplicitLinearRegressor()
+    rows = labelled(np.array([[1.0, np.nan], [np.nan, np.nan], [1.0, 2.0]]), np.ones(3))
+    model.run(rows)
+    assert model.n_imputed == 3
+    model.run(rows.replace(mode=np.full(3, 2, np.uint8)))  # the labels alone
+    assert model.n_imputed == 3
