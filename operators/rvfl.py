@@ -109,6 +109,8 @@ class _LiteRVFL(_Nodes, LeastSquares):
             raise ValueError(f"{owner}: memory must be > 1 or null, got {memory!r}")
         self.ridge = _checks.positive(owner, "ridge", given["ridge"])
         self.leaky = _checks.truth(owner, "leaky", given["leaky"])
+        if self.device == "cuda" and not self.leaky:  # an inverse that winds up is not begun anew
+            raise ValueError(f"{owner}: leaky must be true with device='cuda', got {self.leaky!r}")
         self._begin(self._lam, self.leaky)
 
     @property
@@ -254,8 +256,8 @@ class LiteRVFLClassifier(_LiteRVFL, Classifier):
         eps_std: added to standard deviations, in units of the feature, >= 0.
         clip: bound of standardised inputs, > 0.
         seed: of the random features, which are drawn by feature name.
-        device: "cpu", or "cuda" for an NVIDIA GPU: for a thousand nodes and more; an error where
-            there is none.
+        device: "cpu", or "cuda" for an NVIDIA GPU: for a thousand nodes and more, with `leaky`;
+            an error where there is none.
     State:
         weights_: (K, D) float64, D = 1 + hidden + d; K = 1 + largest class code learnt.
         inverse_: (D, D) float64, of the weighted second moments of f with the ridge.

@@ -206,6 +206,14 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
         KalmanClassifier(**settings)
 
 
+@pytest.mark.parametrize("kind", [LiteRVFLClassifier, LiteRVFLRegressor])
+def test_least_squares_that_could_wind_up_are_refused(kind: Any) -> None:
+    message = f"^{kind.__name__}: leaky must be true with device='cuda', got False"
+    with pytest.raises(ValueError, match=message):
+        kind(leaky=False, device="cuda")
+    assert not kind(leaky=False).leaky
+
+
 def test_without_room_on_the_device_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     model = KalmanRegressor(device="cuda")
     model.run(stream(1, 3, numbers=True))
